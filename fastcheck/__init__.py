@@ -1,0 +1,1 @@
+"""fastcheck: is this gradient right?"""

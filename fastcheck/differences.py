@@ -1,0 +1,138 @@
+"""Difference schemes as data, and what a measured derivative is.
+
+A scheme is a grid of offsets and their coefficients: the derivative of J along coordinate i is approximated by
+``sum_k coefficients[k] * J(theta + offsets[k] * h * e_i) / h``. The arithmetic stands here once, for every scheme.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SCHEMES", "Measured", "Scheme", "Status"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A finite difference scheme for the first derivative.
+
+    Attributes
+    ----------
+    name : str
+        The user's word for it.
+    offsets, coefficients : tuple of float
+        The grid in units of the step, and the weights; the weights sum to zero.
+    order : int
+        Power of the step in the truncation error.
+    """
+
+    name: str
+    offsets: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    order: int
+
+    def derivative(self, values: FloatArray, steps: FloatArray) -> FloatArray:
+        """Combine losses into derivatives.
+
+        Parameters
+        ----------
+        values : float64, shape (m, len(offsets))
+            Losses on the grid of each coordinate, in units of the loss.
+        steps : float64, shape (m,)
+            The step of each coordinate.
+
+        Returns
+        -------
+        float64, shape (m,)
+        """
+        # The largest weights first would cancel badly: pair the points that mirror each other, as (J+ - J-)/(2h) does.
+        total = np.zeros(len(values))
+        for k, j in self._mirrored():
+            total += self.coefficients[k] * (values[:, k] - values[:, j])
+        return np.asarray(total / steps)
+
+    def _mirrored(self) -> list[tuple[int, int]]:
+        """Return pairs (k, j) with opposite weights; every scheme here is made of such pairs."""
+        pairs, left = [], list(range(len(self.offsets)))
+        while left:
+            k = left.pop(0)
+            j = next(i for i in left if self.coefficients[i] == -self.coefficients[k])
+            left.remove(j)
+            pairs.append((k, j))
+        return pairs
+
+    @property
+    def amplification(self) -> float:
+        """Sum of |coefficients|: worst-case factor from one loss's error, over the step, to the derivative's."""
+        return float(np.abs(self.coefficients).sum())
+
+
+# Fornberg (1988), "Generation of finite difference formulas on arbitrarily spaced grids", table 1 and 2.
+SCHEMES: dict[str, Scheme] = {
+    "central": Scheme("central", (1.0, -1.0), (0.5, -0.5), 2),
+    "forward": Scheme("forward", (1.0, 0.0), (1.0, -1.0), 1),
+    "central4": Scheme("central4", (1.0, -1.0, 2.0, -2.0), (8 / 12, -8 / 12, -1 / 12, 1 / 12), 4),
+}
+
+
+class Status(enum.IntEnum):
+    """What stands at a coordinate."""
+
+    SMOOTH = 0
+    """One derivative; its uncertainty is rounding plus truncation."""
+    CROSSED = 1
+    """The first step crossed a kink; a smaller one did not, and gave the value."""
+    KINK = 2
+    """A kink at theta itself: the two one-sided slopes differ, and any value between them is a subgradient."""
+    JUMP = 3
+    """The loss is discontinuous here: a difference quotient has no limit."""
+    UNRESOLVED = 4
+    """No step gave an answer: the noise, or kinks at every scale, hide the derivative."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured derivatives of some coordinates of theta, as a structure of arrays of one length m.
+
+    Attributes
+    ----------
+    coordinates : int64, shape (m,)
+        Places in theta.
+    value : float64, shape (m,)
+        The measured derivatives, in units of the loss over units of the parameter; NaN where the loss failed.
+    rounding, truncation : float64, shape (m,)
+        The two pieces of the uncertainty: |value - derivative| <= rounding + truncation at the run's confidence.
+    left, right : float64, shape (m,)
+        One-sided slopes where they were measured apart, else NaN.
+    status : uint8, shape (m,)
+        A `Status`.
+    """
+
+    coordinates: NDArray[np.int64]
+    value: FloatArray
+    rounding: FloatArray
+    truncation: FloatArray
+    left: FloatArray = field(repr=False)
+    right: FloatArray = field(repr=False)
+    status: NDArray[np.uint8]
+
+    @classmethod
+    def smooth(
+        cls, coordinates: NDArray[np.int64], value: FloatArray, rounding: FloatArray, truncation: FloatArray
+    ) -> Measured:
+        """Return measurements at which no kink was looked at."""
+        nan = np.full(len(value), np.nan)
+        return cls(coordinates, value, rounding, truncation, nan, nan.copy(), np.zeros(len(value), np.uint8))
+
+    @property
+    def uncertainty(self) -> FloatArray:
+        """Rounding plus truncation, shape (m,)."""
+        return self.rounding + self.truncation
+
+    def __len__(self) -> int:
+        return len(self.coordinates)

@@ -1,0 +1,49 @@
+"""Every error that fastcheck raises: what happened, what it means, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastcheck.report import Report
+
+__all__ = ["CheckpointError", "FastcheckError", "GradientError", "InputError", "LossError", "MissingDependencyError"]
+
+
+class FastcheckError(Exception):
+    """Base class of every error raised by fastcheck itself."""
+
+
+class InputError(FastcheckError, ValueError):
+    """An argument breaks a rule. The message gives ``name=value``, the rule and the remedy; nothing was evaluated."""
+
+
+class LossError(FastcheckError):
+    """The loss or the gradient could not be used: it raised, or returned something that is not a finite float.
+
+    When the loss raised, the original exception is the ``__cause__``.
+    """
+
+
+class CheckpointError(FastcheckError):
+    """A checkpoint file belongs to another problem or is damaged. It is never overwritten: name another path."""
+
+
+class MissingDependencyError(FastcheckError, ImportError):
+    """An optional dependency is needed; the message is the pip command that installs it."""
+
+
+class GradientError(FastcheckError, AssertionError):
+    """The gradient did not pass. ``report`` holds the whole evidence.
+
+    Parameters
+    ----------
+    message : str
+        The headline of the report and its worst coordinates.
+    report : Report
+        The report that did not pass.
+    """
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,0 +1,286 @@
+"""A tree of float arrays <-> one flat float64 vector theta, with block names, slices and breadcrumbs.
+
+A *block* is one array of the tree. Blocks are named by their path (``"W1"``, ``"encoder.0.weight"``); a tree that is
+a single array has one block called ``"theta"``. Dicts keep the user's order. Inside theta a block's entries stand in
+the block's own memory order (C, or Fortran where the array is Fortran-contiguous only), so that the tree can be
+rebuilt as *views* into theta: changing theta in place changes the tree, and no evaluation copies anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.errors import InputError
+
+__all__ = ["Block", "Parameters", "leaves"]
+
+FloatArray = NDArray[np.float64]
+Path = tuple[str, ...]
+
+ROOT = "theta"  # the name of the only block when the tree is one bare array
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One array of the parameter tree and its place in theta.
+
+    Attributes
+    ----------
+    name : str
+        Path of the block in the tree, joined with dots.
+    shape : tuple of int
+        Shape of the user's array; ``()`` for a scalar.
+    dtype : numpy.dtype
+        The user's float dtype.
+    start, stop : int
+        ``theta[start:stop]`` are the entries of the block.
+    order : {"C", "F"}
+        Memory order of the entries inside theta.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+    stop: int
+    order: str = "C"
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        """The block's place in theta."""
+        return slice(self.start, self.stop)
+
+    def view(self, theta: NDArray[Any]) -> NDArray[Any]:
+        """Return ``theta[start:stop]`` in the block's shape, as a view."""
+        return theta[self.slice].reshape(self.shape, order=self.order)  # type: ignore[call-overload,no-any-return]
+
+    def multi_index(self, coordinate: int) -> tuple[int, ...]:
+        """Return the index into the user's array of a coordinate of theta that lies in this block."""
+        offset = coordinate - self.start
+        if not 0 <= offset < self.size:
+            raise IndexError(f"coordinate={coordinate} is not in block {self.name!r} [{self.start}, {self.stop})")
+        return tuple(int(i) for i in np.unravel_index(offset, self.shape, order=self.order))  # type: ignore[call-overload]
+
+    def coordinate(self, index: Sequence[int]) -> int:
+        """Return the coordinate of theta of an index into the user's array (inverse of `multi_index`)."""
+        if not self.shape:
+            return self.start
+        return self.start + int(np.ravel_multi_index(tuple(index), self.shape, order=self.order))  # type: ignore[call-overload]
+
+    def breadcrumb(self, coordinate: int) -> str:
+        """Return ``"W1[3, 7]"`` for a coordinate of theta; a scalar block is just its name."""
+        index = self.multi_index(coordinate)
+        return f"{self.name}[{', '.join(map(str, index))}]" if index else self.name
+
+
+def leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield ``(path, leaf)`` of a nested dict, list, tuple, namedtuple or dataclass, in the user's order."""
+    children = _children(tree)
+    if children is None:
+        yield (), tree
+        return
+    for key, child in children:
+        for path, leaf in leaves(child):
+            yield (key, *path), leaf
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The layout of one parameter tree: how it becomes a flat theta and back.
+
+    Build it with `Parameters.of`. It holds names, shapes and dtypes, never the values.
+    """
+
+    blocks: tuple[Block, ...]
+    template: Any = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, tree: Any, *, name: str = "params") -> Parameters:
+        """Read the layout of a tree.
+
+        Parameters
+        ----------
+        tree : array or nested dict, list, tuple, namedtuple or dataclass of float arrays
+            Leaves are numpy arrays, numpy floats or Python floats; other objects with ``__array__`` are converted.
+        name : str
+            How error messages call the tree.
+
+        Raises
+        ------
+        InputError
+            A leaf is not a float array, a value is not finite, two blocks have one name, or there is no coordinate.
+        """
+        blocks: list[Block] = []
+        start = 0
+        for path, leaf in leaves(tree):
+            label = ".".join(path) or ROOT
+            array = _float_leaf(leaf, f"{name}[{label!r}]" if path else name)
+            order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+            blocks.append(Block(label, array.shape, array.dtype, start, start + array.size, order))
+            start += array.size
+        names = [block.name for block in blocks]
+        for label in names:
+            if names.count(label) > 1:
+                raise InputError(
+                    f"{name} has two blocks called {label!r}; names are the dict keys, attributes and positions "
+                    "joined with dots. Rename one."
+                )
+        if start == 0:
+            raise InputError(f"{name} has no coordinate to check (blocks: {names}). Pass at least one non-empty array.")
+        return cls(tuple(blocks), _skeleton(tree))
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates P."""
+        return self.blocks[-1].stop
+
+    def __getitem__(self, name: str) -> Block:
+        for block in self.blocks:
+            if block.name == name:
+                return block
+        raise KeyError(name)
+
+    def block_at(self, coordinate: int) -> Block:
+        """Return the block that holds a coordinate of theta."""
+        for block in self.blocks:
+            if block.start <= coordinate < block.stop:
+                return block
+        raise IndexError(f"coordinate={coordinate} is not in [0, {self.size})")
+
+    def breadcrumb(self, coordinate: int) -> str:
+        """Return ``"W1[3, 7]"`` for a coordinate of theta."""
+        return self.block_at(coordinate).breadcrumb(coordinate)
+
+    def flatten(self, tree: Any) -> FloatArray:
+        """Return a new float64 theta, shape (P,), with the values of a tree of this layout."""
+        theta = np.empty(self.size)
+        for block, (_, leaf) in zip(self.blocks, leaves(tree), strict=True):
+            block.view(theta)[...] = np.asarray(leaf)
+        return theta
+
+    def unflatten(self, theta: NDArray[Any]) -> Any:
+        """Return the tree whose arrays are views into theta (of theta's dtype), shape (P,)."""
+        views = iter([block.view(theta) for block in self.blocks])
+        return _rebuild(self.template, views)
+
+    def astype_user(self, theta: FloatArray) -> Any:
+        """Return the tree with new arrays in the user's own dtypes, rounded from theta."""
+        arrays = iter([block.view(theta).astype(block.dtype) for block in self.blocks])
+        return _rebuild(self.template, arrays)
+
+    def select(self, patterns: str | Sequence[str] | None) -> tuple[Block, ...]:
+        """Return the blocks whose names match any of the names or globs; all of them for None.
+
+        Raises
+        ------
+        InputError
+            A pattern matches no block.
+        """
+        if patterns is None:
+            return self.blocks
+        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+        if not wanted:
+            raise InputError("blocks=[] selects nothing; pass None for all blocks.")
+        for pattern in wanted:
+            if not any(_matches(block.name, pattern) for block in self.blocks):
+                names = ", ".join(block.name for block in self.blocks)
+                raise InputError(f"blocks={pattern!r} matches no block; the blocks are: {names}.")
+        return tuple(block for block in self.blocks if any(_matches(block.name, pattern) for pattern in wanted))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def _is_namedtuple(tree: Any) -> bool:
+    return isinstance(tree, tuple) and hasattr(tree, "_fields")
+
+
+def _is_dataclass(tree: Any) -> bool:
+    return dataclasses.is_dataclass(tree) and not isinstance(tree, type)
+
+
+def _children(tree: Any) -> list[tuple[str, Any]] | None:
+    """Return the named children of a container, or None for a leaf."""
+    if isinstance(tree, Mapping):
+        return [(str(key), child) for key, child in tree.items()]
+    if _is_namedtuple(tree):
+        return list(zip(tree._fields, tree, strict=True))
+    if isinstance(tree, (list, tuple)):
+        return [(str(i), child) for i, child in enumerate(tree)]
+    if _is_dataclass(tree):
+        return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
+    return None
+
+
+def _build(tree: Any, children: list[Any]) -> Any:
+    """Return a container like `tree` with other children."""
+    if isinstance(tree, Mapping):
+        return _mapping_like(tree, dict(zip(tree.keys(), children, strict=True)))
+    if _is_namedtuple(tree):
+        return type(tree)(*children)
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(children)
+    new = object.__new__(type(tree))  # a dataclass: without __init__, which may validate, convert or draw
+    for field, child in zip(dataclasses.fields(tree), children, strict=True):
+        object.__setattr__(new, field.name, child)
+    return new
+
+
+def _mapping_like(tree: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    if type(tree) is dict:
+        return items
+    try:
+        return type(tree)(items)  # type: ignore[call-arg]
+    except TypeError:  # e.g. defaultdict, whose first argument is not the items
+        return items
+
+
+def _rebuild(template: Any, arrays: Iterator[Any]) -> Any:
+    children = _children(template)
+    if children is None:
+        return next(arrays)
+    return _build(template, [_rebuild(child, arrays) for _, child in children])
+
+
+def _skeleton(tree: Any) -> Any:
+    """Return the tree with its arrays dropped, so that a layout keeps no values alive."""
+    count = sum(1 for _ in leaves(tree))
+    return _rebuild(tree, iter(itertools.repeat(None, count)))
+
+
+def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
+    """Return the leaf as an array, or say why it can't be a block."""
+    if isinstance(leaf, (str, bytes, bool)) or leaf is None or callable(leaf):
+        raise InputError(
+            f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
+            "Parameters are arrays of floats; pass everything else through args=."
+        )
+    array = np.asarray(leaf)
+    if np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_:
+        raise InputError(
+            f"{label} has dtype {array.dtype}: adding a small step to integers does nothing. "
+            "Use float64, e.g. params.astype(float), or pass it through args= if it is data."
+        )
+    if np.issubdtype(array.dtype, np.complexfloating):
+        raise InputError(f"{label} has dtype {array.dtype}: split it into a real and an imaginary block of float64.")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{label} has dtype {array.dtype}: parameters are arrays of floats. Convert it to float64.")
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0]
+        raise InputError(f"{label}{bad.tolist()}={array[tuple(bad)]} is not finite; no derivative exists there.")
+    return array
+
+
