@@ -1,1 +1,71 @@
-"""fastcheck: is this gradient right?"""
+"""fastcheck: is this gradient right?
+
+Public names are loaded when first used, so that ``import fastcheck`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastcheck.checks import assert_gradient, check, numerical_gradient
+    from fastcheck.errors import (
+        CheckpointError,
+        FastcheckError,
+        GradientError,
+        InputError,
+        LossError,
+        MissingDependencyError,
+    )
+    from fastcheck.finding import Finding
+    from fastcheck.report import BlockReport, Coordinate, Report
+    from fastcheck.verdict import Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockReport": "fastcheck.report",
+    "CheckpointError": "fastcheck.errors",
+    "Coordinate": "fastcheck.report",
+    "FastcheckError": "fastcheck.errors",
+    "Finding": "fastcheck.finding",
+    "GradientError": "fastcheck.errors",
+    "InputError": "fastcheck.errors",
+    "LossError": "fastcheck.errors",
+    "MissingDependencyError": "fastcheck.errors",
+    "Report": "fastcheck.report",
+    "Verdict": "fastcheck.verdict",
+    "assert_gradient": "fastcheck.checks",
+    "check": "fastcheck.checks",
+    "numerical_gradient": "fastcheck.checks",
+}
+
+__all__ = [
+    "BlockReport",
+    "CheckpointError",
+    "Coordinate",
+    "FastcheckError",
+    "Finding",
+    "GradientError",
+    "InputError",
+    "LossError",
+    "MissingDependencyError",
+    "Report",
+    "Verdict",
+    "assert_gradient",
+    "check",
+    "numerical_gradient",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCHEMES", "Measured", "Scheme", "Status"]
+from fastcheck.parameters import Block
+
+__all__ = ["SCHEMES", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
 
 FloatArray = NDArray[np.float64]
 
@@ -136,3 +138,107 @@ class Measured:
 
     def __len__(self) -> int:
         return len(self.coordinates)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One derivative after a second look: its value, its uncertainty pieces, one-sided slopes and a status."""
+
+    value: float
+    rounding: float
+    truncation: float
+    left: float
+    right: float
+    status: Status
+
+    @classmethod
+    def of(cls, measured: Measured, row: int) -> Resolved:
+        """Return one row of a structure of arrays."""
+        numbers = (getattr(measured, name)[row] for name in ("value", "rounding", "truncation", "left", "right"))
+        return cls(*map(float, numbers), Status(int(measured.status[row])))
+
+    @property
+    def uncertainty(self) -> float:
+        """Rounding plus truncation."""
+        return self.rounding + self.truncation
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Derivatives that are right here: at a kink every subgradient, elsewhere the value alone."""
+        if self.status is Status.KINK:
+            return min(self.left, self.right), max(self.left, self.right)
+        return self.value, self.value
+
+
+@dataclass
+class BlockDerivatives:
+    """The measured derivatives of one block, as the plans fill them in.
+
+    Attributes
+    ----------
+    block : Block
+        The block.
+    coordinates : int64, shape (m,), or None
+        Places in theta, rising; None stands for the whole block, so that no index vector is kept.
+    value : float64, shape (m,)
+        Measured derivatives; NaN where none could be measured (yet).
+    rounding, truncation : float32, shape (m,)
+        Pieces of the uncertainty; an uncertainty needs no more digits.
+    looked : dict of int to Resolved
+        What the second look found, by place in theta.
+    """
+
+    block: Block
+    coordinates: NDArray[np.int64] | None
+    value: FloatArray
+    rounding: NDArray[np.float32]
+    truncation: NDArray[np.float32]
+    looked: dict[int, Resolved] = field(default_factory=dict)
+
+    @classmethod
+    def empty(
+        cls, block: Block, coordinates: NDArray[np.int64] | None = None, numerical: FloatArray | None = None
+    ) -> BlockDerivatives:
+        """Return a block of which nothing is measured yet; a whole block's values can live in a vector like theta."""
+        m = block.size if coordinates is None else len(coordinates)
+        value = np.full(m, np.nan) if coordinates is not None or numerical is None else numerical[block.slice]
+        return cls(block, coordinates, value, np.zeros(m, np.float32), np.zeros(m, np.float32))
+
+    @classmethod
+    def of_measured(cls, block: Block, measured: Measured) -> BlockDerivatives:
+        """Return the part of dense measurements that lies in a block."""
+        inside = np.flatnonzero((measured.coordinates >= block.start) & (measured.coordinates < block.stop))
+        whole = len(inside) == block.size
+        new = cls(
+            block,
+            None if whole else measured.coordinates[inside],
+            measured.value[inside],
+            measured.rounding[inside].astype(np.float32),
+            measured.truncation[inside].astype(np.float32),
+        )
+        for row in inside[measured.status[inside] != Status.SMOOTH]:
+            new.looked[int(measured.coordinates[row])] = Resolved.of(measured, int(row))
+        return new
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def places(self, rows: NDArray[np.int64] | slice) -> NDArray[np.int64]:
+        """Return the places in theta of some rows."""
+        if self.coordinates is not None:
+            return self.coordinates[rows]
+        return np.arange(self.block.start, self.block.stop, dtype=np.int64)[rows]
+
+    def row(self, place: int) -> int:
+        """Return the row of a place in theta."""
+        if self.coordinates is None:
+            return place - self.block.start
+        return int(np.searchsorted(self.coordinates, place))
+
+    def put(self, place: int, resolved: Resolved) -> None:
+        """Replace a measurement by what a second look found."""
+        row = self.row(place)
+        self.looked[place] = resolved
+        self.value[row] = resolved.value
+        self.rounding[row] = resolved.rounding
+        self.truncation[row] = resolved.truncation

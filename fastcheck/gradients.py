@@ -1,0 +1,101 @@
+"""The analytic gradient: called, matched to the parameters block by block, and made one flat vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.errors import InputError, LossError
+from fastcheck.losses.evaluator import FloatArray
+from fastcheck.parameters import ROOT, Parameters, leaves
+
+__all__ = ["Analytic", "match_gradient"]
+
+SPELLINGS = ("d{}", "d_{}", "grad_{}", "g_{}", "{}_grad", "{}.grad")
+
+
+@dataclass(frozen=True)
+class Analytic:
+    """The user's gradient as a flat vector.
+
+    Attributes
+    ----------
+    flat : float64, shape (P,)
+        In the order of theta, in units of the loss over units of the parameter.
+    eps : float64, shape (blocks,)
+        Unit roundoff of the arithmetic each block came in.
+    extras : tuple of str
+        Entries of the gradient that belong to no block.
+    """
+
+    flat: FloatArray
+    eps: FloatArray
+    extras: tuple[str, ...]
+
+
+def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
+    """Match a gradient tree to the parameters by name, or by the ``dW1`` for ``W1`` convention.
+
+    Raises
+    ------
+    InputError
+        A block is missing, ambiguous, misshapen or of another type.
+    LossError
+        A value is NaN or infinite.
+    """
+    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
+    flat = np.empty(layout.size)
+    eps = np.empty(len(layout.blocks))
+    used = set()
+    for number, block in enumerate(layout.blocks):
+        name = _name_in(found, block.name)
+        used.add(name)
+        array = _as_block(found[name], name, block.shape, block.name)
+        eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
+        block.view(flat)[...] = array
+    return Analytic(flat, eps, tuple(name for name in found if name not in used))
+
+
+def _name_in(found: dict[str, Any], name: str) -> str:
+    if name in found:
+        return name
+    path, _, last = name.rpartition(".")
+    stem = path + "." if path else ""
+    spelled = [stem + spelling.format(last) for spelling in SPELLINGS]
+    hits = [candidate for candidate in spelled if candidate in found]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise InputError(f"gradient has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
+    raise InputError(
+        f"gradient has no block {name!r} (nor {spelled[0]!r}); it has: {', '.join(map(repr, found)) or 'nothing'}. "
+        "Return one array for every block of params, under the same name."
+    )
+
+
+def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArray[Any]:
+    if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
+        raise InputError(f"gradient[{name!r}]={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
+    array = np.asarray(leaf)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise InputError(
+            f"gradient[{name!r}] has dtype {array.dtype}; the gradient of a real loss is an array of floats."
+        )
+    if array.shape != shape:
+        hint = " It is the transpose: return its .T." if array.ndim > 1 and array.T.shape == shape else ""
+        raise InputError(
+            f"gradient[{name!r}] has shape {array.shape}, but params[{block!r}] has {shape}.{hint} "
+            "The gradient of a block has the block's own shape."
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = np.argwhere(~finite)
+        at = tuple(int(i) for i in bad[0])
+        raise LossError(
+            f"gradient[{name!r}] is {array[at]} at index {list(at)} ({len(bad)} of {array.size} entries are not "
+            "finite). Look for a division by zero, a log or a sqrt of zero on the way back."
+        )
+    return array

@@ -1,0 +1,140 @@
+"""The noise of the loss: how far J is from the smooth function it stands for.
+
+Source: J. J. Moré, S. M. Wild, "Estimating Computational Noise", SIAM J. Sci. Comput. 33 (2011) 1292-1314, algorithm
+ECNoise (section 5). In a difference table of J on a fine equidistant grid the smooth part dies out from column to
+column, and what stays is the noise, amplified by a known factor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.losses.evaluator import Evaluator, FloatArray
+
+__all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks"]
+
+POINTS = 7  # values of J on the grid, the base among them
+FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
+SPACINGS = 4  # how often the grid is made coarser or finer
+FLOAT32_EPS = float(np.finfo(np.float32).eps)
+FLOAT64_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of one loss value.
+
+    Attributes
+    ----------
+    level : float
+        Standard deviation, in units of the loss.
+    relative : float
+        The level over |J|.
+    resolved : bool
+        Whether the difference table showed a noise; if not, `level` is the rounding unit of J.
+    """
+
+    level: float
+    relative: float
+    resolved: bool
+
+    @property
+    def digits(self) -> int:
+        """Decimal digits of J that mean something."""
+        return max(0, math.floor(-math.log10(max(self.relative, 1e-17))))
+
+    @property
+    def kind(self) -> str:
+        """Name of what such a noise usually comes from."""
+        if self.relative < 1e3 * FLOAT64_EPS:
+            return "float64 rounding"
+        if 0.01 * FLOAT32_EPS < self.relative < 100 * FLOAT32_EPS:
+            return "float32 arithmetic inside the loss"
+        return "an inexact loss (an iterative solver, a random or a low-precision part)"
+
+
+def difference_table_noise(values: FloatArray) -> float:
+    """Estimate the noise of equidistant values (ECNoise, Moré & Wild 2011, section 5).
+
+    Parameters
+    ----------
+    values : float64, shape (m,), m >= 5
+        A function on an equidistant grid, in units of the function.
+
+    Returns
+    -------
+    float
+        Standard deviation of the noise; 0.0 if the values are too few different ones (the grid is too fine); NaN if
+        the columns of the table do not agree (the grid is too coarse, or the function is not smooth there).
+    """
+    m = len(values)
+    if len(np.unique(values)) < (m + 1) // 2 + 1:
+        return 0.0
+    levels, changes = [], []
+    column, gamma = values.astype(np.float64), 1.0
+    for k in range(1, m - 1):
+        column = np.diff(column)
+        gamma *= 0.5 * k / (2 * k - 1)  # gamma_k = (k!)^2 / (2k)!
+        levels.append(math.sqrt(gamma * float(np.mean(column**2))))
+        changes.append(bool(column.min() < 0 < column.max()))
+    for k in range(len(levels) - 2):
+        three = levels[k : k + 3]
+        if max(three) <= 4 * min(three) and changes[k]:
+            return levels[k]
+    return math.nan
+
+
+def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
+    """Return a typical magnitude of each block's parameters, shape (blocks,): its rms, or the whole's, or 1."""
+    theta = evaluator.theta
+    whole = float(np.sqrt(np.mean(theta**2))) or 1.0
+    scales = [
+        float(np.sqrt(np.mean(theta[b.slice] ** 2))) if b.size and np.any(theta[b.slice]) else whole
+        for b in evaluator.layout.blocks
+    ]
+    return np.array(scales)
+
+
+def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
+    """Measure the noise of J along one random direction through theta; usually 6 evaluations.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        The loss.
+    base : float
+        J(theta).
+    rng : numpy.random.Generator
+        Draws the direction.
+    repeat : float
+        |difference| of two calls at the same theta, a noise of its own.
+    """
+    layout = evaluator.layout
+    direction = rng.standard_normal(layout.size)
+    for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
+        direction[block.slice] *= scale
+    places = np.arange(POINTS) - POINTS // 2
+    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
+    spacing, best = FIRST_SPACING, math.nan
+    tried: set[float] = set()
+    for _ in range(SPACINGS):
+        if spacing in tried:
+            break
+        tried.add(spacing)
+        values = np.full(POINTS, base)
+        values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
+        if not np.isfinite(values).all():
+            spacing /= 64  # the loss has no value there: stay closer
+            continue
+        level = difference_table_noise(values)
+        if level > 0:
+            best = level
+            break
+        spacing *= 64 if level == 0 else 1 / 16
+    if math.isnan(best):
+        return Noise(max(floor, FLOAT64_EPS * abs(base)), FLOAT64_EPS, False)
+    level = max(best, floor)
+    return Noise(level, level / abs(base) if base else 0.0, True)

@@ -1,0 +1,152 @@
+"""What the run noticed about its own measurements: one short rule each, in the order of importance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fastcheck.compare import BlockComparison, Judge
+from fastcheck.differences import BlockDerivatives, Status
+from fastcheck.finding import Finding
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import FLOAT64_EPS, Noise
+from fastcheck.parameters import Parameters
+from fastcheck.preflight import Preflight
+from fastcheck.run import Run
+
+__all__ = ["observations"]
+
+NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
+
+
+def observations(
+    layout: Parameters,
+    compared: Mapping[str, BlockComparison],
+    found: Sequence[BlockDerivatives],
+    noise: Noise,
+    judge: Judge,
+    evaluator: Evaluator,
+    run: Run,
+    seen: Preflight,
+) -> Iterator[Finding]:
+    """Yield the findings about a run."""
+    yield from _stopped(compared, found, run)
+    yield from _failed(layout, evaluator, compared, found)
+    yield from _jumps(layout, found)
+    yield from _precision(noise, seen.base)
+    yield from _unchecked(compared, judge, found)
+    yield from _kinks(layout, compared, found)
+    yield from _below_tolerance(compared, judge)
+
+
+def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDerivatives], run: Run) -> Iterator[Finding]:
+    if run.stopped is None:
+        return
+    total = sum(len(block) for block in found)
+    done = total - sum(block.missing for block in compared.values())
+    why = f"after its budget of {run.budget:g} s" if run.stopped == "budget" else "when it was interrupted"
+    yield Finding(
+        "stopped",
+        None,
+        f"The run stopped {why}: {done:,} of {total:,} coordinates were measured. The verdict is about those. "
+        "Give it a larger budget, or screen with mode='screen'.",
+        {"done": done, "total": total},
+    )
+
+
+def _failed(
+    layout: Parameters,
+    evaluator: Evaluator,
+    compared: Mapping[str, BlockComparison],
+    found: Sequence[BlockDerivatives],
+) -> Iterator[Finding]:
+    if evaluator.failure is None:
+        return
+    places = [p for block in found for p, r in block.looked.items() if r.status is Status.UNRESOLVED]
+    where = f" No derivative could be measured at {_shown(layout, places)}." if places else " Shorter steps went well."
+    yield Finding("loss_failed", None, f"Away from theta {evaluator.failure}.{where}", {"coordinates": places})
+
+
+def _jumps(layout: Parameters, found: Sequence[BlockDerivatives]) -> Iterator[Finding]:
+    for block in found:
+        places = [place for place, resolved in block.looked.items() if resolved.status is Status.JUMP]
+        if places:
+            yield Finding(
+                "jump",
+                block.block.name,
+                f"The loss jumps at {_shown(layout, places)}: it changes by the same amount however small the step, so "
+                "it has no derivative there. An argmax, a rounding or a comparison in the loss?",
+                {"coordinates": places},
+            )
+
+
+def _precision(noise: Noise, base: float) -> Iterator[Finding]:
+    if noise.relative > NOISY:
+        yield Finding(
+            "noisy_loss",
+            None,
+            f"The loss has about {noise.digits} digits (noise {noise.level:.2g} at J = {base:.6g}): {noise.kind}. "
+            "Evaluate it in float64, or solve more tightly, to see smaller errors.",
+            {"noise": noise.level, "digits": noise.digits},
+        )
+
+
+def _unchecked(
+    compared: Mapping[str, BlockComparison], judge: Judge, found: Sequence[BlockDerivatives]
+) -> Iterator[Finding]:
+    for name, block in compared.items():
+        if not block.silent or not block.norms.count or not block.verdict.value == "inconclusive":
+            continue
+        norms = block.norms
+        if norms.scale == 0:
+            why = "its gradient and its measured derivative are both zero: the loss does not depend on it here"
+        else:
+            relative = norms.uncertainty(judge.z) / norms.scale
+            why = (
+                f"its derivative is known only to a relative {relative:.1g}, more than the {judge.limit:g} a pass needs"
+            )
+        yield Finding(
+            "unchecked",
+            name,
+            f"{name} is unchecked: {why}. Check it where its gradient is larger, or with a more precise loss.",
+            {"gradient": norms.analytic**0.5, "uncertainty": norms.uncertainty(judge.z)},
+        )
+
+
+def _kinks(
+    layout: Parameters, compared: Mapping[str, BlockComparison], found: Sequence[BlockDerivatives]
+) -> Iterator[Finding]:
+    total, measured = sum(b.kinks for b in compared.values()), sum(b.norms.count for b in compared.values())
+    if not total:
+        return
+    at = [p for block in found for p, r in block.looked.items() if r.status is Status.KINK]
+    crossed = total - len(at)
+    parts = []
+    if crossed:
+        parts.append(
+            f"{crossed:,} of {measured:,} coordinates had a kink (relu, max, abs) within the step and were "
+            "measured again with a shorter one"
+        )
+    if at:
+        parts.append(
+            f"{_shown(layout, at)} {'is' if len(at) == 1 else 'are'} at a kink, where any value between the "
+            "one-sided slopes is a subgradient"
+        )
+    yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
+
+
+def _below_tolerance(compared: Mapping[str, BlockComparison], judge: Judge) -> Iterator[Finding]:
+    for name, block in compared.items():
+        if 0 < block.excess <= judge.tolerance:
+            yield Finding(
+                "below_tolerance",
+                name,
+                f"{name} differs by a relative {block.norms.difference:.2g}, more than its uncertainty explains, but "
+                f"less than the tolerance {judge.tolerance:g}.",
+                {"excess": block.excess},
+            )
+
+
+def _shown(layout: Parameters, places: Sequence[int]) -> str:
+    names = [layout.breadcrumb(place) for place in list(places)[:4]]
+    more = len(places) - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")

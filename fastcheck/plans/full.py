@@ -1,0 +1,189 @@
+"""The full plan: every coordinate of the chosen blocks by its own difference, and a second look at what stands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.compare import Judge
+from fastcheck.differences import BlockDerivatives, Scheme
+from fastcheck.gradients import Analytic
+from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.parameters import Block
+from fastcheck.run import Run
+from fastcheck.second_look import LADDER, look_again
+from fastcheck.steps import Steps
+from fastcheck.verdict import Verdict, grade
+
+__all__ = ["Full", "measure"]
+
+FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
+SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
+
+
+@dataclass(frozen=True)
+class Full:
+    """What the full plan needs.
+
+    Attributes
+    ----------
+    evaluator : Evaluator
+        The loss.
+    analytic : Analytic
+        The user's gradient; used only to decide what to look at twice.
+    base : float
+        J(theta).
+    noise : float
+        Standard deviation of one loss value.
+    steps : Steps
+        The step of every coordinate.
+    scheme : Scheme
+        The difference scheme of the first pass.
+    judge : Judge
+        What counts as an error.
+    run : Run
+        Budget and progress.
+    """
+
+    evaluator: Evaluator
+    analytic: Analytic
+    base: float
+    noise: float
+    steps: Steps
+    scheme: Scheme
+    judge: Judge
+    run: Run
+
+
+def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) -> list[BlockDerivatives]:
+    """Measure the derivatives of whole blocks, or of some coordinates of them.
+
+    Parameters
+    ----------
+    plan : Full
+        The loss and the settings.
+    chosen : sequence of (int, Block, int64 array or None)
+        Number of the block, the block, and the places in theta to measure, rising; None for all of it.
+    """
+    value = np.full(plan.evaluator.theta.size, np.nan)
+    found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
+    for block in found:
+        _first_pass(plan, block)
+    for (number, _, _), block in zip(chosen, found, strict=True):
+        _second_looks(plan, number, block)
+    return found
+
+
+def _first_pass(plan: Full, found: BlockDerivatives) -> None:
+    """Fill in one difference quotient for every row."""
+    span = 1 << 20  # rows whose indices and steps are held at a time
+    for start in range(0, len(found), span):
+        rows = np.arange(start, min(start + span, len(found)))
+        places = found.places(rows)
+        steps = plan.steps.of(plan.evaluator, places)
+        for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
+            _quotients(plan, found, rows[part], places[part], steps[part], values)
+
+
+def _quotients(
+    plan: Full, found: BlockDerivatives, rows: IntArray, places: IntArray, steps: FloatArray, values: FloatArray
+) -> None:
+    """Write the quotients of some rows and their uncertainty."""
+    scheme, evaluator = plan.scheme, plan.evaluator
+    divisor = steps
+    if plan.steps.exact:
+        far, near = max(scheme.offsets), min(scheme.offsets)
+        at = evaluator.theta[places]
+        high = evaluator.represent(places, at + far * steps)
+        low = evaluator.represent(places, at + near * steps)
+        divisor = (high - low) / (far - near)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quotient = scheme.derivative(values, divisor)
+        quotient[~np.isfinite(quotient)] = np.nan
+    found.value[rows] = quotient
+    found.rounding[rows] = plan.judge.loss_error(plan.noise) * scheme.amplification / steps
+    found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
+    if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
+        lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
+        found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
+
+
+def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Look again at every row that stands clear of its uncertainty, until none does or all are explained."""
+    analytic = plan.analytic.flat[found.block.slice]
+    eps = float(plan.analytic.eps[number])
+    allowance = max(FIRST_LOOKS, int(OVERHEAD * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER))))
+    rng = np.random.default_rng((len(found), number))
+    shorter = iter((SHORTER, SHORTER**2))
+    while True:
+        suspects = _suspects(plan, found, analytic, eps)
+        if not len(suspects) or plan.run.stopped:
+            return
+        if len(suspects) <= allowance:
+            _look(plan, found, suspects)
+            continue
+        batch = _some_of(suspects, rng)
+        _look(plan, found, batch)
+        if _all_wrong(plan, found, batch, analytic, eps):
+            return  # both ends and the middle are wrong by their own ladders: the rest stands as measured
+        factor = next(shorter, None)
+        if factor is not None:
+            _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
+
+
+def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
+    """Return the rows not looked at yet that were not measured or stand out, worst first."""
+    excess = plan.judge.excess(found, analytic, eps)
+    unmeasured = ~np.isfinite(found.value)
+    if plan.run.stopped:
+        unmeasured[:] = False
+    stands_out = np.flatnonzero((excess > 0.5 * plan.judge.tolerance) | unmeasured)
+    fresh = np.array(
+        [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
+    )
+    return fresh[np.argsort(-np.nan_to_num(excess[fresh], nan=np.inf), kind="stable")]
+
+
+def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
+    quarter = FIRST_LOOKS // 4
+    middle = rng.choice(suspects[quarter:-quarter], size=2 * quarter, replace=False)
+    return np.concatenate([suspects[:quarter], middle, suspects[-quarter:]])
+
+
+def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
+    rows = np.sort(rows)
+    places = found.places(rows)
+    steps = plan.steps.of(plan.evaluator, places)
+    loss_error = plan.judge.loss_error(plan.noise)
+    for start in range(0, len(rows), FIRST_LOOKS):
+        part = slice(start, start + FIRST_LOOKS)
+        seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
+        for place, resolved in zip(places[part].tolist(), seen, strict=True):
+            found.put(place, resolved)
+
+
+def _shorter(plan: Full, found: BlockDerivatives, rows: IntArray, factor: float) -> None:
+    """Measure rows with a shorter step; keep what refutes the first measurement.
+
+    That is, where gradient and new measurement, the new one's larger uncertainty included, are closer than half of the
+    first discrepancy: a real error of that size can't hide there.
+    """
+    places = found.places(rows)
+    steps = plan.steps.of(plan.evaluator, places) / factor
+    trial = BlockDerivatives.empty(found.block, places)
+    for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
+        _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
+    g = plan.analytic.flat[places]
+    with np.errstate(invalid="ignore"):
+        refutes = np.abs(g - trial.value) + trial.rounding + trial.truncation <= 0.5 * np.abs(g - found.value[rows])
+    found.value[rows[refutes]] = trial.value[refutes]
+    found.rounding[rows[refutes]] = trial.rounding[refutes]
+    found.truncation[rows[refutes]] = trial.truncation[refutes]
+
+
+def _all_wrong(plan: Full, found: BlockDerivatives, rows: IntArray, analytic: FloatArray, eps: float) -> bool:
+    excess = plan.judge.excess(found, analytic, eps)[rows]
+    return all(grade(float(x), plan.judge.tolerance, kinks=True) in (Verdict.WRONG, Verdict.SUSPICIOUS) for x in excess)

@@ -1,0 +1,272 @@
+"""Before anything is measured: is the loss a function of theta at all?
+
+Four evaluations on a well-behaved loss: J, the gradient, J again, J a step away, J back. When two calls at one theta
+differ, up to four more tell why.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastcheck.errors import LossError
+from fastcheck.finding import Finding
+from fastcheck.gradients import Analytic, match_gradient
+from fastcheck.losses.python import PythonLoss, as_float
+from fastcheck.noise import scale_of_blocks
+from fastcheck.parameters import Parameters
+
+__all__ = ["Preflight", "preflight"]
+
+SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
+AWAY = 2.0**-10  # relative to the parameters
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the preflight saw.
+
+    Attributes
+    ----------
+    base : float
+        J(theta).
+    repeat : float
+        Largest |difference| of calls at the same theta that still counts as noise, in units of the loss.
+    analytic : Analytic
+        The user's gradient.
+    findings : tuple of Finding
+        What it noticed.
+    fatal : bool
+        The loss is not a function of theta: nothing can be measured.
+    """
+
+    base: float
+    repeat: float
+    analytic: Analytic
+    findings: tuple[Finding, ...] = field(default=())
+    fatal: bool = False
+
+
+def preflight(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator) -> Preflight:
+    """Look the loss and the gradient over.
+
+    Parameters
+    ----------
+    evaluator : PythonLoss
+        The loss.
+    gradient : tree or callable
+        The analytic gradient, or a function of ``(params, *args)`` that returns it.
+    args : tuple
+        Extra positional arguments of the loss and the gradient.
+    rng : numpy.random.Generator
+        Draws the step away.
+
+    Raises
+    ------
+    LossError
+        The loss or the gradient raises or returns no finite number at theta.
+    InputError
+        The gradient does not fit the parameters.
+    """
+    data = _fingerprint(args)
+    base = _loss_at_theta(evaluator)
+    findings: list[Finding] = []
+    if not evaluator.untouched:
+        findings.append(_CHANGES_PARAMS)
+    if _fingerprint(args) != data:
+        findings.append(_CHANGES_ARGS)
+    analytic, changed = _gradient_at_theta(evaluator, gradient, args)
+    if changed:
+        findings.append(_GRADIENT_CHANGES_PARAMS)
+    if analytic.extras:
+        findings.append(_extras(analytic.extras))
+    fatal = [finding for finding in findings if finding.kind.startswith("loss_changes")]
+    if fatal:
+        return Preflight(base, 0.0, analytic, tuple(findings), fatal=True)
+    again = _loss_at_theta(evaluator)
+    if _differ(base, again):
+        why = _why_different(evaluator, gradient, args, base, again)
+        return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
+    direction = rng.standard_normal(evaluator.layout.size)
+    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+        direction[block.slice] *= scale
+    evaluator.along(0, direction, np.array([AWAY]))
+    back = _loss_at_theta(evaluator)
+    if _differ(again, back):
+        return Preflight(base, 0.0, analytic, (*findings, _keeps_state(again, back)), fatal=True)
+    return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
+
+
+def _loss_at_theta(evaluator: PythonLoss) -> float:
+    try:
+        value = as_float(evaluator.call())
+    except LossError:
+        raise
+    except Exception as error:
+        raise LossError(
+            f"loss raised {type(error).__name__} at theta itself: {error}. It must accept a tree like params"
+            f"{' and args' if evaluator.has_args else ''}."
+        ) from error
+    if not math.isfinite(value):
+        raise LossError(
+            f"loss returned {value} at theta itself; no derivative exists there. Look for log(0), overflow in exp, or "
+            "bad data."
+        )
+    return value
+
+
+def _gradient_at_theta(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ...]) -> tuple[Analytic, bool]:
+    """Return the gradient, and whether calling it changed its parameters."""
+    layout: Parameters = evaluator.layout
+    if not callable(gradient):
+        return match_gradient(gradient, layout), False
+    private = evaluator.theta.copy()
+    tree = evaluator.tree_of(private)
+    before = layout.flatten(tree)
+    try:
+        returned = gradient(tree, *args)
+    except Exception as error:
+        raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
+    analytic = match_gradient(returned, layout)
+    return analytic, not np.array_equal(before, layout.flatten(tree))
+
+
+def _differ(a: float, b: float) -> bool:
+    return abs(a - b) > SAME * max(abs(a), abs(b))
+
+
+def _fingerprint(args: tuple[Any, ...]) -> int:
+    """Return a checksum of the arrays among the arguments."""
+    total = 0
+    for item in args:
+        if isinstance(item, np.ndarray) and item.dtype != object:
+            total = zlib.crc32(np.ascontiguousarray(item).view(np.uint8).reshape(-1), total)
+    return total
+
+
+def _why_different(
+    evaluator: PythonLoss, gradient: Callable[..., Any] | Any, args: tuple[Any, ...], first: float, second: float
+) -> Finding:
+    """Tell a random loss from one that keeps state and from a gradient that changes the loss."""
+    values = [first, second, _loss_at_theta(evaluator)]
+    if not _differ(values[1], values[2]) and callable(gradient):
+        return _gradient_changes_loss(first, second)
+    values.append(_loss_at_theta(evaluator))
+    steps = np.diff(values)
+    same_sign = bool(np.all(steps > 0) or np.all(steps < 0))
+    if same_sign and np.ptp(steps) <= 1e-6 * np.abs(steps).max():
+        return _counts_calls(values)
+    if same_sign and np.all(np.abs(steps[1:]) < np.abs(steps[:-1])) and _geometric(steps):
+        return _running_statistics(values)
+    return _random(values, _draws_from_global_generator(evaluator))
+
+
+def _geometric(steps: np.ndarray[Any, Any]) -> bool:
+    ratios = steps[1:] / steps[:-1]
+    return bool(np.ptp(ratios) <= 0.05 * np.abs(ratios).max())
+
+
+def _draws_from_global_generator(evaluator: PythonLoss) -> bool:
+    """Say whether the loss repeats itself when the global generators do; they are put back as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        pair = []
+        for _ in range(2):
+            np.random.seed(0)  # noqa: NPY002
+            random.seed(0)
+            pair.append(_loss_at_theta(evaluator))
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+    return not _differ(*pair)
+
+
+_CHANGES_PARAMS = Finding(
+    "loss_changes_params",
+    None,
+    "The loss changes the parameters it is given, so no two evaluations start from the same theta. "
+    "Let it work on a copy (W = W / norm instead of W /= norm).",
+)
+_CHANGES_ARGS = Finding(
+    "loss_changes_args",
+    None,
+    "The loss changes its data (an array of args), so every evaluation sees other data. Let it work on a copy.",
+)
+_GRADIENT_CHANGES_PARAMS = Finding(
+    "gradient_changes_params",
+    None,
+    "The gradient function changes the parameters it is given (a training step inside?). It was given a private copy "
+    "here, but in training it spoils theta.",
+)
+
+
+def _extras(names: tuple[str, ...]) -> Finding:
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return Finding(
+        "extra_gradient", None, f"The gradient also has {shown}: no such parameters, ignored.", {"names": names}
+    )
+
+
+def _gradient_changes_loss(before: float, after: float) -> Finding:
+    return Finding(
+        "gradient_changes_loss",
+        None,
+        f"Calling the gradient changes the loss ({before:.17g} before, {after:.17g} after): the two share state. "
+        "Let the gradient work on copies, or build its cache anew in each call.",
+        {"before": before, "after": after},
+    )
+
+
+def _keeps_state(before: float, after: float) -> Finding:
+    return Finding(
+        "stateful_loss",
+        None,
+        f"The loss keeps state: {before:.17g} at theta before a step away, {after:.17g} after it. Running statistics "
+        "(batch normalisation) or a cache are updated by each call: switch the layer to evaluation mode, or reset it.",
+        {"before": before, "after": after},
+    )
+
+
+def _running_statistics(values: list[float]) -> Finding:
+    return Finding(
+        "stateful_loss",
+        None,
+        f"The loss drifts towards a limit when it is called again at the same theta ({_shown(values)}): running "
+        "statistics (batch normalisation) are updated by each call. Switch the layer to evaluation mode, or reset it.",
+        {"values": values},
+    )
+
+
+def _counts_calls(values: list[float]) -> Finding:
+    return Finding(
+        "counting_loss",
+        None,
+        f"The loss changes by the same amount with every call at the same theta ({_shown(values)}): it depends on a "
+        "counter or another global that each call moves. Make it a function of theta alone.",
+        {"values": values},
+    )
+
+
+def _random(values: list[float], global_generator: bool) -> Finding:
+    source = (
+        "it draws from the global random generator; fix the seed inside the loss"
+        if global_generator
+        else "fix the seed of its generator at the start of each call"
+    )
+    return Finding(
+        "random_loss",
+        None,
+        f"The loss is random: {_shown(values)} at the same theta. Dropout? Set keep_prob=1 (evaluation mode); "
+        f"otherwise {source}.",
+        {"values": values, "global_generator": global_generator},
+    )
+
+
+def _shown(values: list[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)

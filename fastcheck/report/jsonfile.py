@@ -1,0 +1,142 @@
+"""The report as versioned JSON, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcheck.errors import InputError
+from fastcheck.finding import Finding
+from fastcheck.parameters import leaves
+from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.verdict import Verdict
+
+__all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]
+
+FORMAT = "fastcheck-report"
+VERSION = 1
+NUMERICAL_UP_TO = 20_000  # coordinates of a numerical gradient that are written out
+
+_SCALARS = ("difference", "uncertainty", "bound", "coverage", "evaluations", "seconds")
+_BLOCK_SCALARS = ("size", "checked", "difference", "bound", "uncertainty", "detectable", "wrong", "kinks")
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Return the report as plain data; NaN and infinities become the strings "nan", "inf", "-inf"."""
+    data: dict[str, Any] = {"format": FORMAT, "version": VERSION, "verdict": report.verdict.value}
+    data |= {name: getattr(report, name) for name in _SCALARS}
+    data["passed"] = report.passed
+    data["blocks"] = {
+        name: {"shape": list(block.shape), "verdict": block.verdict.value}
+        | {key: getattr(block, key) for key in _BLOCK_SCALARS}
+        for name, block in report.blocks.items()
+    }
+    data["wrong"] = [{**vars(c), "index": list(c.index)} for c in report.wrong]
+    data["findings"] = [
+        {"kind": f.kind, "block": f.block, "message": f.message, "evidence": dict(f.evidence)} for f in report.findings
+    ]
+    data["settings"] = dict(report.settings)
+    if report.numerical is not None and report.size <= NUMERICAL_UP_TO:
+        data["numerical"] = {".".join(path): np.asarray(leaf).tolist() for path, leaf in leaves(report.numerical)}
+    plain = _plain(data)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def from_dict(data: Mapping[str, Any]) -> Report:
+    """Return the report of such data; its ``numerical`` is a dict of arrays by block name.
+
+    Raises
+    ------
+    InputError
+        The data are not a report, or of a newer version.
+    """
+    if data.get("format") != FORMAT:
+        raise InputError(f"format={data.get('format')!r}: not a fastcheck report.")
+    if data.get("version") != VERSION:
+        raise InputError(f"version={data.get('version')!r}: this fastcheck reads version {VERSION}. Upgrade fastcheck.")
+    try:
+        return _from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the report is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _from_dict(data: Mapping[str, Any]) -> Report:
+    blocks = {
+        name: BlockReport(
+            shape=tuple(block["shape"]),
+            verdict=Verdict(block["verdict"]),
+            **{k: _number(block[k]) for k in _BLOCK_SCALARS},
+        )
+        for name, block in data["blocks"].items()
+    }
+    wrong = tuple(
+        Coordinate(c["block"], tuple(c["index"]), *(_number(c[k]) for k in ("analytic", "numerical", "uncertainty")))
+        for c in data["wrong"]
+    )
+    numerical = data.get("numerical")
+    return Report(
+        verdict=Verdict(data["verdict"]),
+        blocks=blocks,
+        wrong=wrong,
+        findings=tuple(Finding(**finding) for finding in data["findings"]),
+        settings=data["settings"],
+        numerical=None if numerical is None else {k: np.array(_numbers(v), dtype=float) for k, v in numerical.items()},
+        **{name: _number(data[name]) for name in _SCALARS},
+    )
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the report; the file is complete or not there."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read(path: Path) -> Report:
+    """Read a report.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is no report.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"path={str(path)!r}: no such file.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"path={str(path)!r} is not a fastcheck report: {error}.") from error
+    if not isinstance(data, dict):
+        raise InputError(f"path={str(path)!r} is not a fastcheck report.")
+    return from_dict(data)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+def _numbers(value: Any) -> Any:
+    return [_numbers(item) for item in value] if isinstance(value, list) else _number(value)

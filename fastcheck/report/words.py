@@ -1,0 +1,106 @@
+"""The words of a report, chosen once; the layouts only place them."""
+
+from __future__ import annotations
+
+import math
+
+from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.verdict import Verdict
+
+__all__ = ["block_order", "count", "headline", "number", "ratio", "seconds", "statement", "with_uncertainty"]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a value with a few digits; a dash where it is unknown."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "inf"
+    return f"{value:.{digits - 1}e}" if value and not 1e-3 <= abs(value) < 1e4 else f"{value:.{digits}g}"
+
+
+def with_uncertainty(value: float, uncertainty: float) -> str:
+    """Return a value with the digits that its uncertainty justifies, one more than sure."""
+    if math.isnan(value):
+        return "-"
+    if not (uncertainty > 0 and math.isfinite(uncertainty)) or value == 0:
+        return f"{value:.6g}"
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(uncertainty)) + 1
+    return f"{value:.{max(1, min(digits, 10)) - 1}e}"
+
+
+def count(n: int, noun: str) -> str:
+    """Return ``"1 block"``, ``"2 blocks"``, ``"1,863,690 coordinates"``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def seconds(value: float) -> str:
+    """Return a duration for people."""
+    if value < 1:
+        return f"{1e3 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
+
+
+def block_order(report: Report) -> list[tuple[str, BlockReport]]:
+    """Return the blocks, most severe first."""
+
+    def severity(item: tuple[str, BlockReport]) -> tuple[int, float]:
+        block = item[1]
+        return -block.verdict.severity, -(0.0 if math.isnan(block.difference) else block.difference)
+
+    return sorted(report.blocks.items(), key=severity)
+
+
+def headline(report: Report) -> str:
+    """Return the first line: the verdict and, where there is one, the culprit."""
+    if report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS):
+        return f"{report.verdict.value.upper()}: {_culprits(report)}"
+    if report.verdict is Verdict.INCONCLUSIVE:
+        why = report.findings[0].message if report.findings else report.verdict.message
+        return f"INCONCLUSIVE: {why}"
+    return f"{report.verdict.value.upper()}: {statement(report)}"
+
+
+def _culprits(report: Report) -> str:
+    bad = [name for name, block in block_order(report) if block.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)]
+    shown = ", ".join(_culprit(report, name) for name in bad[:3]) or "the whole gradient"
+    if len(bad) > 3:
+        shown += f" and {count(len(bad) - 3, 'more block')}"
+    right = [name for name, block in report.blocks.items() if block.verdict.passed]
+    return shown + (f"; {len(right)} of {count(len(report.blocks), 'block')} agree" if right else "")
+
+
+def _culprit(report: Report, name: str) -> str:
+    listed = [c for c in report.wrong if c.block == name]
+    wrong = report.blocks[name].wrong
+    if not listed:
+        return name
+    if wrong == 1:
+        return listed[0].name
+    if wrong == report.blocks[name].checked == report.blocks[name].size:
+        return f"{name} (all {wrong:,}, worst {listed[0].name})"
+    return f"{name} ({wrong:,} of {report.blocks[name].checked:,}, worst {listed[0].name})"
+
+
+def statement(report: Report) -> str:
+    """Return the sentence that a person can quote of a pass."""
+    checked = [block for block in report.blocks.values() if block.verdict.passed]
+    unchecked = [name for name, block in report.blocks.items() if not block.verdict.passed]
+    bounds = [block.bound for block in checked if not math.isnan(block.bound)]
+    size, confidence = report.size, 100 * float(report.settings.get("confidence", math.nan))
+    who = "every block" if not unchecked else f"{len(checked)} of {count(len(report.blocks), 'block')}"
+    said = f"{who} of this {size:,}-parameter gradient is right"
+    if bounds:
+        said += f" to {number(max(bounds))} with {confidence:.6g}% confidence"
+    if report.coverage == 1:
+        said += ", every coordinate measured"
+    if unchecked:
+        said += f" (unchecked: {', '.join(unchecked[:4])}{', ...' if len(unchecked) > 4 else ''})"
+    return said + f"; {count(report.evaluations, 'evaluation')}, {seconds(report.seconds)}"
+
+
+def ratio(coordinate: Coordinate) -> str:
+    """Return how the analytic derivative relates to the measured one, where that says something."""
+    if abs(coordinate.numerical) <= 4 * coordinate.uncertainty:
+        return ""
+    return f"×{coordinate.analytic / coordinate.numerical:.4g}"

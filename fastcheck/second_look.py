@@ -1,0 +1,154 @@
+"""A second look at one coordinate: central differences down a ladder of steps, and what they agree on.
+
+Nothing is called wrong on the strength of a single difference quotient. Down the ladder a smooth loss shows
+truncation that falls with the square of the step and then rounding that grows with its inverse; a kink shows one-sided
+slopes that stay apart; a jump shows a quotient that grows with the inverse of the step.
+
+Source of the extrapolation and its error estimate: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x) F''(x)",
+Adv. Eng. Software 4 (1982) 75-76; the reading of the one-sided slopes follows from Taylor's theorem.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastcheck.differences import Resolved, Status
+from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+
+__all__ = ["LADDER", "look_again", "resolve"]
+
+RATIO = 8.0  # between two steps of the ladder
+LADDER = tuple(8.0 * RATIO**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
+SAFETY = 2.0  # on truncation estimated from two steps
+
+
+def resolve(
+    ahead: FloatArray, behind: FloatArray, plus: FloatArray, minus: FloatArray, base: float, loss_error: float
+) -> Resolved:
+    """Read a ladder of losses around one coordinate.
+
+    Parameters
+    ----------
+    ahead, behind : float64, shape (K,)
+        Achieved steps to either side, falling.
+    plus, minus : float64, shape (K,)
+        J at theta plus and minus each step; NaN where the loss failed.
+    base : float
+        J(theta).
+    loss_error : float
+        Largest error of one loss value, at the run's confidence.
+
+    Returns
+    -------
+    Resolved
+    """
+    # A step may round to nothing beside a large theta, and the loss may have no value at a far one.
+    fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
+    ahead, behind, plus, minus = ahead[fine], behind[fine], plus[fine], minus[fine]
+    if len(ahead) < 3:
+        return Resolved(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
+    central = (plus - minus) / (ahead + behind)
+    right, left = (plus - base) / ahead, (base - minus) / behind
+    rounding = 2 * loss_error / (ahead + behind)
+    gap = right - left  # f'' h where J is smooth; constant at a kink
+    if _is_jump(plus, minus, base, loss_error):
+        return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
+    kink = _kink_rung(gap, rounding)
+    if kink is not None:
+        return _at_kink(kink, left, right, rounding)
+    value, rounded, truncated, rung = _best_pair(central, rounding)
+    crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung)
+    status = Status.CROSSED if crossed else Status.SMOOTH
+    return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
+
+
+def _crossed(error: FloatArray, explained: FloatArray, rung: int) -> bool:
+    """Say whether the longer steps failed by a kink: truncation would fall with the square of the step."""
+    for k in range(min(rung, 3)):
+        if error[k] > 4 * explained[k]:
+            ratio = error[k] / max(error[k + 1], 1e-300)
+            following = error[k + 1] > 4 * explained[k + 1]
+            if following and not 0.25 * RATIO**2 < ratio < 4 * RATIO**2:
+                return True
+    return False
+
+
+def _best_pair(central: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
+    """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty."""
+    change = np.abs(np.diff(central))
+    best = (math.nan, math.inf, 0.0, len(central) - 1)
+    for k in range(len(change)):
+        noise = rounding[k] + rounding[k + 1]
+        # A change that fell like h^2 from the rung above promises the next one; any other change is taken whole. A
+        # kink crossed by the larger step breaks the pattern, and so never earns the promise.
+        orderly = k > 0 and change[k - 1] > 0.25 * RATIO**2 * max(change[k], noise)
+        if orderly and change[k] < 4 * RATIO**2 * noise + change[k - 1] / (0.25 * RATIO**2):
+            truncation = SAFETY * max(change[k], noise) / (RATIO**2 - 1)
+        else:
+            truncation = SAFETY * float(change[k])
+        if rounding[k + 1] + truncation < best[1] + best[2]:
+            best = (float(central[k + 1]), float(rounding[k + 1]), truncation, k + 1)
+    return best
+
+
+def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:
+    """Return the rung at which a constant gap between the one-sided slopes is seen best, or None where J is smooth.
+
+    In a smooth J the gap falls by the ratio from rung to rung; at a kink in theta it stays. The three smallest rungs
+    that stand clear of the noise decide.
+    """
+    clear = np.flatnonzero(np.abs(gap) > 8 * rounding)
+    if len(clear) < 3 or np.any(np.diff(clear[-3:]) != 1):
+        return None
+    a, b, c = np.abs(gap[clear[-3:]])
+    steady = c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a
+    return int(clear[-1]) if steady else None
+
+
+def _at_kink(rung: int, left: FloatArray, right: FloatArray, rounding: FloatArray) -> Resolved:
+    slopes = (float(left[rung]), float(right[rung]))
+    drift = max(abs(left[rung] - left[rung - 1]), abs(right[rung] - right[rung - 1]))
+    middle = 0.5 * (slopes[0] + slopes[1])
+    return Resolved(middle, 2 * float(rounding[rung]), SAFETY * float(drift), *slopes, Status.KINK)
+
+
+def _is_jump(plus: FloatArray, minus: FloatArray, base: float, loss_error: float) -> bool:
+    """Say whether J changes by the same amount however small the step."""
+    for side in (plus - base, minus - base, plus - minus):
+        last = np.abs(side[-4:])
+        if len(last) >= 3 and last[-1] > 32 * loss_error and last.max() < 1.5 * last.min():
+            return True
+    return False
+
+
+def look_again(
+    evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
+) -> list[Resolved]:
+    """Measure some coordinates again down the ladder; 16 evaluations each.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        The loss.
+    base : float
+        J(theta).
+    coordinates : int64, shape (m,)
+        Places in theta.
+    steps : float64, shape (m,)
+        The step each was measured with at first.
+    loss_error : float
+        Largest error of one loss value, at the run's confidence.
+    """
+    at = evaluator.theta[coordinates]
+    shape = (len(coordinates), len(LADDER))
+    plus, minus, ahead, behind = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    first = 2.0 ** np.round(np.log2(steps))  # powers of two: theta + h is then exact, but where it crosses a binade
+    for k, factor in enumerate(LADDER):
+        h = factor * first
+        pair = evaluator.on_grid(coordinates, h, (1.0, -1.0))
+        plus[:, k], minus[:, k] = pair[:, 0], pair[:, 1]
+        ahead[:, k] = evaluator.represent(coordinates, at + h) - at
+        behind[:, k] = at - evaluator.represent(coordinates, at - h)
+    return [resolve(*ladder, base, loss_error) for ladder in zip(ahead, behind, plus, minus, strict=True)]

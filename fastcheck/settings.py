@@ -1,0 +1,94 @@
+"""The settings of a check, validated in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcheck.errors import InputError
+
+__all__ = ["MODES", "SCHEME_NAMES", "Settings"]
+
+MODES = ("auto", "full", "sample", "screen")
+SCHEME_NAMES = ("central", "forward", "complex", "richardson")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that is needed to repeat a check; see `fastcheck.check` for what each means.
+
+    Raises
+    ------
+    InputError
+        A value breaks its rule.
+    """
+
+    mode: str = "auto"
+    samples: int | None = None
+    blocks: str | Sequence[str] | None = None
+    step: float | None = None
+    scheme: str = "central"
+    tolerance: float = 1e-7
+    confidence: float = 0.9999
+    seed: int = 0
+    workers: int | None = None
+    backend: str | Literal["auto"] = "auto"
+    budget: float | None = None
+    checkpoint: str | Path | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, MODES)
+        _one_of("scheme", self.scheme, SCHEME_NAMES)
+        _number("tolerance", self.tolerance, 0, 1)
+        _number("confidence", self.confidence, 0, 1)
+        _number("step", self.step, 0, math.inf, optional=True)
+        _number("budget", self.budget, 0, math.inf, optional=True)
+        _integer("seed", self.seed, 0)
+        _integer("samples", self.samples, 1, optional=True)
+        if self.workers != -1:
+            _integer("workers", self.workers, 1, optional=True, also=" (or -1 for one per core)")
+        if self.samples is not None and self.mode not in ("sample", "auto"):
+            raise InputError(f"samples={self.samples} goes with mode='sample', not mode={self.mode!r}.")
+        if not isinstance(self.backend, str):
+            raise InputError(
+                f"backend={self.backend!r} (type={type(self.backend).__name__}) must be a name, as 'auto'."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return [str(item) for item in value] if isinstance(value, (list, tuple)) else str(value)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _number(name: str, value: object, low: float, high: float, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputError(f"{name}={value!r} (type={type(value).__name__}) must be a number.")
+    if not low < value < high:
+        raise InputError(f"{name}={value!r} must lie strictly between {low} and {high}.")
+
+
+def _integer(name: str, value: object, low: int, *, optional: bool = False, also: str = "") -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name}={value!r} (type={type(value).__name__}) must be an integer >= {low}{also}.")
+    if value < low:
+        raise InputError(f"{name}={value!r} must be >= {low}{also}.")

@@ -1,0 +1,184 @@
+"""The step of every coordinate: as long as truncation and kinks allow, so that the noise of J is divided by much.
+
+The best central step balances noise/h against f''' h^2/6 (Gill, Murray, Saunders, Wright 1983, "Computing
+forward-difference intervals for numerical optimization", SIAM J. Sci. Stat. Comput. 4, section 2). The third
+derivative is not known; a pilot measures a few coordinates of each block up a ladder of steps and stops where the
+quotients begin to differ by more than the noise explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.differences import Scheme
+from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.noise import Noise, scale_of_blocks
+
+__all__ = ["Steps", "choose_steps", "fixed_steps"]
+
+PILOTS = 3  # coordinates of a block
+RUNG = 16.0  # between two steps of the pilot's ladder
+RUNGS = 6
+BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
+FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
+UNEVEN = 1e6  # a block whose entries spread more than this has a step for each entry
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps and their truncation, by block.
+
+    Attributes
+    ----------
+    per_block : float64, shape (blocks,)
+        The step of a coordinate; where `relative` is set it is in units of the coordinate's own magnitude.
+    truncation : float64, shape (blocks,)
+        Largest truncation error that the pilot leaves possible, in units of the derivative.
+    relative : bool, shape (blocks,)
+        The block's entries differ by orders of magnitude: each is stepped in proportion to itself.
+    exact : bool
+        Divide by the achieved step; otherwise (the user named the step) by the named one, as the textbook does.
+    """
+
+    per_block: FloatArray
+    truncation: FloatArray
+    relative: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    exact: bool
+
+    def of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
+        """Return the step of each coordinate, shape (m,)."""
+        block = _block_numbers(evaluator, coordinates)
+        h = self.per_block[block]
+        if not self.relative.any():
+            return h
+        size = np.abs(evaluator.theta[coordinates])
+        size[size == 0] = 1.0
+        return np.where(self.relative[block], _power_of_two(h * size), h)
+
+    def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
+        """Return the truncation uncertainty of each coordinate, shape (m,)."""
+        return self.truncation[_block_numbers(evaluator, coordinates)]
+
+
+def fixed_steps(evaluator: Evaluator, step: float) -> Steps:
+    """Return the user's own step for every coordinate; its truncation is not known until a second look."""
+    blocks = len(evaluator.layout.blocks)
+    return Steps(np.full(blocks, step), np.zeros(blocks), np.zeros(blocks, dtype=bool), exact=False)
+
+
+def choose_steps(
+    evaluator: Evaluator,
+    base: float,
+    gradient: FloatArray,
+    noise: Noise,
+    scheme: Scheme,
+    rng: np.random.Generator,
+    selected: tuple[int, ...],
+) -> Steps:
+    """Choose the step of every block from the noise and a pilot; about 25 evaluations a block.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        The loss.
+    base : float
+        J(theta).
+    gradient : float64, shape (P,)
+        The analytic gradient; only to pick telling coordinates, and as a scale.
+    noise : Noise
+        The noise of J.
+    scheme : Scheme
+        The difference scheme the steps are for.
+    rng : numpy.random.Generator
+        Draws the pilot's coordinates.
+    selected : tuple of int
+        Numbers of the blocks to choose for; the others keep a nominal step.
+    """
+    blocks = evaluator.layout.blocks
+    scales = scale_of_blocks(evaluator)
+    per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
+    relative = np.array([_uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
+    for number in selected:
+        block = blocks[number]
+        if not block.size:
+            continue
+        size = 1.0 if relative[number] else scales[number]
+        pilots = _pilot_coordinates(gradient[block.slice], rng) + block.start
+        unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
+        unit[unit == 0] = 1.0
+        swing = max(abs(base), float(np.abs(gradient[pilots] * unit).max()), 1e-300)
+        first = max((noise.level / swing) ** (1 / (scheme.order + 1)), 2.0**-40)
+        h, per_block_error = _climb(evaluator, pilots, unit, first, noise.level, scheme)
+        per_block[number] = _power_of_two(np.array([h * size]))[0]
+        truncation[number] = per_block_error
+    return Steps(per_block, truncation, relative, exact=True)
+
+
+def _climb(
+    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: float, scheme: Scheme
+) -> tuple[float, float]:
+    """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder."""
+    good = first / RUNG
+    below = _quotients(evaluator, pilots, good * unit, scheme)
+    error = 0.0
+
+    def agree(low: FloatArray, high: FloatArray, shorter: float) -> bool:
+        return bool(np.all(np.abs(high - low) <= 3 * scheme.amplification * noise / (shorter * unit)))
+
+    for _ in range(RUNGS):
+        longer = good * RUNG
+        if longer > 0.5:
+            break
+        above = _quotients(evaluator, pilots, longer * unit, scheme)
+        if not agree(below, above, good):
+            break
+        error = float(np.max(3 * scheme.amplification * noise / (good * unit)))
+        good, below = longer, above
+    if not error:  # even the first two differ by more than noise: the length scale here is shorter than the parameters
+        for _ in range(RUNGS):
+            shorter = good / RUNG
+            lower = _quotients(evaluator, pilots, shorter * unit, scheme)
+            if agree(lower, below, shorter):
+                error = float(np.max(3 * scheme.amplification * noise / (shorter * unit)))
+                break
+            good, below = shorter, lower
+    # Truncation at `good` hid below the noise of the rung under it; a shorter step leaves that much less of it.
+    h = good / BELOW_CONSISTENT if error else good
+    return h, error / BELOW_CONSISTENT**scheme.order
+
+
+def _quotients(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, scheme: Scheme) -> FloatArray:
+    at = evaluator.theta[coordinates]
+    steps = _power_of_two(steps)
+    values = evaluator.on_grid(coordinates, steps, scheme.offsets)
+    reach = max(scheme.offsets)
+    achieved = ((at + reach * steps) - (at - reach * steps)) / (2 * reach)
+    return scheme.derivative(values, achieved)
+
+
+def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Return the coordinate of the largest gradient and some random ones."""
+    top = int(np.argmax(np.abs(gradient)))
+    drawn = rng.choice(len(gradient), size=min(PILOTS, len(gradient)), replace=False)
+    return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:PILOTS], dtype=np.int64)
+
+
+def _uneven(theta: FloatArray) -> bool:
+    """Say whether a block's entries live on scales so different that one step can't serve them all."""
+    size = np.abs(theta[theta != 0])
+    if size.size < 2:
+        return False
+    smallest = size.min() if size.size <= FEW else np.median(size)
+    return bool(size.max() > UNEVEN * smallest)
+
+
+def _power_of_two(steps: FloatArray) -> FloatArray:
+    """Round to powers of two, so that theta + h is exact but where it crosses a binade."""
+    return np.asarray(2.0 ** np.round(np.log2(steps)))
+
+
+def _block_numbers(evaluator: Evaluator, coordinates: IntArray) -> IntArray:
+    stops = np.array([block.stop for block in evaluator.layout.blocks])
+    return np.searchsorted(stops, coordinates, side="right")

@@ -1,0 +1,103 @@
+"""The verdicts, each owning its words, and the textbook's grades of a relative error."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+__all__ = ["RESOLUTION", "SUSPICIOUS_ABOVE", "WRONG_ABOVE", "Verdict", "grade", "worst"]
+
+WRONG_ABOVE = 1e-2
+SUSPICIOUS_ABOVE = 1e-4
+RESOLUTION = SUSPICIOUS_ABOVE
+"""A relative uncertainty above this leaves even the suspicious grade open: no pass can be given on it."""
+
+
+class Verdict(enum.Enum):
+    """The answer to "is this gradient right?".
+
+    Attributes
+    ----------
+    message : str
+        What the verdict means.
+    remedy : str
+        What to do next.
+    """
+
+    message: str
+    remedy: str
+
+    CORRECT = (
+        "correct",
+        "The gradient agrees with the finite differences of the loss within their measured uncertainty.",
+        "Nothing to do. Check again when the weights have grown: some bugs show only then.",
+    )
+    ACCEPTABLE = (
+        "acceptable",
+        "The gradient agrees with the finite differences as far as the kinks of the loss (relu, max, abs) allow.",
+        "Nothing to do, unless the loss should be smooth.",
+    )
+    INCONCLUSIVE = (
+        "inconclusive",
+        "The gradient can neither be confirmed nor refuted with this loss and these settings.",
+        "Read the findings: make the loss deterministic and float64, or ask for a larger tolerance.",
+    )
+    SUSPICIOUS = (
+        "suspicious",
+        "The gradient differs from the finite differences by more than their uncertainty, but not by much.",
+        "Look at the blocks and coordinates listed: a small term is missing, or computed in lower precision.",
+    )
+    WRONG = (
+        "wrong",
+        "The gradient is wrong.",
+        "Look first at the block listed first: that is where the error is largest.",
+    )
+
+    def __new__(cls, key: str, message: str, remedy: str) -> Verdict:
+        """Make the key the value, and keep the words beside it."""
+        member = object.__new__(cls)
+        member._value_ = key
+        member.message = message
+        member.remedy = remedy
+        return member
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gradient may be used: correct or acceptable."""
+        return self in (Verdict.CORRECT, Verdict.ACCEPTABLE)
+
+    @property
+    def severity(self) -> int:
+        """0 for correct up to 4 for wrong."""
+        return list(Verdict).index(self)
+
+
+def grade(error: float, tolerance: float, kinks: bool) -> Verdict:
+    """Grade a relative error that stands clear of its uncertainty, on the textbook's scale.
+
+    Parameters
+    ----------
+    error : float
+        Relative error in excess of its uncertainty.
+    tolerance : float
+        Relative error that still counts as correct.
+    kinks : bool
+        Whether kinks were found there; only they excuse an error above the tolerance.
+
+    Notes
+    -----
+    The scale is that of the CS231n notes, "Neural Networks Part 3: Gradient checks": above 1e-2 usually wrong, above
+    1e-4 uncomfortable, up to 1e-4 acceptable with kinks, 1e-7 and below right.
+    """
+    if error <= tolerance:
+        return Verdict.CORRECT
+    if error > WRONG_ABOVE:
+        return Verdict.WRONG
+    if error > SUSPICIOUS_ABOVE:
+        return Verdict.SUSPICIOUS
+    return Verdict.ACCEPTABLE if kinks else Verdict.SUSPICIOUS
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the most severe of the verdicts; CORRECT if there is none."""
+    return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.CORRECT)
