@@ -15,7 +15,7 @@ __all__ = ["train"]
 P = TypeVar("P", bound=Problem)
 
 
-def train(problem: P, steps: int = 500, *, target: float = 1e-5, learning_rate: float = 1e-3) -> P:
+def train(problem: P, steps: int = 500, *, target: float = 1e-5, learning_rate: float = 5e-4) -> P:
     """Return the problem at parameters trained on its own batch.
 
     Parameters
@@ -25,7 +25,7 @@ def train(problem: P, steps: int = 500, *, target: float = 1e-5, learning_rate: 
     steps : int
         At most that many.
     target : float
-        Stop at this loss, in units of the loss; it is looked at every 5 steps.
+        Stop at this loss, in units of the loss; it is looked at after every step.
     learning_rate : float
         Of Adam (Kingma & Ba 2015, algorithm 1, with their defaults beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8).
     """
@@ -39,6 +39,6 @@ def train(problem: P, steps: int = 500, *, target: float = 1e-5, learning_rate: 
         square += 0.001 * (gradient * gradient - square)
         rate = learning_rate * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
         theta -= rate * mean / (np.sqrt(square) + 1e-8)
-        if step % 5 == 0 and problem.loss(params, *problem.args) <= target:
+        if problem.loss(params, *problem.args) <= target:
             break
     return dataclasses.replace(problem, name=f"{problem.name}, trained", params=params)
