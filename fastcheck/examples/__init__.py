@@ -3,10 +3,12 @@
 from fastcheck.examples.attention import attention_block
 from fastcheck.examples.autoencoder import tied_autoencoder
 from fastcheck.examples.batchnorm import batchnorm_net
+from fastcheck.examples.compiled import compiled_course_net, compiled_mlp
 from fastcheck.examples.conv import conv_net
 from fastcheck.examples.course import course_net
-from fastcheck.examples.dense import digits_net, mlp
+from fastcheck.examples.dense import mlp
 from fastcheck.examples.digits import load_digits
+from fastcheck.examples.digits_net import digits_net
 from fastcheck.examples.embedding import embedding_net
 from fastcheck.examples.hinge import hinge_net
 from fastcheck.examples.linear import linear_regression, logistic_regression
@@ -20,6 +22,8 @@ __all__ = [
     "Net",
     "attention_block",
     "batchnorm_net",
+    "compiled_course_net",
+    "compiled_mlp",
     "conv_net",
     "course_net",
     "digits_net",

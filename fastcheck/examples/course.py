@@ -68,7 +68,7 @@ def course_net(*, bugs: bool = False) -> Net:
         Make its two classic bugs: ``dW2`` lacks 1/m (3 times too large), ``db1`` has 2/m (2 times too large).
     """
     # The legacy generator and the order of the draws are the exercise's; they fix its published figures.
-    rng = np.random.RandomState(1)  # noqa: NPY002
+    rng = np.random.RandomState(1)
     x, y = rng.randn(4, 3), np.array([[1.0, 1.0, 0.0]])
     shapes = {"W1": (5, 4), "b1": (5, 1), "W2": (3, 5), "b2": (3, 1), "W3": (1, 3), "b3": (1, 1)}
     return Net(

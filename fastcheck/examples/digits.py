@@ -23,7 +23,8 @@ def load_digits() -> tuple[FloatArray, IntArray]:
 
     References
     ----------
-    E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0.
+    E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
+    CC BY 4.0.
     """
     with resources.files("fastcheck.examples").joinpath("data/digits.npz").open("rb") as file, np.load(file) as stored:
         return stored["images"] / 16.0, stored["labels"].astype(np.int64)

@@ -13,7 +13,7 @@ Pair = tuple[FloatArray, FloatArray]
 
 
 def _logistic_loss(params: dict[str, FloatArray], X: FloatArray, y: FloatArray, l2: float, l1: float) -> float:
-    """Return the mean of -log p(y) plus ``l2 / 2 * sum(w**2) + l1 * sum(|w|)``; X is (m, n), y is 0 or 1, shape (m,)."""
+    """Return the mean of -log p(y) plus ``l2 / 2 * sum(w**2) + l1 * sum(|w|)``; X is (m, n), y is 0 or 1."""
     w = params["w"]
     scores = X @ w + params["b"]
     data = np.mean(np.logaddexp(0, scores) - y * scores)

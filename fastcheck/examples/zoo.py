@@ -7,7 +7,8 @@ from fastcheck.examples.autoencoder import tied_autoencoder
 from fastcheck.examples.batchnorm import batchnorm_net
 from fastcheck.examples.conv import conv_net
 from fastcheck.examples.course import course_net
-from fastcheck.examples.dense import digits_net, mlp
+from fastcheck.examples.dense import mlp
+from fastcheck.examples.digits_net import digits_net
 from fastcheck.examples.embedding import embedding_net
 from fastcheck.examples.hinge import hinge_net
 from fastcheck.examples.linear import linear_regression, logistic_regression
