@@ -16,7 +16,7 @@ from fastcheck.examples.net import Net
 from fastcheck.examples.recurrent import gru, rnn
 from fastcheck.examples.residual import residual_net
 from fastcheck.examples.training import train
-from fastcheck.examples.zoo import zoo
+from fastcheck.examples.zoo import random_net, zoo
 
 __all__ = [
     "Net",
@@ -34,6 +34,7 @@ __all__ = [
     "load_digits",
     "logistic_regression",
     "mlp",
+    "random_net",
     "residual_net",
     "rnn",
     "tied_autoencoder",

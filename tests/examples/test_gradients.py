@@ -34,6 +34,19 @@ def test_other_seeds_give_other_correct_nets(seed):
         assert error < 1e-5 * np.linalg.norm(subject.g) * np.linalg.norm(direction), net.name
 
 
+def test_random_nets_are_right_and_different():
+    names = set()
+    for seed in range(30):
+        net = examples.random_net(seed)
+        names.add(net.name)
+        subject = Subject.of(net)
+        numerical = central_differences(net.loss, net.params, net.args, 1e-6)
+        error = np.abs(subject.g - numerical) / np.abs(subject.g).max()
+        # a relu may switch within the step: at most a coordinate or so in a thousand
+        assert np.mean(error > 1e-7) <= (0.005 if "relu" in net.name else 0), net.name
+    assert len(names) > 25
+
+
 @named(ZOO)
 def test_loss_and_gradient_change_nothing_and_repeat(net):
     before = copy.deepcopy((net.params, net.args))

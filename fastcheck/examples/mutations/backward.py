@@ -6,13 +6,22 @@ import numpy as np
 
 from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
 from fastcheck.examples.mutations.places import contribution
+from fastcheck.parameters import Block
 
 __all__ = ["BACKWARD"]
 
 
 def _bias_over_all(subject: Subject, rng: np.random.Generator) -> Planted | None:
-    """Sum dZ over its units too (``np.sum`` without an axis): one number, broadcast to every unit."""
-    block = subject.pick(rng, lambda b: b.name in subject.net.biases and b.size > 1)
+    """Sum dZ over its units too (``np.sum`` without an axis): one number, broadcast to every unit.
+
+    Behind a softmax that number is zero, and the bug no other than a block never filled in: not planted here.
+    """
+
+    def fits(block: Block) -> bool:
+        g = subject.g[block.slice]
+        return block.name in subject.net.biases and block.size > 1 and abs(g.sum()) > 1e-3 * np.linalg.norm(g)
+
+    block = subject.pick(rng, fits)
     return None if block is None else Planted(subject.changed(block, block.view(subject.g).sum()))
 
 
