@@ -95,6 +95,19 @@ def test_compiled_twins_agree_with_their_trees():
         np.testing.assert_array_equal(Subject.of(twin).g, Subject.of(tree).g)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_compiled_twins_agree_elsewhere(seed):
+    """At the exercise's parameters a hidden unit is dead, and would hide a wrong index."""
+    rng = np.random.default_rng(seed)
+    for twin, tree in (
+        (COMPILED[0], examples.course_net()),
+        (COMPILED[1], examples.mlp((6, 5, 4), batch=9, activation="relu")),
+    ):
+        theta = rng.standard_normal(twin.params.size)
+        params = Parameters.of(tree.params).unflatten(theta)
+        assert twin.loss(theta, *twin.args) == pytest.approx(tree.loss(params, *tree.args), rel=1e-13)
+
+
 def test_compiled_losses_without_the_compiler():
     for net in COMPILED:
         assert net.loss.py_func(net.params, *net.args) == pytest.approx(net.value(), rel=1e-14)
