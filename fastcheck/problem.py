@@ -1,0 +1,45 @@
+"""What a gradient check is about: a loss, its claimed gradient, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A loss, its claimed gradient and the parameters at which they are compared.
+
+    Attributes
+    ----------
+    name : str
+        A short name, for reports.
+    loss : callable
+        ``loss(params, *args) -> float``.
+    gradient : callable or tree
+        ``gradient(params, *args)`` returns a tree like ``params`` (or a dict with ``dW1`` for ``W1``), or that tree.
+    params : tree of float arrays
+        An array, or a nested dict, list, tuple, namedtuple or dataclass of arrays.
+    args : tuple
+        Further positional arguments of the loss, and of the gradient where it is callable.
+    description : str
+        One sentence for people.
+    """
+
+    name: str
+    loss: Callable[..., float] = field(repr=False)
+    gradient: Any = field(repr=False)
+    params: Any = field(repr=False)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    description: str = ""
+
+    def value(self) -> float:
+        """Return the loss at ``params``."""
+        return float(self.loss(self.params, *self.args))
+
+    def claimed(self) -> Any:
+        """Return the claimed gradient at ``params``: the tree itself, or what the callable returns."""
+        return self.gradient(self.params, *self.args) if callable(self.gradient) else self.gradient
