@@ -268,10 +268,7 @@ def _chunks(
     looked = {found.row(place): r for place, r in found.looked.items() if r.status is Status.KINK}
     for start in range(0, len(found), CHUNK):
         rows = slice(start, min(start + CHUNK, len(found)))
-        if found.coordinates is None:
-            g = analytic[rows]
-        else:
-            g = analytic[found.coordinates[rows] - found.block.start]
+        g = analytic[rows] if found.coordinates is None else analytic[found.coordinates[rows] - found.block.start]
         n = found.value[rows]
         distance = np.abs(g - n)
         for row, resolved in looked.items():

@@ -154,8 +154,9 @@ class Resolved:
     @classmethod
     def of(cls, measured: Measured, row: int) -> Resolved:
         """Return one row of a structure of arrays."""
-        numbers = (getattr(measured, name)[row] for name in ("value", "rounding", "truncation", "left", "right"))
-        return cls(*map(float, numbers), Status(int(measured.status[row])))
+        names = ("value", "rounding", "truncation", "left", "right")
+        numbers = {name: float(getattr(measured, name)[row]) for name in names}
+        return cls(**numbers, status=Status(int(measured.status[row])))
 
     @property
     def uncertainty(self) -> float:

@@ -144,7 +144,7 @@ def look_again(
     at = evaluator.theta[coordinates]
     shape = (len(coordinates), len(LADDER))
     plus, minus, ahead, behind = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
-    first = 2.0 ** np.round(np.log2(steps))  # powers of two: theta + h is then exact, but where it crosses a binade
+    first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
     for k, factor in enumerate(LADDER):
         h = factor * first
         pair = evaluator.on_grid(coordinates, h, (1.0, -1.0))
