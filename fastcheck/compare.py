@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import BlockDerivatives, Status
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
 __all__ = ["BlockComparison", "Judge", "Norms"]

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
 __all__ = ["SCHEMES", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

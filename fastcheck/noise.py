@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.losses.evaluator import Evaluator, FloatArray
+from fastcheck.arrays import FloatArray
+from fastcheck.losses.evaluator import Evaluator
 
 __all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks"]
 

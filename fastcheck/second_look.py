@@ -14,8 +14,9 @@ import math
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 
 __all__ = ["LADDER", "look_again", "resolve"]
 

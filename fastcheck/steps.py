@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Scheme
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, scale_of_blocks
 
 __all__ = ["Steps", "choose_steps", "fixed_steps"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
 from fastcheck.differences import BlockDerivatives, Scheme
 from fastcheck.gradients import Analytic
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
