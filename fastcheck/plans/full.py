@@ -22,6 +22,7 @@ from fastcheck.steps import Steps
 __all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
@@ -116,7 +117,8 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    found.rounding[rows] = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
