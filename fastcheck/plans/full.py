@@ -133,7 +133,9 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps)
+        suspects = _suspects(plan, found, analytic, eps, 0.0)
+        if len(suspects) > allowance:  # then only those that could matter
+            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance)
         if not len(suspects) or plan.run.stopped:
             return
         if len(suspects) <= allowance:
@@ -174,13 +176,13 @@ def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
         found.slack = math.sqrt(compared.norms.error)
 
 
-def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
-    """Return the rows not looked at yet that were not measured or stand out, worst first."""
+def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
+    """Return the rows not looked at yet that were not measured or whose excess is above a threshold, worst first."""
     excess = plan.judge.excess(found, analytic, eps)
     unmeasured = ~np.isfinite(found.value)
     if plan.run.stopped:
         unmeasured[:] = False
-    stands_out = np.flatnonzero((excess > 0.5 * plan.judge.tolerance) | unmeasured)
+    stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
         [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
     )
