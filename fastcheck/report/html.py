@@ -95,7 +95,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"words": words, "graded": _graded, "relative_error": plots.relative_error}
-    environment.filters |= {"shape": _shape, "evidence": _evidence, "tally": _tally}
+    environment.filters |= {"shape": _shape, "evidence": _evidence, "tally": _tally, "breakable": _breakable}
     return environment
 
 
@@ -114,14 +114,14 @@ def _figures(report: Report, ordered: Sequence[tuple[str, BlockReport]]) -> Iter
 
 def _caption(block: BlockReport, listed: int) -> str:
     wrong = words.count(block.wrong, "wrong coordinate")
-    shown = f"All {wrong}" if listed == block.wrong else f"{listed:,} of {wrong}"
+    shown = f"all {wrong}" if listed == block.wrong else f"the worst {listed:,} of {wrong}"
+    if block.wrong == block.size:
+        return f"{shown}; that is {'every one' if listed == block.wrong else 'the whole block'}."
     if block.checked < block.size:
-        rest = f"{block.checked:,} of {block.size:,} were measured one by one, so a blank is no proof"
-    elif listed < block.wrong:
-        rest = "a blank was measured, and is right or not listed"
-    else:
-        rest = "the blank ones were measured and agree" if block.wrong < block.size else "that is every one"
-    return f"{shown}; {rest}."
+        return f"{shown}; {block.checked:,} of {block.size:,} were measured one by one, so a blank is no proof."
+    if listed < block.wrong:
+        return f"{shown}; a blank was measured, and is right or not listed."
+    return f"{shown}; the blank ones were measured and agree."
 
 
 def _tolerance(report: Report) -> float:
@@ -141,6 +141,13 @@ def _tally(blocks: Sequence[tuple[str, BlockReport]]) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
+
+
+def _breakable(name: str) -> str:
+    """Return the name, escaped, with leave to break a line after each dot."""
+    from markupsafe import Markup
+
+    return Markup(".<wbr>").join(name.split("."))
 
 
 def _evidence(finding: Finding) -> str:

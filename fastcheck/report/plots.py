@@ -27,6 +27,7 @@ FloatArray = NDArray[np.float64]
 LOWEST, FLOOR = 1e-17, 1e-7
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
+NEAR = 0.04  # of the largest value: smaller differences are drawn themselves, since the two values would look equal
 
 # Stand-ins that become the variables of the page's style sheet, so that a plot follows light and dark.
 INK, MUTED, MARK, QUIET = "#010203", "#010204", "#010205", "#010206"
@@ -83,7 +84,7 @@ class Ladder:
 
 
 def relative_error(coordinate: Coordinate) -> float:
-    """Return the textbook's ratio |g - n| / (|g| + |n|) of one coordinate; 0 where both are zero, 1 if one is no number."""
+    """Return the ratio |g - n| / (|g| + |n|) of a coordinate: 0 if both are zero, 1 if one is not finite."""
     scale = abs(coordinate.analytic) + abs(coordinate.numerical)
     if not math.isfinite(scale):
         return 1.0
@@ -157,6 +158,7 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
 
 def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate]) -> None:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
+    from matplotlib.ticker import MaxNLocator
 
     errors, (rows, columns) = by_index(shape, coordinates)
     axes.set_facecolor(QUIET)
@@ -169,8 +171,8 @@ def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence
         interpolation="none",
     )
     axes.set_box_aspect(min(max(rows / columns, 0.25), 1.5))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True))
     if len(shape) < 2:
         axes.set_yticks([])
     axes.set_xlabel({0: "", 1: "index", 2: "second index"}.get(len(shape), "other indices, taken together"))
@@ -182,18 +184,23 @@ def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence
 
 
 def _scatter(axes: Axes, coordinates: Sequence[Coordinate]) -> None:
-    measured = np.array([c.numerical for c in coordinates])
-    analytic = np.array([c.analytic for c in coordinates])
-    spread = np.array([c.uncertainty for c in coordinates])
-    finite = np.isfinite(measured) & np.isfinite(analytic) & np.isfinite(spread)
-    measured, analytic, spread = measured[finite], analytic[finite], spread[finite]
-    axes.axline((0.0, 0.0), slope=1.0, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
-    if len(measured) and spread.max() > 0.01 * np.ptp(measured):  # else it hides behind the point
-        axes.errorbar(measured, analytic, xerr=spread, fmt="none", ecolor=MUTED, linewidth=0.8, zorder=2)
-    axes.plot(measured, analytic, "o", color=MARK, markersize=4, markeredgewidth=0, alpha=0.75, zorder=3)
+    """Draw analytic against measured, or their difference if small: a factor is a line, a lost term a cloud."""
+    rows = np.array([(c.numerical, c.analytic, c.uncertainty) for c in coordinates])
+    measured, analytic, spread = rows[np.isfinite(rows).all(axis=1)].T
+    largest = max(np.abs(analytic).max(initial=0.0), np.abs(measured).max(initial=0.0))
+    near = bool(np.abs(analytic - measured).max(initial=0.0) < NEAR * largest)
+    shown = analytic - measured if near else analytic
+    axes.set_facecolor("none")
+    if len(measured):
+        ends = np.array([measured.min(), measured.max()])
+        axes.plot(ends, 0 * ends if near else ends, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        if spread.max() > 0.01 * np.ptp(shown):  # else it hides behind the point
+            error = {"yerr": spread} if near else {"xerr": spread}
+            axes.errorbar(measured, shown, **error, fmt="none", ecolor=MUTED, linewidth=0.8, zorder=2)
+    axes.plot(measured, shown, "o", color=MARK, markersize=4, markeredgewidth=0, alpha=0.75, zorder=3)
     axes.set_xlabel("measured")
-    axes.set_ylabel("analytic")
-    axes.set_title("analytic against measured (dashed: equal)")
+    axes.set_ylabel("analytic − measured" if near else "analytic")
+    axes.set_title("difference (dashed: none)" if near else "analytic against measured (dashed: equal)")
     axes.locator_params(nbins=5)
     axes.ticklabel_format(style="sci", scilimits=(-3, 4), useMathText=False)
 
