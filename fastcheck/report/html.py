@@ -116,7 +116,7 @@ def _caption(block: BlockReport, listed: int) -> str:
     wrong = words.count(block.wrong, "wrong coordinate")
     shown = f"all {wrong}" if listed == block.wrong else f"the worst {listed:,} of {wrong}"
     if block.wrong == block.size:
-        return f"{shown}; that is {'every one' if listed == block.wrong else 'the whole block'}."
+        return f"{shown}; the whole block is wrong."
     if block.checked < block.size:
         return f"{shown}; {block.checked:,} of {block.size:,} were measured one by one, so a blank is no proof."
     if listed < block.wrong:

@@ -272,7 +272,7 @@ def test_the_caption_says_what_a_blank_means():
         (blocks["W"], "measured and agree"),
         (replace(blocks["W"], checked=5), "5 of 12 were measured one by one, so a blank is no proof"),
         (replace(blocks["W"], wrong=4), "the worst 2 of 4 wrong coordinates; a blank was measured, and is"),
-        (replace(blocks["W"], wrong=12), "the worst 2 of 12 wrong coordinates; that is the whole block"),
+        (replace(blocks["W"], wrong=12), "the worst 2 of 12 wrong coordinates; the whole block is wrong"),
     ]
     for one, caption in captions:
         assert caption in Page(as_html(report({"W": one}, listed))).words
