@@ -25,7 +25,7 @@ FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
-MARGIN = 3.0  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
+MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
