@@ -186,6 +186,8 @@ class BlockDerivatives:
         Pieces of the uncertainty; an uncertainty needs no more digits.
     looked : dict of int to Resolved
         What the second look found, by place in theta.
+    slack : float
+        Norm of an error that the single measurements showed together, but a measurement along it did not.
     """
 
     block: Block
@@ -194,6 +196,7 @@ class BlockDerivatives:
     rounding: NDArray[np.float32]
     truncation: NDArray[np.float32]
     looked: dict[int, Resolved] = field(default_factory=dict)
+    slack: float = 0.0
 
     @classmethod
     def empty(

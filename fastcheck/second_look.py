@@ -18,7 +18,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
 from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["LADDER", "look_again", "resolve"]
+__all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 RATIO = 8.0  # between two steps of the ladder
 LADDER = tuple(8.0 * RATIO**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
@@ -59,7 +59,7 @@ def resolve(
     kink = _kink_rung(gap, rounding)
     if kink is not None:
         return _at_kink(kink, left, right, rounding)
-    value, rounded, truncated, rung = _best_pair(central, rounding)
+    value, rounded, truncated, rung = _best_pair(central, gap, rounding)
     crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung)
     status = Status.CROSSED if crossed else Status.SMOOTH
     return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
@@ -76,22 +76,36 @@ def _crossed(error: FloatArray, explained: FloatArray, rung: int) -> bool:
     return False
 
 
-def _best_pair(central: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
-    """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty."""
+def _best_pair(central: FloatArray, gap: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
+    """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty.
+
+    What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
+    from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
+    off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
+    longest step that no shorter one contradicts). Only a change that fell like the square of the step twice in a row
+    promises the next one: a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided
+    slopes that do not close up as the step shrinks leave the derivative open between them.
+    """
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
-    for k in range(len(change)):
-        noise = rounding[k] + rounding[k + 1]
-        # A change that fell like h^2 from the rung above promises the next one; any other change is taken whole. A
-        # kink crossed by the larger step breaks the pattern, and so never earns the promise.
-        orderly = k > 0 and change[k - 1] > 0.25 * RATIO**2 * max(change[k], noise)
-        if orderly and change[k] < 4 * RATIO**2 * noise + change[k - 1] / (0.25 * RATIO**2):
-            truncation = SAFETY * max(change[k], noise) / (RATIO**2 - 1)
-        else:
-            truncation = SAFETY * float(change[k])
-        if rounding[k + 1] + truncation < best[1] + best[2]:
-            best = (float(central[k + 1]), float(rounding[k + 1]), truncation, k + 1)
+    for k in range(1, len(central) - 1):
+        noise = rounding[k - 1] + rounding[k]
+        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
+        if abs(gap[k + 1]) > 2 / RATIO * abs(gap[k]) + 4 * rounding[k + 1]:
+            truncation += 0.5 * float(abs(gap[k]))
+        if k > 1 and _orderly(change[k - 2], change[k - 1], noise):
+            truncation = min(truncation, SAFETY * float(max(change[k - 1], noise)) / (RATIO**2 - 1) * 4)
+        if rounding[k] + truncation < best[1] + best[2]:
+            best = (float(central[k]), float(rounding[k]), truncation, k)
     return best
+
+
+def _orderly(above: float, here: float, noise: float) -> bool:
+    """Say whether a change fell like the square of the step, or from clear of the noise into it."""
+    if above < 4 * noise:
+        return False
+    ratio = above / max(here, 1e-300)
+    return bool(0.5 * RATIO**2 < ratio < 2 * RATIO**2) if here > noise else above < 2 * RATIO**2 * noise
 
 
 def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:
@@ -153,3 +167,28 @@ def look_again(
         ahead[:, k] = evaluator.represent(coordinates, at + h) - at
         behind[:, k] = at - evaluator.represent(coordinates, at - h)
     return [resolve(*ladder, base, loss_error) for ladder in zip(ahead, behind, plus, minus, strict=True)]
+
+
+def look_along(
+    evaluator: Evaluator, base: float, start: int, direction: FloatArray, step: float, loss_error: float
+) -> Resolved:
+    """Measure the derivative along a direction down the ladder; 16 evaluations.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        The loss.
+    base : float
+        J(theta).
+    start : int
+        First coordinate of the range that moves.
+    direction : float64, shape (n,)
+        The direction in that range.
+    step : float
+        The step that a single coordinate of the range was measured with.
+    loss_error : float
+        Largest error of one loss value, at the run's confidence.
+    """
+    steps = step * np.array(LADDER)
+    values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
+    return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
-from fastcheck.second_look import LADDER, look_again
+from fastcheck.second_look import LADDER, look_again, look_along
 from fastcheck.steps import Steps
 
 __all__ = ["Full", "first_pass", "measure"]
@@ -76,6 +77,7 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
         _first_pass(plan, block)
     for (number, _, _), block in zip(chosen, found, strict=True):
         _second_looks(plan, number, block)
+        _look_along_error(plan, number, block)
     return found
 
 
@@ -143,6 +145,31 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
         factor = next(shorter, None)
         if factor is not None:
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
+
+
+def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Look again at a block that stands out only as a whole, along the error itself.
+
+    Errors below the uncertainty of each coordinate can add up to one that no independent noise explains. If the
+    gradient is to blame, the derivative along the error shows it, and there a single measurement's noise stands against
+    all of it. If not, the coordinates shared a systematic error, and the block's uncertainty is that much larger.
+    """
+    analytic = plan.analytic.flat[found.block.slice]
+    compared = plan.judge.compare(found, analytic, float(plan.analytic.eps[number]))
+    if plan.run.stopped or compared.excess <= plan.judge.tolerance or len(compared.wrong):
+        return
+    rows = np.flatnonzero(np.isfinite(found.value))
+    places = found.places(rows)
+    direction = np.zeros(found.block.size)
+    direction[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
+    direction /= np.abs(direction).max()
+    step = float(np.median(plan.steps.of(plan.evaluator, places)))
+    seen = look_along(
+        plan.evaluator, plan.base, found.block.start, direction, step, plan.judge.loss_error(plan.noise.level)
+    )
+    apart = abs(float(analytic @ direction) - seen.value)
+    if not apart - seen.uncertainty > plan.judge.tolerance * compared.norms.scale:
+        found.slack = math.sqrt(compared.norms.error)
 
 
 def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
