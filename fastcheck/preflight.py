@@ -151,7 +151,7 @@ def _fingerprint(args: tuple[Any, ...]) -> int:
     total = 0
     for _, item in leaves(args):
         if isinstance(item, np.ndarray) and not item.dtype.hasobject:
-            total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8), total)
+            total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
     return total
 
 
