@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from fastcheck.problem import Problem
 
@@ -13,6 +14,13 @@ settings.register_profile(
     "fastcheck", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )
 settings.load_profile("fastcheck")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_for_small_products():
+    """Let BLAS use one thread: the nets here are small, and threads that fight over a busy machine take minutes."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture
