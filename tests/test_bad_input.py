@@ -488,6 +488,11 @@ def test_schemes_to_come(scheme):
     assert fastcheck.check(lambda t: np.sum(np.sin(t)), np.cos(AT), AT, scheme=scheme).passed
 
 
+@pytest.mark.xfail(reason="its uncertainty leaves float32, with a warning", strict=True)
+def test_a_step_so_short_that_nothing_can_be_known():
+    assert fastcheck.check(sines, np.cos(AT), AT, step=1e-300).verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_step_too_short_to_move_theta_is_never_a_pass_nor_wrong():
     assert fastcheck.check(sines, np.cos(AT), AT, step=1e-17).verdict is Verdict.INCONCLUSIVE
 

@@ -13,7 +13,9 @@ import pytest
 import fastcheck
 from fastcheck import BlockReport, Coordinate, Finding, InputError, Report, Verdict, examples
 from fastcheck.report import words
+from fastcheck.report.progress import bar
 from fastcheck.report.terminal import as_text
+from fastcheck.run import Run
 
 GOLDEN = Path(__file__).parent / "golden"
 LINES = 25
@@ -164,6 +166,32 @@ def test_names_are_never_read_as_markup():
     )
     assert text.count(name) == 3
     assert "[/nonsense] [red]a[0]" in text
+
+
+# Progress ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wanted", "shown"), [(True, True), (False, False), (None, False)])
+def test_progress_goes_to_stderr_when_asked_for(wanted, shown, capsys):
+    at = np.linspace(0.1, 1, 30)
+    quiet = fastcheck.check(lambda t: float(np.sum(np.sin(t))), np.cos(at), at, progress=False)
+    loud = fastcheck.check(lambda t: float(np.sum(np.sin(t))), np.cos(at), at, progress=wanted)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (err.strip() != "") is shown
+    assert loud.difference == quiet.difference
+
+
+def test_progress_counts_every_coordinate_once(capsys):
+    run = Run()
+    done = []
+    run.advance = done.append
+    with bar(run, 10, True):
+        for part in (1, 2, 7):
+            run.advance(part)
+    assert done == [1, 2, 7]
+    assert run.advance.__self__ is done  # given back
+    assert "10/10" in capsys.readouterr().err
 
 
 # To data and back ----------------------------------------------------------------------------------------------------
