@@ -177,7 +177,7 @@ def test_relu_of_a_sample_of_zeros_with_a_bias_of_zero(rng):
     assert all(block.verdict.passed for block in report.blocks.values()), report
 
 
-UNITS = pytest.mark.xfail(reason="uncertainties leave float32, and squares leave float64, in such units", strict=True)
+UNITS = pytest.mark.xfail(reason="uncertainties leave float32, and squares leave float64, in such units", strict=False)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
