@@ -92,7 +92,7 @@ class Tally:
         The constant is an estimate with a margin, not a worst case: relative errors of independent signs add up like
         the terms themselves (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis").
         """
-        return np.asarray(8 * _EPS * (depth + 2) * scale)
+        return np.asarray(16 * _EPS * (depth + 2) * scale)
 
     def settle(self, at: IntArray, right: FloatArray, left: FloatArray, crossed: NDArray[np.bool_]) -> None:
         """Write coordinates measured to both sides with a step so small that only a kink at theta can part them.
@@ -105,7 +105,7 @@ class Tally:
             Whether the first step had passed a kink.
         """
         value = (right + left) / 2
-        apart = np.abs(right - left) > 1e-10 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]
+        apart = np.abs(right - left) > 1e-9 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]
         self.value[at] = value
         self.status[at] = np.where(apart, Status.KINK, np.where(crossed, Status.CROSSED, Status.SMOOTH))
         self.right[at] = np.where(apart, right, np.nan)
