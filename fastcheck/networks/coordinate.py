@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import CROSSED, FloatArray, IntArray, Operator, Weighted
+from fastcheck.networks.operators import CROSSED, IntArray, Operator, Weighted
 from fastcheck.networks.slopes import TINY, Slopes, Tally, chunks, one_sided, widest
 
 __all__ = ["Task", "measure"]
@@ -47,23 +47,22 @@ def measure(task: Task, loss: LossAt, factor: float, h: float, tally: Tally) -> 
     """Measure the coordinates of a task with step h, and with a tiny one where h passes a kink."""
     samples = task.operator.out.shape[-1]
     width = 4 * samples * widest(task.after, task.operator.out[..., 0].size)
-    scale = np.empty(len(task.flat))
     for part in chunks(np.arange(len(task.flat)), width):
-        scale[part] = _measure_chunk(task, part, loss, factor, h, tally)
-    # A derivative that came out small has the rounding of the larger terms it is the rest of: those of its neighbours.
-    tally.noise[task.at] = tally.rounding(scale + np.sqrt(np.mean(scale**2)), len(task.after))
+        _measure_chunk(task, part, loss, factor, h, tally)
 
 
-def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: float, tally: Tally) -> FloatArray:
+def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: float, tally: Tally) -> None:
     def slopes(where: IntArray, step: float) -> Slopes:
         return one_sided(task.after, loss, partial(task.operator.impulse, task.name, task.flat[where]), step)
 
     first = slopes(part, h)
     at = task.at[part]
     tally.value[at] = factor * (first.right + first.left).sum(axis=1) / 2
+    scale = factor * (np.abs(first.right) + np.abs(first.left)).sum(axis=1) / 2
+    # A derivative that came out small has the rounding of the larger terms it is the rest of: those of its neighbours.
+    tally.noise[at] = tally.rounding(scale + np.sqrt(np.mean(scale**2)), len(task.after))
     met = first.bits.any(axis=1)
     if met.any():
         again = slopes(part[met], TINY)
         crossed = (first.bits[met] & CROSSED).any(axis=1)
         tally.settle(at[met], factor * again.right.sum(axis=1), factor * again.left.sum(axis=1), crossed)
-    return np.asarray(factor * (np.abs(first.right) + np.abs(first.left)).sum(axis=1) / 2)

@@ -27,6 +27,7 @@ from fastcheck.networks.operators import (
     fast_through,
 )
 from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
+from fastcheck.networks.winners import Winners
 
 __all__ = ["Field", "Shard", "coupled", "finish", "shards"]
 
@@ -84,10 +85,18 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Shard]:
     elif field.central.ndim == 2:
         size = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
         groups = [field.wanted[i : i + size] for i in range(0, len(field.wanted), size)]
-        yield from _bundles(groups, lambda rows: _rows(field, loss, h, rows, None))
+        yield from _bundles(groups, lambda rows: _rows(field, loss, h, rows))
     else:
-        places = [(y, x) for y in range(field.central.shape[1]) for x in range(field.central.shape[2])]
-        yield from _bundles(places, lambda place: _rows(field, loss, h, field.wanted, place))
+        yield from _map_shards(field, loss, h)
+
+
+def _map_shards(field: Field, loss: LossAt, h: float) -> Iterator[Shard]:
+    winners = Winners.of(field.after, h)
+    height, width = winners.place if winners else field.central.shape[1:3]
+    if winners:
+        field.far |= winners.spread(field.far.shape)
+    places = [(y, x) for y in range(height) for x in range(width)]
+    yield from _bundles(places, lambda place: _place(field, loss, h, place, winners))
 
 
 def _bundles(groups: list, run: Callable) -> Iterator[Shard]:  # type: ignore[type-arg]
@@ -103,17 +112,36 @@ def _entries(field: Field) -> IntArray:
     return np.asarray((field.wanted[:, None] * per_row + np.arange(per_row)).ravel())
 
 
-def _rows(field: Field, loss: LossAt, h: float, rows: IntArray, place: tuple[int, int] | None) -> None:
-    """Difference the wanted units of one place, all samples of a unit at once."""
-    samples = loss.values.size
+def _runs(rows: IntArray) -> Iterator[slice]:
     for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-        span = slice(int(run[0]), int(run[-1]) + 1)
-        start = np.empty((len(run), 2, samples))
-        start[:, 0], start[:, 1] = h, -h
-        window = None if place is None else (place[0], place[0] + 1, place[1], place[1] + 1)
-        slopes, far = _central(field.after, field.operator, loss, Change(start, span, window), h)
-        index = (span,) if place is None else (span, *place)
-        field.central[index], field.far[index] = slopes, far
+        yield slice(int(run[0]), int(run[-1]) + 1)
+
+
+def _steps(rows: slice, samples: int, h: float) -> FloatArray:
+    start = np.empty((rows.stop - rows.start, 2, samples))
+    start[:, 0], start[:, 1] = h, -h
+    return start
+
+
+def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray) -> None:
+    """Difference some units of a vector, all samples of a unit at once."""
+    for rows in _runs(wanted):
+        change = Change(_steps(rows, loss.values.size, h), rows)
+        field.central[rows], field.far[rows] = _central(field.after, field.operator, loss, change, h)
+
+
+def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None) -> None:
+    """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
+    y, x = place
+    for rows in _runs(field.wanted):
+        if winners is None:
+            change = Change(_steps(rows, loss.values.size, h), rows, (y, y + 1, x, x + 1))
+            field.central[rows, y, x], field.far[rows, y, x] = _central(field.after, field.operator, loss, change, h)
+            continue
+        slopes, far = _central(winners.after, winners.pool, loss, winners.start(rows, y, x), h)
+        winners.write(rows, y, x, slopes, field.central)
+        k = winners.size
+        field.far[rows, y * k : (y + 1) * k, x * k : (x + 1) * k] |= far[:, None, None]
 
 
 def _central(
