@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
 
 __all__ = ["ENGINES", "Problem"]
+
+_ALONE = 0.03  # seconds: about what starting the threads costs
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,17 @@ class Problem:
 
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:
+    """Run independent jobs, in this thread as long as that is short, then over joblib's threads."""
+    if not jobs:
+        return
     # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
     with threadpool_limits(limits=1, user_api="blas"):
-        if workers == 1:
-            for job in jobs:
-                job()
-        else:
-            Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in jobs)
+        waiting = deque(jobs)
+        started = time.perf_counter()
+        while waiting and (workers == 1 or time.perf_counter() - started < _ALONE):
+            waiting.popleft()()
+        if waiting:
+            Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
 
 
 def _by_coordinate(problem: Problem) -> Measured:
@@ -106,7 +114,7 @@ def _by_unit(problem: Problem) -> Measured:
     fields, direct = _fields(problem, mask)
     loss, h = problem.placed.loss, problem.step
     _run([shard.run for field in fields for shard in unit.shards(field, loss, h)], problem.workers)
-    _run([lambda field=field: unit.finish(field, loss, h) for field in fields], problem.workers)  # type: ignore[misc]
+    _run([lambda field=field: unit.finish(field, loss, h) for field in fields if field.far.any()], problem.workers)  # type: ignore[misc]
     again: list[list[Task]] = []
     _run([lambda field=field: again.append(_contract(problem, field, tally)) for field in fields], problem.workers)  # type: ignore[misc]
     # A kink seen from entries that move together in one coordinate is decided by moving that coordinate.
