@@ -3,7 +3,7 @@
 Every difference d that meets a nonlinearity f is small (the callers hold it below `REACH`), so f(z + d) - f(z) is
 d * (f'(z) + d f''(z) / 2) up to a relative d^2 |f'''| / 6|f'|, which is below one unit in the last place. The tables
 hold f' and f''/2 of every unit and sample, and ``rho``, how far d may go: to the nearest kink, or to `REACH`. A
-difference that goes further is counted in ``far``; its unit is measured again by the slower exact formulas.
+difference that goes further is marked in ``far`` and measured again otherwise.
 
 Arrays are C-contiguous float64. M counts the changes carried at once (each unit with both signs), B the samples.
 """
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 __all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "pool"]
 
 FloatArray = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Labels = NDArray[np.int64]
+Flags = NDArray[np.uint8]
 
 REACH = 2.0**-26
 
@@ -27,7 +28,7 @@ _kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, 
 
 
 @_kernel  # type: ignore[untyped-decorator]
-def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Counts) -> None:
+def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Flags) -> None:
     """Replace differences before an elementwise function by those after it.
 
     Parameters
@@ -35,17 +36,15 @@ def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Co
     d : shape (n, M, B), changed in place
     c1, c2, rho : shape (n, B)
         f', f''/2 and the reach at each unit and sample.
-    far : int64, shape (M,)
-        Raised by the number of differences beyond their reach.
+    far : uint8, shape (M, B)
+        Set where a difference is beyond its reach.
     """
     for r in range(d.shape[0]):
         for k in range(d.shape[1]):
-            count = 0
             for b in range(d.shape[2]):
                 x = d[r, k, b]
-                count += abs(x) > rho[r, b]
+                far[k, b] |= abs(x) > rho[r, b]
                 d[r, k, b] = x * (c1[r, b] + c2[r, b] * x)
-            far[k] += count
 
 
 @_kernel  # type: ignore[untyped-decorator]
@@ -60,24 +59,22 @@ def outer(w: FloatArray, s: FloatArray, out: FloatArray) -> None:
 
 @_kernel  # type: ignore[untyped-decorator]
 def outer_bend(
-    w: FloatArray, s: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, out: FloatArray, far: Counts
+    w: FloatArray, s: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, out: FloatArray, far: Flags
 ) -> None:
-    """`outer` followed by `bend`, without a trip through memory; ``far`` has shape (m * S,), ``out`` (n, m, S, B)."""
+    """`outer` followed by `bend`, without a trip through memory; ``far`` has shape (m * S, B), ``out`` (n, m, S, B)."""
     signs = s.shape[1]
     for r in range(w.shape[0]):
         for k in range(w.shape[1]):
             for t in range(signs):
-                count = 0
                 for b in range(s.shape[2]):
                     x = w[r, k] * s[k, t, b]
-                    count += abs(x) > rho[r, b]
+                    far[k * signs + t, b] |= abs(x) > rho[r, b]
                     out[r, k, t, b] = x * (c1[r, b] + c2[r, b] * x)
-                far[k * signs + t] += count
 
 
 @_kernel  # type: ignore[untyped-decorator]
 def label_loss(
-    d: FloatArray, label: Counts, c1: FloatArray, c2: FloatArray, rho: FloatArray, log: bool, far: Counts
+    d: FloatArray, label: Labels, c1: FloatArray, c2: FloatArray, rho: FloatArray, log: bool, far: Flags
 ) -> FloatArray:
     """Return the change, shape (M, B), of a loss of the outputs less the label's output.
 
@@ -88,20 +85,18 @@ def label_loss(
     classes, many, samples = d.shape
     out = np.zeros((many, samples))
     for k in range(many):
-        count = 0
         own = np.empty(samples)
         for b in range(samples):
             own[b] = d[label[b], k, b]
         for c in range(classes):
             for b in range(samples):
                 v = d[c, k, b] - own[b]
-                count += abs(v) > rho[c, b]
+                far[k, b] |= abs(v) > rho[c, b]
                 out[k, b] += v * (c1[c, b] + c2[c, b] * v)
         if log:
             for b in range(samples):
                 t = out[k, b]
                 out[k, b] = t - t * t / 2
-        far[k] += count
     return out
 
 
@@ -114,7 +109,7 @@ def pool(
     stride: int,
     padding: int,
     out: FloatArray,
-    far: Counts,
+    far: Flags,
 ) -> None:
     """Add to each cell its share of the differences in its window.
 
@@ -127,7 +122,7 @@ def pool(
     corner : (y, x, cy, cx)
         First input row and column of the window, first row and column of the cells.
     out : shape (C, oh, ow, M, B), zeros on entry
-    far : int64, shape (M,)
+    far : uint8, shape (M, B)
     """
     y0, x0, cy0, cx0 = corner
     for c in range(out.shape[0]):
@@ -142,9 +137,7 @@ def pool(
                         if x < 0 or x >= d.shape[2]:
                             continue
                         for k in range(d.shape[3]):
-                            count = 0
                             for b in range(d.shape[4]):
                                 e = d[c, y, x, k, b]
-                                count += abs(e) > rho[u, v, c, cy0 + i, cx0 + j, b]
+                                far[k, b] |= abs(e) > rho[u, v, c, cy0 + i, cx0 + j, b]
                                 out[c, i, j, k, b] += share[u, v, c, cy0 + i, cx0 + j, b] * e
-                            far[k] += count

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -102,9 +103,7 @@ def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
     for task in tasks:
         for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
             share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
-            jobs.append(
-                lambda share=share: coordinate.measure(share, placed.loss, placed.factor, problem.step, tally)  # type: ignore[misc]
-            )
+            jobs.append(partial(coordinate.measure, share, placed.loss, placed.factor, problem.step, tally))
     _run(jobs, problem.workers)
 
 
@@ -113,10 +112,15 @@ def _by_unit(problem: Problem) -> Measured:
     mask = None if problem.whole else problem.wanted()
     fields, direct = _fields(problem, mask)
     loss, h = problem.placed.loss, problem.step
-    _run([shard.run for field in fields for shard in unit.shards(field, loss, h)], problem.workers)
-    _run([lambda field=field: unit.finish(field, loss, h) for field in fields if field.far.any()], problem.workers)  # type: ignore[misc]
-    again: list[list[Task]] = []
-    _run([lambda field=field: again.append(_contract(problem, field, tally)) for field in fields], problem.workers)  # type: ignore[misc]
+    _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
+    crossed = [field.far.copy() for field in fields]
+    _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
+    _run(
+        [partial(unit.settle, field, loss, met) for field, met in zip(fields, crossed, strict=True) if met.any()],
+        problem.workers,
+    )
+    again: list[list[Task]] = [[] for _ in fields]
+    _run([partial(_contract, problem, *pair, tally) for pair in zip(fields, again, strict=True)], problem.workers)
     # A kink seen from entries that move together in one coordinate is decided by moving that coordinate.
     _reference(problem, [*direct, *(task for tasks in again for task in tasks)], tally)
     return problem.finish(tally)
@@ -141,8 +145,8 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     return fields, direct
 
 
-def _contract(problem: Problem, field: Field, tally: Tally) -> list[Task]:
-    """Write the slopes by the parameters; return the coordinates that a kink leaves to the reference engine."""
+def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
+    """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference engine."""
     operator, factor = field.operator, problem.placed.factor
     typical = np.sqrt(np.mean(field.central**2, axis=tuple(range(field.central.ndim - 1)), keepdims=True))
     value = operator.contract(field.central)
@@ -151,9 +155,8 @@ def _contract(problem: Problem, field: Field, tally: Tally) -> list[Task]:
         at = problem.place_of(name)
         tally.value[at] = factor * value[name].ravel()
         tally.noise[at] = tally.rounding(factor * scale[name].ravel(), len(field.after))
-    if not field.bits.any():
-        return []
-    return _kinks(problem, field, tally)
+    if field.bits.any():
+        left += _kinks(problem, field, tally)
 
 
 def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:

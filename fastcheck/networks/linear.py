@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.networks.operators import Bits, Change, Far, FloatArray, IntArray, Transform, Weighted, single
+from fastcheck.networks.operators import Bits, Change, Far, FloatArray, IntArray, Labels, Transform, Weighted, single
 
-__all__ = ["Convolve", "Embed", "Multiply", "Scale", "patches", "touched"]
+__all__ = ["Convolve", "Embed", "Multiply", "Scale", "fold", "patches", "touched"]
 
 Window = tuple[int, int, int, int]
 
@@ -75,18 +77,31 @@ class Multiply(Weighted):
         return flat if name == self.bias else flat // self.w.shape[1]
 
 
-def patches(x: FloatArray, size: tuple[int, int], stride: int, padding: int, fill: float = 0.0) -> FloatArray:
+_Any = TypeVar("_Any", bound=np.generic)
+
+
+def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int, fill: float = 0.0) -> NDArray[_Any]:
     """Return the windows of a map: x (C, H, W, ...) -> (C, kh, kw, H', W', ...), padded with ``fill``."""
     if padding:
         pad = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
         x = np.pad(x, pad, constant_values=fill)
     (kh, kw), (_, height, width) = size, x.shape[:3]
     oh, ow = (height - kh) // stride + 1, (width - kw) // stride + 1
-    out = np.empty((x.shape[0], kh, kw, oh, ow, *x.shape[3:]))
+    out = np.empty((x.shape[0], kh, kw, oh, ow, *x.shape[3:]), x.dtype)
     for u in range(kh):
         for v in range(kw):
             out[:, u, v] = x[:, u : u + stride * oh : stride, v : v + stride * ow : stride][:, :oh, :ow]
     return out
+
+
+def fold(labels: Labels, size: tuple[int, int], stride: int, padding: int) -> Labels:
+    """Return one label for each window of labels (H, W, B): equal windows, equal labels (but for 1 in 2^64)."""
+    # Odd multipliers and a final mix (Steele et al. 2014, splitmix64) keep different windows apart.
+    windows = patches(labels[None], size, stride, padding)[0]
+    keys = np.random.default_rng(0).integers(1, 2**63, size, np.uint64) * np.uint64(2) + np.uint64(1)
+    total = (windows * keys[..., None, None, None]).sum(axis=(0, 1), dtype=np.uint64)
+    total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray(total ^ (total >> np.uint64(27)))
 
 
 def touched(lo: int, hi: int, size: int, stride: int, padding: int, limit: int) -> tuple[int, int]:
@@ -128,6 +143,9 @@ class Convolve(Weighted):
         fan_in = int(np.prod(self.w.shape[1:]))
         flat = self._patches(d).reshape(fan_in, -1)
         return (self.w.reshape(-1, fan_in) @ flat).reshape(-1, *self.place, *d.shape[-2:])
+
+    def identify(self, labels: Labels) -> Labels:
+        return fold(labels, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
 
     def _touched(self, window: Window) -> Window:
         kh, kw = self.w.shape[2:]
@@ -241,6 +259,9 @@ class Scale(Weighted):
         if beta:
             self.out = self.out + beta[1].reshape(*self.shape, 1)
         self.blocks = {name: (int(np.prod(self.shape)),) for name in self.names if name}
+
+    def identify(self, labels: Labels) -> Labels | None:
+        return None if self.single else labels
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         return d if self.gamma is None else self.gamma[..., None] * d

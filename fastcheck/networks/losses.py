@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from scipy import special
 from fastcheck.errors import InputError
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import ACTIVATIONS
-from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Far, FloatArray
+from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Far, FloatArray, IntArray, selected
 
 __all__ = ["LOSSES", "LossAt"]
 
@@ -22,13 +23,20 @@ class LossAt:
     """A loss at the outputs z (K, B) of a network: ``values``, shape (B,), are the losses of the samples."""
 
     values: FloatArray
+    kinked = False
+    by_sample: tuple[str, ...] = ()
+    """Attributes that `exact` uses, of shape (..., B)."""
+
+    def select(self, samples: IntArray) -> Self:
+        """Return the loss of these samples only; of use for `exact` alone."""
+        return selected(self, self.by_sample, samples)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """Return the exact change of each sample's loss, shape (m, B), for differences d (K, m, B) of any size."""
         raise NotImplementedError
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        """Return the same for small differences (K, M, B); ``far``, shape (M,), counts those that are not. May use d."""
+        """Return the same for small differences (K, M, B); ``far``, shape (M, B), marks those that are not. May use d."""
         raise NotImplementedError
 
 
@@ -39,6 +47,8 @@ def _relu_bits(margin: FloatArray, d: FloatArray, bits: Bits) -> None:
 
 class _SoftmaxCrossEntropy(LossAt):
     """log sum_k exp(z_k - z_label), the textbook's -log softmax."""
+
+    by_sample = ("label", "others")
 
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.label = _labels(y, len(z))
@@ -63,6 +73,9 @@ class _SoftmaxCrossEntropy(LossAt):
 class _MulticlassHinge(LossAt):
     """sum_{k != label} max(0, 1 + z_k - z_label) (Weston & Watkins 1999)."""
 
+    kinked = True
+    by_sample = ("label", "margin")
+
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.label = _labels(y, len(z))
         self.margin = 1.0 + z - np.take_along_axis(z, self.label[None], axis=0)
@@ -85,6 +98,9 @@ class _MulticlassHinge(LossAt):
 class _BinaryHinge(LossAt):
     """max(0, 1 - y z) with y in {-1, 1}."""
 
+    kinked = True
+    by_sample = ("y", "margin")
+
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.y = _targets(y, z)
         if not np.isin(self.y, (-1.0, 1.0)).all():
@@ -105,6 +121,8 @@ class _BinaryHinge(LossAt):
 class _Logistic(LossAt):
     """Binary cross-entropy of logits: y softplus(-z) + (1 - y) softplus(z), summed over outputs."""
 
+    by_sample = ("y", "up", "down")
+
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.y = _shares(y, z)
         self.up, self.down = special.expit(z), special.expit(-z)
@@ -123,6 +141,8 @@ class _Logistic(LossAt):
 
 class _Bernoulli(LossAt):
     """Binary cross-entropy of probabilities: -y log a - (1 - y) log(1 - a), summed over outputs."""
+
+    by_sample = ("y", "z")
 
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.y = _shares(y, z)
@@ -155,6 +175,8 @@ class _Bernoulli(LossAt):
 
 class _SquaredError(LossAt):
     """|z - y|^2 / 2, summed over outputs."""
+
+    by_sample = ("residual",)
 
     def __init__(self, z: FloatArray, y: NDArray[np.generic]) -> None:
         self.residual = z - _targets(y, z)

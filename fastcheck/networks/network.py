@@ -185,6 +185,7 @@ class Network:
                 raise InputError(f"layer {i} (Embedding): only the first layer can be one.")
             operators += layer.place(out, values, f"layer {i} ({type(layer).__name__})")
             out = operators[-1].out if operators else x
+        _find_twins(operators, x)
         loss = LOSSES[self.loss](np.ascontiguousarray(out.reshape(-1, out.shape[-1])), y)
         factor = self.scale / (x.shape[-1] if self.reduction == "mean" else 1)
         return Placed(tuple(operators), loss, factor)
@@ -201,6 +202,18 @@ class Network:
                 f"params has the block {spare[0]!r}, which no layer uses, so this loss cannot depend on it. Add its "
                 "layer, or leave the block out of params."
             )
+
+
+def _find_twins(operators: Sequence[Operator], x: FloatArray) -> None:
+    """Tell the max pools which places of a map have the same data below them."""
+    if x.ndim != 4:
+        return
+    _, labels = np.unique(np.moveaxis(x, 0, -1).reshape(-1, len(x)), axis=0, return_inverse=True)
+    # Label 0 is that of padding.
+    found: NDArray[np.uint64] | None = (labels.reshape(x.shape[1:]) + 1).astype(np.uint64)
+    for operator in operators:
+        if found is not None:
+            found = operator.identify(found)
 
 
 def _flat(layers: Sequence[Layer]) -> Iterator[Layer]:

@@ -7,9 +7,11 @@ many are propagated at once: shape (*features, m, B).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,13 @@ from numpy.typing import NDArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
 
-__all__ = ["AT_KINK", "CROSSED", "Bend", "Change", "Operator", "Softmax", "Weighted", "fast_through", "single"]
+__all__ = ["AT_KINK", "CROSSED", "Bend", "Change", "Operator", "Softmax", "Weighted", "fast_through", "selected", "single"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Bits = NDArray[np.uint8]
-Far = NDArray[np.int64]
+Far = NDArray[np.uint8]
+Labels = NDArray[np.uint64]
 Transform = Callable[[FloatArray], FloatArray]
 
 CROSSED, AT_KINK = np.uint8(1), np.uint8(2)
@@ -81,12 +84,24 @@ def single(window: tuple[int, int, int, int] | None) -> bool:
     return window is None or (window[1] - window[0] == 1 and window[3] - window[2] == 1)
 
 
+Holder = TypeVar("Holder")
+
+
+def selected(holder: Holder, names: tuple[str, ...], samples: IntArray) -> Holder:
+    chosen = copy.copy(holder)
+    for name in names:
+        setattr(chosen, name, getattr(holder, name)[..., samples])
+    return chosen
+
+
 class Operator:
     """One step of the network at a point: ``out`` is its output, shape (*features, B)."""
 
     inputs: tuple[int, ...]
     """Features of the input."""
     out: FloatArray
+    by_sample: tuple[str, ...] = ()
+    """Attributes that `exact` uses, of shape (..., B)."""
     couples = False
     """Whether a change of one sample's input changes other samples' outputs."""
 
@@ -103,12 +118,24 @@ class Operator:
         raise NotImplementedError
 
     def fast(self, change: Change, far: Far) -> Change:
-        """Return small changes of the output; ``far``, shape (m * S,), counts those that go too far for it."""
+        """Return small changes of the output; ``far``, shape (m * S, B), marks those that go too far."""
         m, s, b = change.many
         bits = np.zeros((m * s, b), np.uint8)
         d = self.exact(change.everywhere(self.inputs), bits)
-        far += bits.any(axis=1)
+        far |= bits > 0
         return Change(d.reshape(*self.out.shape[:-1], m, s, b))
+
+    def select(self, samples: IntArray) -> Self:
+        """Return the operator with only these samples; of use for `exact` alone."""
+        return selected(self, self.by_sample, samples)
+
+    def identify(self, labels: Labels) -> Labels | None:
+        """Return the labels (H', W', B) of the places of the output map from those of the input's; None if unknown.
+
+        Two places of one sample have one label if they hold the same function of the parameters, having the same data
+        below them: all channels of both stay equal whatever the parameters are.
+        """
+        return None
 
     def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], tuple[int, int, int, int] | None] | None:
         """Return the matrix (n, m) by which changes of one feature each come out, its features and window; or None."""
@@ -160,6 +187,8 @@ def fast_through(operators: tuple[Operator, ...], change: Change, far: Far) -> C
 class Bend(Operator):
     """An elementwise activation."""
 
+    by_sample = ("z",)
+
     def __init__(self, z: FloatArray, activation: Activation) -> None:
         self.z = z
         self.inputs = z.shape[:-1]
@@ -197,8 +226,11 @@ class Bend(Operator):
             return replace(change, d=d)
         place = () if change.window is None else (change.window[0], change.window[2])
         c1, c2, rho = (table[(change.rows, *place)][:, None, :] for table in self.tables)
-        far += (np.abs(change.d) > rho).any(axis=2).reshape(m * s)
+        far |= (np.abs(change.d) > rho).reshape(m * s, b)
         return replace(change, d=change.d * (c1 + c2 * change.d))
+
+    def identify(self, labels: Labels) -> Labels:
+        return labels
 
 
 def _cut(table: FloatArray, window: tuple[int, int, int, int] | None) -> FloatArray:
@@ -209,6 +241,8 @@ def _cut(table: FloatArray, window: tuple[int, int, int, int] | None) -> FloatAr
 
 class Softmax(Operator):
     """Softmax over the first axis of the features of each sample."""
+
+    by_sample = ("out",)
 
     def __init__(self, z: FloatArray) -> None:
         self.inputs = z.shape[:-1]
@@ -221,3 +255,6 @@ class Softmax(Operator):
         e = np.expm1(d)
         r = (p * e).sum(axis=0)
         return np.asarray(p * (e - r) / (1.0 + r))
+
+    def identify(self, labels: Labels) -> Labels:
+        return labels

@@ -8,8 +8,9 @@ once, since no sample acts on another; where one does (batch normalisation above
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import (
     AT_KINK,
     CROSSED,
-    Bits,
+    Bend,
     Change,
     FloatArray,
     IntArray,
@@ -26,12 +27,19 @@ from fastcheck.networks.operators import (
     Weighted,
     fast_through,
 )
-from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
+from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
+from fastcheck.networks.unweighted import MaxPool, Residue
 from fastcheck.networks.winners import Winners
 
-__all__ = ["Field", "Shard", "coupled", "finish", "shards"]
+__all__ = ["Field", "Job", "again", "coupled", "settle", "shards"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
+
+
+Job = Callable[[], None]
+"""A share of the measurement of a field: it writes its own part of the field's arrays."""
+
+_Group = TypeVar("_Group")
 
 
 class Field:
@@ -43,32 +51,26 @@ class Field:
     after : tuple of Operator
     wanted : int64
         Leading features to measure.
-    central, right, left : float64, shape (*features, B)
-        ``right`` and ``left`` differ from ``central`` only where a kink was met.
-    far : bool, shape (*features,)
-        Entries whose differences left the reach of the fast formulas.
+    central : float64, shape (*features, B)
+    far : bool, shape (*features, B)
+        Entries whose differences left the reach of the fast formulas at the last step tried.
     bits : uint8, shape (*features, B)
+    right, left : float64, shape (*features, B)
+        One-sided slopes; they differ from ``central`` only at kinks.
     """
 
     def __init__(self, operator: Weighted, after: tuple[Operator, ...], wanted: IntArray) -> None:
         self.operator, self.after, self.wanted = operator, after, wanted
         shape = operator.out.shape
         self.central = np.zeros(shape)
-        self.far = np.zeros(shape[:-1], bool)
+        self.far = np.zeros(shape, bool)
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
 
-    def split(self) -> None:
-        """Give the one-sided slopes arrays of their own."""
-        if self.right is self.central:
-            self.right, self.left = self.central.copy(), self.central.copy()
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A share of one field: a function without arguments that fills it in."""
-
-    run: Callable[[], None]
+    def write(self, index: tuple[slice | int, ...], slopes: FloatArray, far: NDArray[np.bool_], first: bool) -> None:
+        """Write slopes and marks, shape (m, B); a second measurement replaces only what was far."""
+        self.central[index] = slopes if first else np.where(self.far[index], slopes, self.central[index])
+        self.far[index] = far if first else far & self.far[index]
 
 
 def coupled(after: tuple[Operator, ...]) -> bool:
@@ -76,34 +78,47 @@ def coupled(after: tuple[Operator, ...]) -> bool:
     return any(operator.couples for operator in after)
 
 
-def shards(field: Field, loss: LossAt, h: float) -> Iterator[Shard]:
-    """Cut the measurement of a field into independent shares; their number does not depend on the workers."""
+def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut the first measurement of a field into independent shares; their number does not depend on the workers."""
     if coupled(field.after):
         entries = _entries(field)
         for part in np.array_split(entries, min(16, max(1, len(entries)))):
-            yield Shard(lambda part=part: _pairs(field, loss, h, part))  # type: ignore[misc]
-    elif field.central.ndim == 2:
-        size = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
-        groups = [field.wanted[i : i + size] for i in range(0, len(field.wanted), size)]
-        yield from _bundles(groups, lambda rows: _rows(field, loss, h, rows))
+            yield partial(_pairs, field, loss, h, part)
     else:
-        yield from _map_shards(field, loss, h)
+        yield from _fast_shards(field, loss, h, np.ones(field.central.shape[:-1], bool), first=True)
 
 
-def _map_shards(field: Field, loss: LossAt, h: float) -> Iterator[Shard]:
+def again(field: Field, loss: LossAt) -> Iterator[Job]:
+    """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
+    if field.far.any() and not coupled(field.after):
+        yield from _fast_shards(field, loss, TINY, field.far.any(axis=-1), first=False)
+
+
+def _fast_shards(
+    field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], first: bool
+) -> Iterator[Job]:
+    """Share out the entries of ``where``, shape (*features,)."""
+    if field.central.ndim == 2:
+        rows = field.wanted[where[field.wanted]]
+        size = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        groups = [rows[i : i + size] for i in range(0, len(rows), size)]
+        yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
+        return
     winners = Winners.of(field.after, h)
-    height, width = winners.place if winners else field.central.shape[1:3]
     if winners:
-        field.far |= winners.spread(field.far.shape)
-    places = [(y, x) for y in range(height) for x in range(width)]
-    yield from _bundles(places, lambda place: _place(field, loss, h, place, winners))
+        where = winners.cells(where)
+    places = [(int(y), int(x)) for y, x in np.argwhere(where.any(axis=0))]
+    yield from _bundles(places, lambda place: _place(field, loss, h, place, winners, first))
 
 
-def _bundles(groups: list, run: Callable) -> Iterator[Shard]:  # type: ignore[type-arg]
+def _bundles(groups: Sequence[_Group], run: Callable[[_Group], None]) -> Iterator[Job]:
+    def run_all(part: Sequence[_Group]) -> None:
+        for group in part:
+            run(group)
+
     size = max(1, len(groups) // 24)
     for start in range(0, len(groups), size):
-        part = groups[start : start + size]
-        yield Shard(lambda part=part: [run(group) for group in part])  # type: ignore[misc]
+        yield partial(run_all, groups[start : start + size])
 
 
 def _entries(field: Field) -> IntArray:
@@ -123,71 +138,87 @@ def _steps(rows: slice, samples: int, h: float) -> FloatArray:
     return start
 
 
-def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray) -> None:
+def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -> None:
     """Difference some units of a vector, all samples of a unit at once."""
     for rows in _runs(wanted):
         change = Change(_steps(rows, loss.values.size, h), rows)
-        field.central[rows], field.far[rows] = _central(field.after, field.operator, loss, change, h)
+        field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
 
 
-def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None) -> None:
+def _place(
+    field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool
+) -> None:
     """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
     y, x = place
     for rows in _runs(field.wanted):
         if winners is None:
             change = Change(_steps(rows, loss.values.size, h), rows, (y, y + 1, x, x + 1))
-            field.central[rows, y, x], field.far[rows, y, x] = _central(field.after, field.operator, loss, change, h)
-            continue
-        slopes, far = _central(winners.after, winners.pool, loss, winners.start(rows, y, x), h)
-        winners.write(rows, y, x, slopes, field.central)
-        k = winners.size
-        field.far[rows, y * k : (y + 1) * k, x * k : (x + 1) * k] |= far[:, None, None]
+            field.write((rows, y, x), *_central(field.after, field.operator, loss, change, h), first)
+        else:
+            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x), h)
+            for at, slopes, far in winners.share(rows, y, x, *found):
+                field.write((rows, *at), slopes, far, first)
 
 
 def _central(
     after: tuple[Operator, ...], operator: Operator, loss: LossAt, start: Change, h: float
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Carry changes +h and -h (axis S) to the loss; return central differences (m, B), and which went too far (m,)."""
+    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B)."""
     m, s, b = start.many
-    far = np.zeros(m * s, np.int64)
+    far = np.zeros((m * s, b), np.uint8)
     change = fast_through(after, start, far)
     top = after[-1] if after else operator
     d = change.everywhere(top.out.shape[:-1]).reshape(-1, m * s, b)
     moved = loss.fast(np.ascontiguousarray(d), far).reshape(m, s, b)
-    return (moved[:, 0] - moved[:, 1]) / (2 * h), far.reshape(m, s).any(axis=1)
+    return (moved[:, 0] - moved[:, 1]) / (2 * h), far.reshape(m, s, b).any(axis=1)
 
 
-def _one_hot(field: Field, entries: IntArray) -> Callable[[float], FloatArray]:
-    """Return step -> differences in which change k moves entry k in all samples."""
-    features, samples = field.central.shape[:-1], field.central.shape[-1]
+def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_]) -> None:
+    """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
+
+    Parameters
+    ----------
+    field : Field
+        Measured at the first step and `again`.
+    crossed : bool, shape (*features, B)
+        What was far at the first step.
+    """
+    kinked = any(_kinked(operator) for operator in field.after) or loss.kinked
+    field.bits[field.far] |= AT_KINK
+    if kinked:
+        field.bits[crossed & ~field.far] |= CROSSED
+    if not field.operator.single or not field.far.any():
+        return
+    field.right, field.left = field.central.copy(), field.central.copy()
+    samples = field.central.shape[-1]
+    total = int(np.prod(field.central.shape[:-1]))
+    far, right, left = (array.reshape(total, samples) for array in (field.far, field.right, field.left))
+    for b in np.flatnonzero(far.any(axis=0)):
+        one = np.array([b])
+        after, here = [operator.select(one) for operator in field.after], loss.select(one)
+        for part in chunks(np.flatnonzero(far[:, b]), 4 * widest(field.after, total)):
+            slopes = one_sided(after, here, _one_hot(field.central.shape[:-1], part), TINY)
+            right[part, b], left[part, b] = slopes.right[:, 0], slopes.left[:, 0]
+
+
+def _kinked(operator: Operator) -> bool:
+    inner = operator.inner if isinstance(operator, Residue) else ()
+    return (
+        (isinstance(operator, Bend) and operator.activation.kinked)
+        or isinstance(operator, MaxPool)
+        or any(_kinked(part) for part in inner)
+    )
+
+
+def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], FloatArray]:
+    """Return step -> differences of one sample in which change k moves entry k."""
 
     def move(h: float) -> FloatArray:
-        d = np.zeros((int(np.prod(features)), len(entries), samples))
+        d = np.zeros((int(np.prod(features)), len(entries), 1))
         d[entries, np.arange(len(entries))] = h
-        return d.reshape(*features, len(entries), samples)
+        return d.reshape(*features, len(entries), 1)
 
     return move
-
-
-def _settled(field: Field, loss: LossAt, h: float, move: Callable[[float], FloatArray]) -> tuple[Slopes, Bits]:
-    """Measure at a tiny step by exact formulas; return the bits of the first step's kinks as well."""
-    first = one_sided(field.after, loss, move, h)
-    tiny = one_sided(field.after, loss, move, TINY)
-    return tiny, first.bits & CROSSED | np.where(tiny.bits > 0, AT_KINK, np.uint8(0))
-
-
-def finish(field: Field, loss: LossAt, h: float) -> None:
-    """Measure again, by the exact formulas and with a tiny step, the entries that went too far."""
-    entries = np.flatnonzero(field.far)
-    if not len(entries):
-        return
-    field.split()
-    samples = field.central.shape[-1]
-    flat = {name: getattr(field, name).reshape(-1, samples) for name in ("central", "right", "left", "bits")}
-    for part in chunks(entries, 4 * samples * widest(field.after, int(np.prod(field.far.shape)))):
-        slopes, bits = _settled(field, loss, h, _one_hot(field, part))
-        flat["central"][part] = (slopes.right + slopes.left) / 2
-        flat["right"][part], flat["left"][part], flat["bits"][part] = slopes.right, slopes.left, bits
 
 
 def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
@@ -206,7 +237,8 @@ def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
         slopes = one_sided(field.after, loss, move, h)
         bits = np.bitwise_or.reduce(slopes.bits, axis=1)
         if bits.any():
-            slopes, both = _settled(field, loss, h, move)
-            bits = np.bitwise_or.reduce(both, axis=1)
+            bits &= CROSSED
+            slopes = one_sided(field.after, loss, move, TINY)
+            bits |= AT_KINK * slopes.bits.any(axis=1)
         field.central.reshape(-1)[part] = (slopes.right + slopes.left).sum(axis=1) / 2
         field.bits.reshape(-1)[part] = bits

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from fastcheck.kernels import network as kernels
-from fastcheck.networks.linear import patches, touched
+from fastcheck.networks.linear import fold, patches, touched
 from fastcheck.networks.operators import (
     AT_KINK,
     CROSSED,
@@ -13,6 +15,8 @@ from fastcheck.networks.operators import (
     Change,
     Far,
     FloatArray,
+    IntArray,
+    Labels,
     Operator,
     fast_through,
 )
@@ -36,6 +40,9 @@ class _Pool(Operator):
         found = patches(x, (self.size, self.size), self.stride, self.padding, fill)
         return np.moveaxis(found.reshape(found.shape[0], self.size**2, *found.shape[3:]), 1, 0)
 
+    def identify(self, labels: Labels) -> Labels:
+        return fold(labels, (self.size, self.size), self.stride, self.padding)
+
     def shares(self) -> tuple[FloatArray, FloatArray]:
         """Return each place's weight in its cell and its reach, shape (k * k, C, H', W', B)."""
         raise NotImplementedError
@@ -57,12 +64,27 @@ class MaxPool(_Pool):
     """The largest of each cell."""
 
     fill = -np.inf
+    by_sample = ("below",)
 
     def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
         super().__init__(x, size, stride, padding)
         self.out = self.windows.max(axis=0)
         self.below = self.windows - self.out
         self._shares: tuple[FloatArray, FloatArray] | None = None
+
+    def identify(self, labels: Labels) -> Labels:
+        """Label the cells, and leave out of each the twins of its winner.
+
+        Twins hold the same function of all parameters below, such as the places of a blank corner of an image: a tie
+        between them is no kink, and choosing the first gives the loss itself, for every theta.
+        """
+        around = patches(labels[None], (self.size, self.size), self.stride, self.padding)[0]
+        around = around.reshape(-1, 1, *around.shape[2:])
+        winner = self.winner[None]
+        twins = np.take_along_axis(np.broadcast_to(around, self.below.shape), winner, axis=0) == around
+        np.put_along_axis(twins, winner, False, axis=0)
+        self.below[twins] = -np.inf
+        return super().identify(labels)
 
     @property
     def winner(self) -> FloatArray:
@@ -129,6 +151,7 @@ class Normalise(Operator):
         n = len(self.inputs)
         self.couples = over_samples
         # Axes of x; in a difference (*features, m, B) the samples are one axis further.
+        self.by_sample = () if over_samples else ("centred", "out", "deviation", "variance")
         self._axes = (*range(1, n), n) if over_samples else tuple(range(n))
         self._moved = (*range(1, n), n + 1) if over_samples else tuple(range(n))
         self.centred = x - x.mean(axis=self._axes, keepdims=True)
@@ -145,6 +168,9 @@ class Normalise(Operator):
         dv = (dc * (2 * c + dc)).mean(axis=self._moved, keepdims=True)
         later = np.sqrt(variance + dv)
         return np.asarray((dc - out * (dv / (later + s))) / later)
+
+    def identify(self, labels: Labels) -> Labels:
+        return labels
 
 
 class Residue(Operator):
@@ -168,3 +194,14 @@ class Residue(Operator):
         start = Change(d.copy().reshape(*self.inputs, m, s, b))
         moved = fast_through(self.inner, start, far).everywhere(self.inputs)
         return Change((d + moved).reshape(*self.inputs, m, s, b))
+
+    def select(self, samples: IntArray) -> Residue:
+        chosen = copy.copy(self)
+        chosen.inner = tuple(operator.select(samples) for operator in self.inner)
+        return chosen
+
+    def identify(self, labels: Labels) -> Labels | None:
+        moved: Labels | None = labels
+        for operator in self.inner:
+            moved = None if moved is None else operator.identify(moved)
+        return None if moved is None else labels * np.uint64(0x9E3779B97F4A7C15) + moved

@@ -7,9 +7,12 @@ is not sure (a tie, or a gap that the step may close) are marked to be measured 
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
 
-from fastcheck.networks.operators import Bend, Change, FloatArray, IntArray, Operator
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.networks.operators import Bend, Change, FloatArray, Operator
 from fastcheck.networks.unweighted import MaxPool
 
 __all__ = ["Winners"]
@@ -25,8 +28,8 @@ class Winners:
         What follows the pool.
     place : (H', W')
         Cells.
-    far : bool, shape (C, H', W')
-        Cells to measure place by place.
+    far : bool, shape (C, H', W', B)
+        Cells in which a loser may win, or the winner leaves the reach of the formulas.
     """
 
     def __init__(self, bend: Bend | None, pool: MaxPool, after: tuple[Operator, ...], h: float) -> None:
@@ -44,7 +47,7 @@ class Winners:
             first, second = self._won(c1), self._won(c2)
             own = own * (first + second * own)
         self._moves = own
-        self.far = ((moved > gap).any(axis=0) | self._won(crosses)).any(axis=-1)
+        self.far = (moved > gap).any(axis=0) | self._won(crosses)
 
     def _won(self, table: FloatArray) -> FloatArray:
         return np.take_along_axis(table, self.winner[None], axis=0)[0]
@@ -62,15 +65,16 @@ class Winners:
         """Return the changes of one cell in each of some channels, as they leave the pool."""
         return Change(np.moveaxis(self._moves[:, rows, y, x], 0, 1), rows, (y, y + 1, x, x + 1))
 
-    def write(self, rows: slice, y: int, x: int, slopes: FloatArray, central: FloatArray) -> None:
-        """Give the slopes (m, B) of one cell to its winners in ``central``, shape (C, H, W, B)."""
-        u, v = np.divmod(self.winner[rows, y, x], self.size)
-        channel: IntArray = np.arange(rows.start, rows.stop)[:, None]
-        central[channel, y * self.size + u, x * self.size + v, np.arange(slopes.shape[1])] = slopes
+    def cells(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which cells, shape (C, H', W'), hold any of some places (C, H, W)."""
+        height, width = (n * self.size for n in self.place)
+        return where[:, :height, :width].reshape(len(where), self.place[0], self.size, -1, self.size).any(axis=(2, 4))
 
-    def spread(self, shape: tuple[int, ...]) -> FloatArray:
-        """Return ``far`` for every place of a map (C, H, W)."""
-        whole = np.zeros(shape, bool)
-        found = self.far.repeat(self.size, axis=1).repeat(self.size, axis=2)
-        whole[:, : found.shape[1], : found.shape[2]] = found
-        return whole
+    def share(
+        self, rows: slice, y: int, x: int, slopes: FloatArray, far: NDArray[np.bool_]
+    ) -> Iterator[tuple[tuple[int, int], FloatArray, NDArray[np.bool_]]]:
+        """Share the slopes (m, B) of a cell out: all to its winners. Marks are of every place of the cell."""
+        winner, marks = self.winner[rows, y, x], far | self.far[rows, y, x]
+        for place in range(self.size**2):
+            u, v = divmod(place, self.size)
+            yield (y * self.size + u, x * self.size + v), np.where(winner == place, slopes, 0.0), marks
