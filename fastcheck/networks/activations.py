@@ -125,7 +125,8 @@ def _gelu_difference(z: FloatArray, d: FloatArray) -> FloatArray:
     return np.asarray(z * change + d * (special.ndtr(z) + change))
 
 
-_GELU_SCALE, _GELU_CUBE = np.sqrt(2 / np.pi), 0.044715
+# (1 + tanh u) / 2 is the sigmoid of 2u, which does not cancel where tanh is near -1: the function is z * sigmoid(w).
+_GELU_SCALE, _GELU_CUBE = 2 * np.sqrt(2 / np.pi), 0.044715
 
 
 def _gelu_tanh_inner(z: FloatArray) -> FloatArray:
@@ -134,15 +135,15 @@ def _gelu_tanh_inner(z: FloatArray) -> FloatArray:
 
 def _gelu_tanh_difference(z: FloatArray, d: FloatArray) -> FloatArray:
     inner = _gelu_tanh_inner(z)
-    change = _tanh_difference(inner, _GELU_SCALE * d * (1.0 + _GELU_CUBE * (3 * z * z + 3 * z * d + d * d)))
-    return np.asarray(0.5 * (z * change + d * (1.0 + np.tanh(inner) + change)))
+    change = _sigmoid_difference(inner, _GELU_SCALE * d * (1.0 + _GELU_CUBE * (3 * z * z + 3 * z * d + d * d)))
+    return np.asarray(z * change + d * (special.expit(inner) + change))
 
 
 def _gelu_tanh_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
     inner = _gelu_tanh_inner(z)
-    t, s = np.tanh(inner), _sech2(inner)
+    s, c = special.expit(inner), special.expit(-inner)
     rate, bend = _GELU_SCALE * (1.0 + 3 * _GELU_CUBE * z * z), _GELU_SCALE * 6 * _GELU_CUBE * z
-    return 0.5 * (1.0 + t) + 0.5 * z * s * rate, 0.5 * (s * rate + 0.5 * z * s * (bend - 2 * t * rate * rate))
+    return s + z * s * c * rate, s * c * (2 * rate + z * ((c - s) * rate * rate + bend)) / 2
 
 
 def _sigmoid_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -174,7 +175,7 @@ _LIBRARY = (
     ),
     Activation("gelu", lambda z: z * special.ndtr(z), _gelu_slopes, _gelu_difference),
     Activation(
-        "gelu_tanh", lambda z: 0.5 * z * (1.0 + np.tanh(_gelu_tanh_inner(z))), _gelu_tanh_slopes, _gelu_tanh_difference
+        "gelu_tanh", lambda z: z * special.expit(_gelu_tanh_inner(z)), _gelu_tanh_slopes, _gelu_tanh_difference
     ),
     Activation("silu", lambda z: z * special.expit(z), _silu_slopes, _silu_difference),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BoundNetwork"]
 
 # Relative sizes of the perturbations at which the user's loss is compared, in units of each block's own size.
-_AWAY = (0.0, 0.01, 0.1, 0.5)
+_AWAY = (0.0, 0.01, 0.1, 0.5, 2.0)
 _STEP = 2.0**-30
 
 
@@ -110,10 +111,9 @@ class BoundNetwork:
                 part += size * scale * rng.standard_normal(block.size)
             if single:
                 moved = layout.flatten(layout.astype_user(moved))
-            ours = self._value(moved, layout)
-            if self.like is None:
-                continue
-            theirs = float(self.like(layout.astype_user(moved), *self.args))
+            with np.errstate(all="ignore") if size else nullcontext():
+                ours = self._value(moved, layout)
+                theirs = ours if self.like is None else float(self.like(layout.astype_user(moved), *self.args))
             if size and not (np.isfinite(theirs) and np.isfinite(ours)):
                 continue  # far from params a loss may overflow; at params it may not
             if not abs(ours - theirs) <= tolerance * max(abs(ours), abs(theirs)):

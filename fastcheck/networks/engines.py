@@ -105,6 +105,11 @@ def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
             share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
             jobs.append(partial(coordinate.measure, share, placed.loss, placed.factor, problem.step, tally))
     _run(jobs, problem.workers)
+    for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
+        # A bias under a batch normalisation has no effect at all, exactly; a backprop gets there by cancellation, so what
+        # counts as zero is told by the operator's other coordinates.
+        at = np.concatenate([task.at for task in tasks if task.operator is operator])
+        tally.noise[at] = np.maximum(tally.noise[at], np.sqrt(np.mean(tally.noise[at] ** 2)))
 
 
 def _by_unit(problem: Problem) -> Measured:

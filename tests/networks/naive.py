@@ -157,9 +157,9 @@ def loss(net, params, x, y):
     return total
 
 
-def gradient(net, params, x, y, step=STEP):
-    """Central difference J(theta + h) - J(theta - h) of every coordinate in 60 digits, a dict of float arrays."""
-    with mp.workdps(DIGITS):
+def gradient(net, params, x, y, step=STEP, digits=DIGITS):
+    """Central difference J(theta + h) - J(theta - h) of every coordinate in many digits, a dict of float arrays."""
+    with mp.workdps(digits):
         held = {name: exact(value) for name, value in params.items()}
         data = x if np.asarray(x).dtype.kind == "i" else exact(x)
         found = {name: np.empty(np.shape(value)) for name, value in params.items()}
