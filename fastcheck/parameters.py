@@ -282,5 +282,3 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         bad = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"{label}{bad.tolist()}={array[tuple(bad)]} is not finite; no derivative exists there.")
     return array
-
-

@@ -2,18 +2,8 @@
 
 from fastcheck.networks.activations import Activation, elu, leaky_relu
 from fastcheck.networks.bound import BoundNetwork
-from fastcheck.networks.layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Embedding,
-    Flatten,
-    Layer,
-    LayerNorm,
-    MaxPool2D,
-    Residual,
-)
+from fastcheck.networks.layers import BatchNorm, Dense, Embedding, Layer, LayerNorm, Residual
+from fastcheck.networks.maps import AvgPool2D, Conv2D, Flatten, MaxPool2D
 from fastcheck.networks.network import Network
 
 __all__ = [

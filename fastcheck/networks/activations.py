@@ -97,9 +97,8 @@ def _tanh_difference(z: FloatArray, d: FloatArray) -> FloatArray:
 
 
 def _sigmoid_difference(z: FloatArray, d: FloatArray) -> FloatArray:
-    e = np.expm1(d)
-    s = special.expit(z)
-    return np.asarray(s * special.expit(-z) * e / (1.0 + s * e))
+    s, c = special.expit(z), special.expit(-z)
+    return np.asarray(s * c * np.expm1(d) / (c + s * np.exp(d)))
 
 
 def _softplus_difference(z: FloatArray, d: FloatArray) -> FloatArray:
@@ -174,9 +173,7 @@ _LIBRARY = (
         _softplus_difference,
     ),
     Activation("gelu", lambda z: z * special.ndtr(z), _gelu_slopes, _gelu_difference),
-    Activation(
-        "gelu_tanh", lambda z: z * special.expit(_gelu_tanh_inner(z)), _gelu_tanh_slopes, _gelu_tanh_difference
-    ),
+    Activation("gelu_tanh", lambda z: z * special.expit(_gelu_tanh_inner(z)), _gelu_tanh_slopes, _gelu_tanh_difference),
     Activation("silu", lambda z: z * special.expit(z), _silu_slopes, _silu_difference),
 )
 

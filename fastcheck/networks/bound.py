@@ -120,8 +120,8 @@ class BoundNetwork:
                 place = "at params" if size == 0 else f"at params moved by {size:g} of their size"
                 raise InputError(
                     f"like(params)={theirs!r} and the network gives {ours!r}, {place}: they are not the same function. "
-                    f"Ratio {theirs / ours if ours else np.nan:.6g}. Compare the loss, the reduction, the penalties, the "
-                    "activations, and scale (a factor of the data term)."
+                    f"Ratio {theirs / ours if ours else np.nan:.6g}. Compare the loss, the reduction, the penalties, "
+                    "the activations, and scale (a factor of the data term)."
                 )
         self.verified = True
 
@@ -180,7 +180,9 @@ class BoundNetwork:
             self._verify(theta, layout)
         placed = self.network.place(theta, layout, self.x, self.y)
         if not np.isfinite(placed.data_term()):
-            raise InputError(f"the loss of the network is {placed.data_term()} at theta; no difference can be measured.")
+            raise InputError(
+                f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
+            )
         problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
         return ENGINES[engine](problem)
 
@@ -188,7 +190,9 @@ class BoundNetwork:
 def _samples_last(array: Any, name: str, rows: bool) -> NDArray[Any]:
     found = np.asarray(array)
     if found.ndim == 0 or found.size == 0 or found.dtype.kind not in "fiub":
-        raise InputError(f"{name} has shape {found.shape} and dtype {found.dtype}; it must be a non-empty array of numbers.")
+        raise InputError(
+            f"{name} has shape {found.shape} and dtype {found.dtype}; it must be a non-empty array of numbers."
+        )
     if not np.isfinite(found).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(found))[0])
         raise InputError(f"{name}{list(where)}={found[where]}: the data must be finite. Clean {name} first.")

@@ -5,23 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.networks.activations import Activation, elu, leaky_relu
-from fastcheck.networks.layers import (
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Embedding,
-    Flatten,
-    Layer,
-    LayerNorm,
-    MaxPool2D,
-)
+from fastcheck.networks.layers import BatchNorm, Dense, Embedding, Layer, LayerNorm
+from fastcheck.networks.maps import AvgPool2D, Conv2D, Flatten, MaxPool2D
 from fastcheck.networks.network import Network
 from fastcheck.parameters import Block, Parameters
 
@@ -31,8 +23,8 @@ __all__ = ["from_params", "from_sklearn", "from_torch"]
 def from_params(params: Any, activation: str | Activation = "tanh", last: str | None = None, **options: Any) -> Network:
     """Describe a stack of dense layers by the names and shapes of its blocks.
 
-    Blocks are W1, b1, W2, b2 ... (or w, weight, weights, coef, kernel; b, bias, intercept; with a number before or after,
-    as in "layers.0.weight"), in the order of their numbers. Whether weights are (out, in) or (in, out) is told by the
+    Blocks are W1, b1, W2, b2 ... (or w, weight, coef, kernel; b, bias, intercept; with a number before or after, as in
+    "layers.0.weight"), in the order of their numbers. Whether weights are (out, in) or (in, out) is told by the
     shapes, each layer's output being the next one's input.
 
     Parameters
@@ -57,11 +49,15 @@ def from_params(params: Any, activation: str | Activation = "tanh", last: str | 
         number, is_bias = _read(block)
         target = biases if is_bias else weights
         if number in target:
-            raise InputError(f"blocks {target[number].name!r} and {block.name!r} have one number; write the layers out.")
+            raise InputError(
+                f"blocks {target[number].name!r} and {block.name!r} have one number; write the layers out."
+            )
         target[number] = block
     if not weights or not set(biases) <= set(weights):
         lone = [biases[n].name for n in biases if n not in weights]
-        raise InputError(f"from_params finds no weight for {lone or 'any layer'}; write the layers out: Dense('W1', 'b1').")
+        raise InputError(
+            f"from_params finds no weight for {lone or 'any layer'}; write the layers out: Dense('W1', 'b1')."
+        )
     order = sorted(weights)
     shapes = [weights[n].shape for n in order]
     outs = [biases[n].size if n in biases else None for n in order]
@@ -88,8 +84,8 @@ def _read(block: Block) -> tuple[int, bool]:
         is_bias = True
     else:
         raise InputError(
-            f"from_params does not understand block {block.name!r} of shape {block.shape}; it reads names like W1 (2-D) and "
-            "b1. Write the layers out: Network([Dense('W1', 'b1', 'tanh'), ...])."
+            f"from_params does not understand block {block.name!r} of shape {block.shape}; it reads names like W1 "
+            "(2-D) and b1. Write the layers out: Network([Dense('W1', 'b1', 'tanh'), ...])."
         )
     return int(numbers[-1]) if numbers else 0, is_bias
 
@@ -97,7 +93,7 @@ def _read(block: Block) -> tuple[int, bool]:
 def _orientation(shapes: Sequence[tuple[int, ...]], outs: Sequence[int | None]) -> str:
     fits = {}
     for name, out, into in (("out_in", 0, 1), ("in_out", 1, 0)):
-        chained = all(a[out] == b[into] for a, b in zip(shapes, shapes[1:], strict=False))
+        chained = all(a[out] == b[into] for a, b in pairwise(shapes))
         fits[name] = chained and all(n is None or n == shape[out] for n, shape in zip(outs, shapes, strict=True))
     found = [name for name, good in fits.items() if good]
     if len(found) != 1:
@@ -109,8 +105,8 @@ def _orientation(shapes: Sequence[tuple[int, ...]], outs: Sequence[int | None]) 
 def from_torch(module: Any, loss: str = "softmax_cross_entropy", **options: Any) -> Network:
     """Describe a ``torch.nn.Sequential`` of known layers; blocks have the names of its state: "0.weight", "0.bias".
 
-    Understood: Linear, Conv2d (zero padding, no groups or dilation), MaxPool2d, AvgPool2d, Flatten, BatchNorm (training),
-    LayerNorm (over all features), Embedding, Identity, the activations, and nested Sequential.
+    Understood: Linear, Conv2d (zero padding, no groups or dilation), MaxPool2d, AvgPool2d, Flatten, BatchNorm
+    (training), LayerNorm (over all features), Embedding, Identity, the activations, and nested Sequential.
 
     Raises
     ------
@@ -121,7 +117,9 @@ def from_torch(module: Any, loss: str = "softmax_cross_entropy", **options: Any)
     """
     torch = _import("torch", "fastcheck[torch]")
     if not isinstance(module, torch.nn.Sequential):
-        raise InputError(f"from_torch reads a torch.nn.Sequential, and gets {type(module).__name__}. Write the layers out.")
+        raise InputError(
+            f"from_torch reads a torch.nn.Sequential, and gets {type(module).__name__}. Write the layers out."
+        )
     layers: list[Layer] = []
     _read_sequential(module, "", layers)
     return Network(layers, loss, samples="rows", **options)
@@ -140,7 +138,9 @@ def _read_sequential(module: Any, prefix: str, layers: list[Layer]) -> None:
             continue
         elif kind != "Identity":
             hint = "Call eval() or set p=0: a random loss has no gradient to check." if kind == "Dropout" else ""
-            raise InputError(f"from_torch does not know layer {prefix}{name} ({kind}). {hint or 'Write the layers out.'}")
+            raise InputError(
+                f"from_torch does not know layer {prefix}{name} ({kind}). {hint or 'Write the layers out.'}"
+            )
 
 
 def _activate(layers: list[Layer], activation: str | Activation, where: str) -> None:
@@ -185,7 +185,9 @@ def _pool(kind: Callable[..., Layer]) -> Callable[[Any, str], Layer]:
 def _norm(kind: Callable[..., Layer]) -> Callable[[Any, str], Layer]:
     def read(part: Any, prefix: str) -> Layer:
         if kind is BatchNorm and not part.training:
-            raise InputError(f"from_torch: {prefix[:-1]} uses running statistics; call train(), or write the layers out.")
+            raise InputError(
+                f"from_torch: {prefix[:-1]} uses running statistics; call train(), or write the layers out."
+            )
         gain, shift = _named(part.weight, prefix, "weight"), _named(getattr(part, "bias", None), prefix, "bias")
         return kind(gain, shift, eps=part.eps)
 
@@ -239,20 +241,25 @@ def from_sklearn(model: Any, **options: Any) -> Network:
     """
     network = _import("sklearn.neural_network", "scikit-learn")
     if not isinstance(model, network.MLPClassifier | network.MLPRegressor) or not hasattr(model, "coefs_"):
-        raise InputError(f"from_sklearn reads a fitted MLPClassifier or MLPRegressor, and gets {model!r}. Fit it first.")
+        raise InputError(
+            f"from_sklearn reads a fitted MLPClassifier or MLPRegressor, and gets {model!r}. Fit it first."
+        )
     batch = options.pop("batch", None)
     if not isinstance(batch, int | np.integer) or batch < 1:
         raise InputError(f"batch={batch!r}; scikit-learn divides alpha by the number of samples: pass batch=len(X).")
     hidden = {"identity": None, "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}[model.activation]
     count = len(model.coefs_)
     layers = [
-        Dense(f"coefs.{i}", f"intercepts.{i}", hidden if i < count - 1 else None, weights="in_out") for i in range(count)
+        Dense(f"coefs.{i}", f"intercepts.{i}", hidden if i < count - 1 else None, weights="in_out")
+        for i in range(count)
     ]
     by_output = {"softmax": "softmax_cross_entropy", "logistic": "binary_cross_entropy", "identity": "squared_error"}
     # The squared error of a regressor is a mean over outputs as well as samples.
     scale = 1.0 / model.n_outputs_ if model.out_activation_ == "identity" else 1.0
     l2 = model.alpha / batch
-    return Network(layers, **({"loss": by_output[model.out_activation_], "samples": "rows", "scale": scale, "l2": l2} | options))
+    return Network(
+        layers, **({"loss": by_output[model.out_activation_], "samples": "rows", "scale": scale, "l2": l2} | options)
+    )
 
 
 def _import(name: str, package: str) -> Any:

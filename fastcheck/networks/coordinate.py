@@ -64,5 +64,5 @@ def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: f
     met = first.bits.any(axis=1)
     if met.any():
         again = slopes(part[met], TINY)
-        crossed = (first.bits[met] & CROSSED).any(axis=1)
+        crossed = np.asarray((first.bits[met] & CROSSED).any(axis=1))
         tally.settle(at[met], factor * again.right.sum(axis=1), factor * again.left.sum(axis=1), crossed)

@@ -45,7 +45,7 @@ class Problem:
         block = self.layout[name]
         where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
         ids = np.arange(block.start, block.stop)
-        return slot.canonical(ids.reshape(block.shape, order=block.order), where).ravel()  # type: ignore[call-overload,no-any-return]
+        return slot.canonical(ids.reshape(block.shape, order=block.order), where).ravel()  # type: ignore[call-overload]
 
     def tasks(self, operator: Weighted, after: tuple[Operator, ...], marked: NDArray[np.bool_]) -> list[Task]:
         """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
@@ -106,7 +106,7 @@ def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
             jobs.append(partial(coordinate.measure, share, placed.loss, placed.factor, problem.step, tally))
     _run(jobs, problem.workers)
     for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
-        # A bias under a batch normalisation has no effect at all, exactly; a backprop gets there by cancellation, so what
+        # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what
         # counts as zero is told by the operator's other coordinates.
         at = np.concatenate([task.at for task in tasks if task.operator is operator])
         tally.noise[at] = np.maximum(tally.noise[at], np.sqrt(np.mean(tally.noise[at] ** 2)))
@@ -151,9 +151,9 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
 
 
 def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
-    """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference engine."""
+    """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
     operator, factor = field.operator, problem.placed.factor
-    typical = np.sqrt(np.mean(field.central**2, axis=tuple(range(field.central.ndim - 1)), keepdims=True))
+    typical = _typical(field.central)
     value = operator.contract(field.central)
     scale = operator.contract(np.abs(field.central) + typical, _sizes)
     for name in operator.blocks:
@@ -166,8 +166,8 @@ def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) ->
 
 def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
     operator, factor = field.operator, problem.placed.factor
-    crossed = operator.contract((field.bits & CROSSED > 0) * 1.0, _nonzero)
-    kinked = operator.contract((field.bits & AT_KINK > 0) * 1.0, _nonzero)
+    crossed = operator.contract(_marks(field.bits & CROSSED), _nonzero)
+    kinked = operator.contract(_marks(field.bits & AT_KINK), _nonzero)
     if operator.single and not unit.coupled(field.after):
         # One entry per sample moves, along +x or -x: the directional derivative to each side is exact.
         up, down = operator.contract(field.right, _positive), operator.contract(field.left, _negative)
@@ -186,14 +186,22 @@ def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
     return problem.tasks(operator, field.after, marked)
 
 
+def _typical(x: FloatArray) -> FloatArray:
+    """Return the root mean square over the features of each sample, shape (1, ..., B)."""
+    return np.asarray(np.sqrt(np.mean(x**2, axis=tuple(range(x.ndim - 1)), keepdims=True)), np.float64)
+
+
 def _sizes(x: FloatArray) -> FloatArray:
-    # An input that came out small has the rounding of the sum it came from; one that is exactly zero (off, padding) none.
-    typical = np.sqrt(np.mean(x**2, axis=tuple(range(x.ndim - 1)), keepdims=True))
-    return np.where(x != 0, np.abs(x) + typical, 0.0)
+    # An input that came out small has the rounding of the sum it came from; one that is exactly zero has none.
+    return np.asarray(np.where(x != 0, np.abs(x) + _typical(x), 0.0))
+
+
+def _marks(bits: NDArray[np.uint8]) -> FloatArray:
+    return np.asarray(bits > 0, np.float64)
 
 
 def _nonzero(x: FloatArray) -> FloatArray:
-    return (x != 0) * 1.0
+    return np.asarray((x != 0) * 1.0)
 
 
 def _positive(x: FloatArray) -> FloatArray:

@@ -1,4 +1,7 @@
-"""The layers of a network, as the user writes them: small frozen records naming the user's own blocks."""
+"""The layers of a network, as the user writes them: small frozen records naming the user's own blocks.
+
+The layers of maps (convolution, pools) stand in `fastcheck.networks.maps`.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,24 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation, resolve
-from fastcheck.networks.linear import Convolve, Embed, Multiply, Scale
+from fastcheck.networks.linear import Multiply
 from fastcheck.networks.operators import Bend, FloatArray, Operator, Softmax
-from fastcheck.networks.unweighted import AveragePool, MaxPool, Normalise, Residue
+from fastcheck.networks.tables import Embed, Scale
+from fastcheck.networks.unweighted import Normalise, Residue
 
 __all__ = [
-    "AvgPool2D",
     "BatchNorm",
-    "Conv2D",
     "Dense",
     "Embedding",
-    "Flatten",
     "Layer",
     "LayerNorm",
-    "MaxPool2D",
     "Residual",
     "Slot",
+    "activate",
+    "expect",
+    "orientation",
+    "vector",
+    "vectors",
 ]
 
 Orientation = Literal["out_in", "in_out"]
@@ -57,7 +62,9 @@ class Slot:
                 raise InputError(f"{where}: block {self.name!r} has shape {array.shape}; it must be a vector.")
             return array.reshape(-1)
         if array.ndim != len(self.axes):
-            raise InputError(f"{where}: block {self.name!r} has shape {array.shape}; it must have {len(self.axes)} axes.")
+            raise InputError(
+                f"{where}: block {self.name!r} has shape {array.shape}; it must have {len(self.axes)} axes."
+            )
         return array.transpose(self.axes)
 
 
@@ -89,34 +96,35 @@ class Layer:
         raise NotImplementedError
 
 
-def _activate(z: FloatArray, activation: str | Activation | None, where: str) -> list[Operator]:
+def activate(z: FloatArray, activation: str | Activation | None, where: str) -> list[Operator]:
+    """Return the operator of an activation, or none for the identity."""
     if activation == "softmax":
         return [Softmax(z)]
     found = resolve(activation, where)
     return [Bend(z, found)] if found is not None else []
 
 
-def _expect(where: str, name: str, shape: tuple[int, ...], rule: bool, wanted: str) -> None:
+def expect(where: str, name: str, shape: tuple[int, ...], rule: bool, wanted: str) -> None:
+    """Raise InputError unless the block fits."""
     if not rule:
-        raise InputError(f"{where}: block {name!r} has shape {shape}; it must be {wanted}. Check the order of the layers.")
+        raise InputError(
+            f"{where}: block {name!r} has shape {shape}; it must be {wanted}. Check the order of the layers."
+        )
 
 
-def _vector(where: str, name: str | None, values: Values, size: int) -> tuple[str, FloatArray] | None:
+def vector(where: str, name: str | None, values: Values, size: int) -> tuple[str, FloatArray] | None:
+    """Return the name and values of a vector block of this size; None for no name."""
     if name is None:
         return None
     found = values(name)
-    _expect(where, name, found.shape, found.size == size, f"a vector of {size}")
+    expect(where, name, found.shape, found.size == size, f"a vector of {size}")
     return name, found
 
 
-def _orientation(weights: str, where: str) -> None:
+def orientation(weights: str, where: str) -> None:
+    """Raise InputError unless weights is "out_in" or "in_out"."""
     if weights not in ("out_in", "in_out"):
         raise InputError(f"{where}: weights={weights!r}; it must be 'out_in' or 'in_out'.")
-
-
-def _whole(where: str, name: str, value: int, least: int) -> None:
-    if not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{where}: {name}={value!r}; it must be a whole number of at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -140,115 +148,25 @@ class Dense(Layer):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        _orientation(self.weights, "Dense")
+        """See `Layer.slots`."""
+        orientation(self.weights, "Dense")
         axes = (0, 1) if self.weights == "out_in" else (1, 0)
-        return (Slot(self.weight, axes, True), *_vectors(self.bias))
+        return (Slot(self.weight, axes, True), *vectors(self.bias))
 
     def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.place`."""
         w = values(self.weight)
         size = x[..., 0].size
         wanted = f"{'(out, in)' if self.weights == 'out_in' else '(in, out)'} with in={size}, the size of what comes in"
         shape = w.shape if self.weights == "out_in" else w.shape[::-1]
-        _expect(where, self.weight, shape, w.ndim == 2 and w.shape[1] == size, wanted)
-        product = Multiply(x, (self.weight, w), _vector(where, self.bias, values, len(w)))
-        return [product, *_activate(product.out, self.activation, where)]
+        expect(where, self.weight, shape, w.ndim == 2 and w.shape[1] == size, wanted)
+        product = Multiply(x, (self.weight, w), vector(where, self.bias, values, len(w)))
+        return [product, *activate(product.out, self.activation, where)]
 
 
-def _vectors(*names: str | None) -> tuple[Slot, ...]:
+def vectors(*names: str | None) -> tuple[Slot, ...]:
+    """Return the slots of vector blocks, without those that have no name."""
     return tuple(Slot(name, None) for name in names if name is not None)
-
-
-@dataclass(frozen=True)
-class Conv2D(Layer):
-    """2-D convolution (as deep learning has it: the kernel is not flipped) of maps (C, H, W), then the activation.
-
-    Parameters
-    ----------
-    weight, bias : str
-        Block names. The kernel has shape (out, in, kh, kw) for ``weights="out_in"`` (torch), (kh, kw, in, out) for
-        ``"in_out"`` (Keras, Flax).
-    stride, padding : int
-        Of both axes; the padding is of zeros.
-    """
-
-    weight: str
-    bias: str | None = None
-    activation: str | Activation | None = None
-    stride: int = 1
-    padding: int = 0
-    weights: Orientation = "out_in"
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        _orientation(self.weights, "Conv2D")
-        axes = (0, 1, 2, 3) if self.weights == "out_in" else (3, 2, 0, 1)
-        return (Slot(self.weight, axes, True), *_vectors(self.bias))
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        _whole(where, "stride", self.stride, 1)
-        _whole(where, "padding", self.padding, 0)
-        w = values(self.weight)
-        _expect_maps(x, where)
-        channels, height, width = x.shape[:3]
-        wanted = f"a kernel with {channels} input channels"
-        _expect(where, self.weight, w.shape, w.ndim == 4 and w.shape[1] == channels, wanted)
-        fits = w.shape[2] <= height + 2 * self.padding and w.shape[3] <= width + 2 * self.padding
-        _expect(where, self.weight, w.shape, fits, f"no larger than the padded map of {height} x {width}")
-        bias = _vector(where, self.bias, values, len(w))
-        product = Convolve(x, (self.weight, w), bias, self.stride, self.padding)
-        return [product, *_activate(product.out, self.activation, where)]
-
-
-def _expect_maps(x: FloatArray, where: str) -> None:
-    if x.ndim != 4:
-        raise InputError(
-            f"{where}: needs maps (channels, height, width) for each sample, and gets features {x.shape[:-1]}. X of a "
-            "convolutional network has shape (B, C, H, W) for samples='rows', (C, H, W, B) for samples='columns'."
-        )
-
-
-@dataclass(frozen=True)
-class _Pool2D(Layer):
-    size: int = 2
-    stride: int | None = None
-    padding: int = 0
-
-    def _geometry(self, x: FloatArray, where: str) -> tuple[int, int, int]:
-        _expect_maps(x, where)
-        stride = self.size if self.stride is None else self.stride
-        _whole(where, "size", self.size, 1)
-        _whole(where, "stride", stride, 1)
-        _whole(where, "padding", self.padding, 0)
-        if 2 * self.padding > self.size or self.size > min(x.shape[1:3]) + 2 * self.padding:
-            raise InputError(
-                f"{where}: size={self.size}, padding={self.padding} do not fit a map of {x.shape[1]} x {x.shape[2]}; "
-                "the padding is at most half the size."
-            )
-        return self.size, stride, self.padding
-
-
-@dataclass(frozen=True)
-class MaxPool2D(_Pool2D):
-    """Largest of each cell of size x size; the stride is the size unless given."""
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        return [MaxPool(x, *self._geometry(x, where))]
-
-
-@dataclass(frozen=True)
-class AvgPool2D(_Pool2D):
-    """Mean of each cell of size x size, padding counted as zeros; the stride is the size unless given."""
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        return [AveragePool(x, *self._geometry(x, where))]
-
-
-@dataclass(frozen=True)
-class Flatten(Layer):
-    """Maps to a vector in (C, H, W) order. `Dense` does it by itself; the layer is there to be written."""
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -260,16 +178,16 @@ class _Norm(Layer):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return _vectors(self.gain, self.shift)
+        return vectors(self.gain, self.shift)
 
     def _place(self, x: FloatArray, values: Values, where: str, over_samples: bool) -> list[Operator]:
         normal = Normalise(x, self.eps, over_samples)
         size = len(x) if over_samples else x[..., 0].size
-        gain, shift = _vector(where, self.gain, values, size), _vector(where, self.shift, values, size)
+        gain, shift = vector(where, self.gain, values, size), vector(where, self.shift, values, size)
         found: list[Operator] = [normal]
         if gain or shift:
             found.append(Scale(normal.out, gain, shift, channels=over_samples))
-        return [*found, *_activate(found[-1].out, self.activation, where)]
+        return [*found, *activate(found[-1].out, self.activation, where)]
 
 
 @dataclass(frozen=True)
@@ -280,6 +198,7 @@ class BatchNorm(_Norm):
     """
 
     def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.place`."""
         if x.shape[-1] * int(np.prod(x.shape[1:-1])) < 2:
             raise InputError(f"{where}: batch normalisation of one sample has no variance. Bind at least 2 samples.")
         return self._place(x, values, where, over_samples=True)
@@ -294,9 +213,11 @@ class LayerNorm(_Norm):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """See `Layer.slots`."""
         return tuple(_Anything(name) for name in (self.gain, self.shift) if name is not None)
 
     def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.place`."""
         return self._place(x, values, where, over_samples=False)
 
 
@@ -320,9 +241,11 @@ class Residual(Layer):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """See `Layer.layers`."""
         return tuple(self.inner)
 
     def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.place`."""
         found: list[Operator] = []
         y = x
         for i, layer in enumerate(self.inner):
@@ -347,9 +270,11 @@ class Embedding(Layer):
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """See `Layer.slots`."""
         return (Slot(self.weight, (0, 1)),)
 
     def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.place`."""
         table = values(self.weight)
         ids = x.astype(np.int64).reshape(-1, x.shape[-1])
         if not np.array_equal(ids, x.reshape(ids.shape)) or (ids < 0).any() or (ids >= len(table)).any():

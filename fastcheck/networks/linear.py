@@ -1,4 +1,4 @@
-"""Operators with parameters: dense, convolution, embedding, scale and shift."""
+"""Operators that are products with a parameter: dense layer and convolution."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 
 from fastcheck.networks.operators import Bits, Change, Far, FloatArray, IntArray, Labels, Transform, Weighted, single
 
-__all__ = ["Convolve", "Embed", "Multiply", "Scale", "fold", "patches", "touched"]
+__all__ = ["Convolve", "Multiply", "amount", "apply", "fold", "patches", "touched"]
 
 Window = tuple[int, int, int, int]
 
 
-def _amount(transform: Transform | None) -> float:
+def amount(transform: Transform | None) -> float:
     """Return the transformed derivative of the output by a bias, which is 1."""
     return 1.0 if transform is None else float(transform(np.ones(1))[0])
 
 
-def _apply(transform: Transform | None, x: FloatArray) -> FloatArray:
+def apply(transform: Transform | None, x: FloatArray) -> FloatArray:
+    """Return the transformed derivative of the output by a weight, which is the weight's input."""
     return x if transform is None else transform(x)
 
 
@@ -38,10 +39,12 @@ class Multiply(Weighted):
         self.blocks = {self.name: self.w.shape} | ({self.bias: (len(self.w),)} if self.bias else {})
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         flat = d.reshape(self.w.shape[1], -1)
         return (self.w @ flat).reshape(len(self.w), *d.shape[-2:])
 
     def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
         w = self.w
         if change.window is not None:
             y0, y1, x0, x1 = change.window
@@ -50,6 +53,7 @@ class Multiply(Weighted):
         return Change((w @ change.d.reshape(w.shape[1], m * s * b)).reshape(len(w), m, s, b))
 
     def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], None] | None:
+        """See `Operator.columns`."""
         if change.rows is None or not single(change.window):
             return None
         if change.window is None:
@@ -59,12 +63,14 @@ class Multiply(Weighted):
         return np.ascontiguousarray(w), (len(w),), None
 
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
-        found = {self.name: slopes @ _apply(transform, self.x).T}
+        """See `Weighted.contract`."""
+        found = {self.name: slopes @ apply(transform, self.x).T}
         if self.bias:
-            found[self.bias] = slopes.sum(axis=1) * _amount(transform)
+            found[self.bias] = slopes.sum(axis=1) * amount(transform)
         return found
 
     def impulse(self, name: str, flat: IntArray, h: float) -> FloatArray:
+        """See `Weighted.impulse`."""
         d = np.zeros((len(self.w), len(flat), self.x.shape[1]))
         if name == self.bias:
             d[flat, np.arange(len(flat))] = h
@@ -74,6 +80,7 @@ class Multiply(Weighted):
         return d
 
     def rows_of(self, name: str, flat: IntArray) -> IntArray:
+        """See `Weighted.rows_of`."""
         return flat if name == self.bias else flat // self.w.shape[1]
 
 
@@ -140,11 +147,13 @@ class Convolve(Weighted):
         return patches(x, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         fan_in = int(np.prod(self.w.shape[1:]))
         flat = self._patches(d).reshape(fan_in, -1)
         return (self.w.reshape(-1, fan_in) @ flat).reshape(-1, *self.place, *d.shape[-2:])
 
     def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
         return fold(labels, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
 
     def _touched(self, window: Window) -> Window:
@@ -154,6 +163,7 @@ class Convolve(Weighted):
         return *ys, *xs
 
     def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], Window] | None:
+        """See `Operator.columns`."""
         if change.rows is None or change.window is None or not single(change.window):
             return None
         y, _, x, _ = change.window
@@ -165,6 +175,7 @@ class Convolve(Weighted):
         return matrix, w.shape[:3], window
 
     def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
         window = change.window or (0, self.inputs[1], 0, self.inputs[2])
         many = change.many
         cols = int(np.prod(many))
@@ -191,14 +202,16 @@ class Convolve(Weighted):
         )
 
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
+        """See `Weighted.contract`."""
         flat = slopes.reshape(len(slopes), -1)
-        x = _apply(transform, self.x.reshape(-1, flat.shape[1]))
+        x = apply(transform, self.x.reshape(-1, flat.shape[1]))
         found = {self.name: (flat @ x.T).reshape(self.w.shape)}
         if self.bias:
-            found[self.bias] = flat.sum(axis=1) * _amount(transform)
+            found[self.bias] = flat.sum(axis=1) * amount(transform)
         return found
 
     def impulse(self, name: str, flat: IntArray, h: float) -> FloatArray:
+        """See `Weighted.impulse`."""
         d = np.zeros((*self.out.shape[:-1], len(flat), self.out.shape[-1]))
         for k, index in enumerate(flat):
             if name == self.bias:
@@ -209,79 +222,5 @@ class Convolve(Weighted):
         return d
 
     def rows_of(self, name: str, flat: IntArray) -> IntArray:
+        """See `Weighted.rows_of`."""
         return flat if name == self.bias else flat // int(np.prod(self.w.shape[1:]))
-
-
-class Embed(Weighted):
-    """Rows of a table of shape (V, E) by token: ids (T, B) -> (T * E, B)."""
-
-    single = False
-
-    def __init__(self, ids: IntArray, name: str, w: FloatArray) -> None:
-        self.inputs = ids.shape[:-1]
-        self.ids = ids
-        self.name = name
-        self.shape = w.shape
-        self.out = np.ascontiguousarray(w[ids].transpose(0, 2, 1)).reshape(-1, ids.shape[-1])
-        self.blocks = {name: w.shape}
-
-    def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
-        total = np.zeros(self.shape)
-        per_token = slopes.reshape(len(self.ids), self.shape[1], -1).transpose(0, 2, 1)
-        np.add.at(total, self.ids, per_token * _amount(transform))
-        return {self.name: total}
-
-    def impulse(self, name: str, flat: IntArray, h: float) -> FloatArray:
-        tokens, entry = np.divmod(flat, self.shape[1])
-        d = np.zeros((len(self.ids), self.shape[1], len(flat), self.ids.shape[-1]))
-        for k in range(len(flat)):
-            d[:, entry[k], k] = h * (self.ids == tokens[k])
-        return d.reshape(-1, *d.shape[2:])
-
-    def rows_of(self, name: str, flat: IntArray) -> IntArray:
-        steps = np.arange(len(self.ids)) * self.shape[1]
-        return np.asarray((steps[:, None] + np.unique(flat % self.shape[1])).ravel())
-
-
-class Scale(Weighted):
-    """gamma * x + beta, elementwise or per channel of a map."""
-
-    def __init__(
-        self, x: FloatArray, gamma: tuple[str, FloatArray] | None, beta: tuple[str, FloatArray] | None, channels: bool
-    ) -> None:
-        self.inputs = x.shape[:-1]
-        self.x = x
-        self.shape = self.inputs[:1] + (1,) * (len(self.inputs) - 1) if channels else self.inputs
-        self.single = self.shape == self.inputs
-        self.gamma = gamma[1].reshape(*self.shape, 1) if gamma else None
-        self.names = (gamma[0] if gamma else None, beta[0] if beta else None)
-        self.out = x if self.gamma is None else self.gamma * x
-        if beta:
-            self.out = self.out + beta[1].reshape(*self.shape, 1)
-        self.blocks = {name: (int(np.prod(self.shape)),) for name in self.names if name}
-
-    def identify(self, labels: Labels) -> Labels | None:
-        return None if self.single else labels
-
-    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        return d if self.gamma is None else self.gamma[..., None] * d
-
-    def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
-        axes = tuple(i for i, n in enumerate((*self.shape, 0)) if n != (*self.inputs, 0)[i]) + (self.x.ndim - 1,)
-        found: dict[str, FloatArray] = {}
-        if self.names[0]:
-            found[self.names[0]] = (slopes * _apply(transform, self.x)).sum(axis=axes).ravel()
-        if self.names[1]:
-            found[self.names[1]] = slopes.sum(axis=axes).ravel() * _amount(transform)
-        return found
-
-    def impulse(self, name: str, flat: IntArray, h: float) -> FloatArray:
-        d = np.zeros((*self.inputs, len(flat), self.x.shape[-1]))
-        for k, index in enumerate(flat):
-            where = np.unravel_index(index, self.shape)
-            at = tuple(i if n > 1 else slice(None) for i, n in zip(where, self.shape, strict=True))
-            d[(*at, k)] = h * self.x[at] if name == self.names[0] else h
-        return d
-
-    def rows_of(self, name: str, flat: IntArray) -> NDArray[np.int64]:
-        return flat // int(np.prod(self.shape[1:]))

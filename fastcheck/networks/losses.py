@@ -36,7 +36,7 @@ class LossAt:
         raise NotImplementedError
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        """Return the same for small differences (K, M, B); ``far``, shape (M, B), marks those that are not. May use d."""
+        """Return the same for small differences (K, M, B); ``far``, shape (M, B), marks the others. May use d."""
         raise NotImplementedError
 
 
@@ -61,13 +61,13 @@ class _SoftmaxCrossEntropy(LossAt):
         self.others = np.ascontiguousarray(others / (np.exp(-top) + others.sum(axis=0)))
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        # log(1 + sum_{k != y} e^{v_k}) moves by log1p(sum_{k != y} p_k expm1(dv_k)): nothing cancels, also when p_y = 1.
+        # log(1 + sum_{k != y} e^{v_k}) moves by log1p(sum_{k != y} p_k expm1(dv_k)): nothing cancels when p_y = 1.
         v = d - np.take_along_axis(d, np.broadcast_to(self.label, (1, *d.shape[1:])), axis=0)
-        return np.log1p((self.others[:, None] * np.expm1(v)).sum(axis=0))
+        return np.asarray(np.log1p((self.others[:, None] * np.expm1(v)).sum(axis=0)))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         rho = np.full_like(self.others, kernels.REACH)
-        return kernels.label_loss(d, self.label, self.others, self.others / 2, rho, True, far)  # type: ignore[no-any-return]
+        return np.asarray(kernels.label_loss(d, self.label, self.others, self.others / 2, rho, True, far))
 
 
 class _MulticlassHinge(LossAt):
@@ -87,12 +87,12 @@ class _MulticlassHinge(LossAt):
         margin = self.margin[:, None]
         _relu_bits(margin, v, bits)
         finite = np.where(np.isfinite(margin), margin, -1.0)
-        return np.where(np.isfinite(margin), ACTIVATIONS["relu"].difference(finite, v), 0.0).sum(axis=0)
+        return np.asarray(np.where(np.isfinite(margin), ACTIVATIONS["relu"].difference(finite, v), 0.0).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         c1 = (self.margin > 0) * 1.0
         rho = np.abs(self.margin)
-        return kernels.label_loss(d, self.label, c1, np.zeros_like(c1), rho, False, far)  # type: ignore[no-any-return]
+        return np.asarray(kernels.label_loss(d, self.label, c1, np.zeros_like(c1), rho, False, far))
 
 
 class _BinaryHinge(LossAt):
@@ -111,7 +111,7 @@ class _BinaryHinge(LossAt):
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         margin, v = self.margin[:, None], -self.y[:, None] * d
         _relu_bits(margin, v, bits)
-        return ACTIVATIONS["relu"].difference(margin, v).sum(axis=0)
+        return np.asarray(ACTIVATIONS["relu"].difference(margin, v).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         kernels.bend(d, -self.y * (self.margin > 0), np.zeros_like(self.y), np.abs(self.margin), far)
@@ -148,8 +148,8 @@ class _Bernoulli(LossAt):
         self.y = _shares(y, z)
         if ((z <= 0) & (self.y > 0)).any() or ((z >= 1) & (self.y < 1)).any() or (z < 0).any() or (z > 1).any():
             raise InputError(
-                "loss='binary_cross_entropy_sigmoid' is not finite: an output of the network is outside (0, 1). End the "
-                "network with the activation 'sigmoid', or use loss='binary_cross_entropy', which takes logits."
+                "loss='binary_cross_entropy_sigmoid' is not finite: an output of the network is outside (0, 1). End "
+                "the network with the activation 'sigmoid', or use loss='binary_cross_entropy', which takes logits."
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             # y / a and (1 - y) / (1 - a), a weight of zero meaning no term.

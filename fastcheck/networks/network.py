@@ -130,7 +130,7 @@ class Network:
 
     def bind(
         self,
-        X: NDArray[Any],  # noqa: N803 (the textbook's name)
+        X: NDArray[Any],
         y: NDArray[Any],
         like: Callable[..., float] | None = None,
         params: Any = None,

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
 
-__all__ = ["AT_KINK", "CROSSED", "Bend", "Change", "Operator", "Softmax", "Weighted", "fast_through", "selected", "single"]
+__all__ = [
+    "AT_KINK",
+    "CROSSED",
+    "Bend",
+    "Change",
+    "Operator",
+    "Softmax",
+    "Weighted",
+    "fast_through",
+    "selected",
+    "single",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -63,7 +74,7 @@ class Change:
         m = self.many[0]
         place = (1, 1) if self.window else ()
         d = np.zeros((features[0], *place, *self.many))
-        index = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in place), np.arange(m))
+        index: tuple[Any, ...] = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in place), np.arange(m))
         d[index] = self.d
         return Change(d, None, self.window)
 
@@ -88,6 +99,7 @@ Holder = TypeVar("Holder")
 
 
 def selected(holder: Holder, names: tuple[str, ...], samples: IntArray) -> Holder:
+    """Return a shallow copy with only some samples of the named attributes, of shape (..., B)."""
     chosen = copy.copy(holder)
     for name in names:
         setattr(chosen, name, getattr(holder, name)[..., samples])
@@ -211,6 +223,7 @@ class Bend(Operator):
         return c1, c2, rho
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         z = self.z[..., None, :]
         if self.activation.kinked:
             axes = tuple(range(self.z.ndim - 1))
@@ -219,6 +232,7 @@ class Bend(Operator):
         return self.activation.difference(z, d)
 
     def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
         m, s, b = change.many
         if change.rows is None:
             d = np.ascontiguousarray(change.d)
@@ -230,6 +244,7 @@ class Bend(Operator):
         return replace(change, d=change.d * (c1 + c2 * change.d))
 
     def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
         return labels
 
 
@@ -250,6 +265,7 @@ class Softmax(Operator):
         self.out = e / e.sum(axis=0)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         # p_k e^{d_k} / sum_j p_j e^{d_j} - p_k, with r = sum_j p_j expm1(d_j).
         p = self.out[..., None, :]
         e = np.expm1(d)
@@ -257,4 +273,5 @@ class Softmax(Operator):
         return np.asarray(p * (e - r) / (1.0 + r))
 
     def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
         return labels

@@ -1,9 +1,10 @@
-"""The unit engine: all weights into a unit act through one number per sample, so that number is differenced.
+"""The unit engine: all weights into a unit act through one number per sample, and that number is differenced.
 
-For a unit i of a layer and a sample b, z[i, b] is moved by +h and -h; the changes are carried through the layers above
-as differences and give D[i, b], the central difference of sample b's loss. As z is linear in the layer's parameters, the
-derivative by W[i, j] is sum_b D[i, b] x[j, b]: one matrix product for the whole layer. All samples of a unit move at
-once, since no sample acts on another; where one does (batch normalisation above), samples are moved one by one.
+For a unit i of a layer and a sample b, z[i, b] is moved by +h and -h; the changes are carried through the layers
+above as differences and give D[i, b], the central difference of sample b's loss. As z is linear in the layer's
+parameters, the derivative by W[i, j] is sum_b D[i, b] x[j, b]: one matrix product for the whole layer. All samples of
+a unit move at once, since no sample acts on another; where one does (batch normalisation above), samples are moved one
+by one.
 """
 
 from __future__ import annotations
@@ -62,10 +63,15 @@ class Field:
     def __init__(self, operator: Weighted, after: tuple[Operator, ...], wanted: IntArray) -> None:
         self.operator, self.after, self.wanted = operator, after, wanted
         shape = operator.out.shape
-        self.central = np.zeros(shape)
+        self.central: FloatArray = np.zeros(shape)
         self.far = np.zeros(shape, bool)
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], int]:
+        """Features, and number of samples B."""
+        return self.central.shape[:-1], self.central.shape[-1]
 
     def write(self, index: tuple[slice | int, ...], slopes: FloatArray, far: NDArray[np.bool_], first: bool) -> None:
         """Write slopes and marks, shape (m, B); a second measurement replaces only what was far."""
@@ -91,12 +97,10 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
     """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
     if field.far.any() and not coupled(field.after):
-        yield from _fast_shards(field, loss, TINY, field.far.any(axis=-1), first=False)
+        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), first=False)
 
 
-def _fast_shards(
-    field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], first: bool
-) -> Iterator[Job]:
+def _fast_shards(field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], first: bool) -> Iterator[Job]:
     """Share out the entries of ``where``, shape (*features,)."""
     if field.central.ndim == 2:
         rows = field.wanted[where[field.wanted]]
@@ -145,9 +149,7 @@ def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -
         field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
 
 
-def _place(
-    field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool
-) -> None:
+def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool) -> None:
     """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
     y, x = place
     for rows in _runs(field.wanted):
@@ -170,7 +172,7 @@ def _central(
     top = after[-1] if after else operator
     d = change.everywhere(top.out.shape[:-1]).reshape(-1, m * s, b)
     moved = loss.fast(np.ascontiguousarray(d), far).reshape(m, s, b)
-    return (moved[:, 0] - moved[:, 1]) / (2 * h), far.reshape(m, s, b).any(axis=1)
+    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, s, b).any(axis=1))
 
 
 def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_]) -> None:
@@ -190,14 +192,14 @@ def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_]) -> None:
     if not field.operator.single or not field.far.any():
         return
     field.right, field.left = field.central.copy(), field.central.copy()
-    samples = field.central.shape[-1]
-    total = int(np.prod(field.central.shape[:-1]))
+    features, samples = field.shape
+    total = int(np.prod(features))
     far, right, left = (array.reshape(total, samples) for array in (field.far, field.right, field.left))
     for b in np.flatnonzero(far.any(axis=0)):
         one = np.array([b])
         after, here = [operator.select(one) for operator in field.after], loss.select(one)
         for part in chunks(np.flatnonzero(far[:, b]), 4 * widest(field.after, total)):
-            slopes = one_sided(after, here, _one_hot(field.central.shape[:-1], part), TINY)
+            slopes = one_sided(after, here, _one_hot(features, part), TINY)
             right[part, b], left[part, b] = slopes.right[:, 0], slopes.left[:, 0]
 
 
@@ -214,7 +216,7 @@ def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], 
     """Return step -> differences of one sample in which change k moves entry k."""
 
     def move(h: float) -> FloatArray:
-        d = np.zeros((int(np.prod(features)), len(entries), 1))
+        d: FloatArray = np.zeros((int(np.prod(features)), len(entries), 1))
         d[entries, np.arange(len(entries))] = h
         return d.reshape(*features, len(entries), 1)
 
@@ -223,7 +225,7 @@ def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], 
 
 def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
     """Difference entries whose samples act on each other: one (entry, sample) at a time, over the whole batch."""
-    features, samples = field.central.shape[:-1], field.central.shape[-1]
+    features, samples = field.shape
     total = int(np.prod(features))
     pairs = (entries[:, None] * samples + np.arange(samples)).ravel()
     for part in chunks(pairs, 4 * samples * widest(field.after, total)):

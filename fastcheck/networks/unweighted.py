@@ -87,7 +87,7 @@ class MaxPool(_Pool):
         return super().identify(labels)
 
     @property
-    def winner(self) -> FloatArray:
+    def winner(self) -> IntArray:
         """First place of each cell that holds its maximum, shape (C, H', W', B)."""
         return np.asarray(self.windows.argmax(axis=0))
 
@@ -102,6 +102,7 @@ class MaxPool(_Pool):
         return gap
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
+        """See `_Pool.shares`."""
         if self._shares is None:
             share = np.zeros_like(self.windows)
             np.put_along_axis(share, self.winner[None], 1.0, axis=0)
@@ -109,6 +110,7 @@ class MaxPool(_Pool):
         return self._shares
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         moved = self.gather(d)
         best = self.below[..., None, :] + moved
         out = best.max(axis=0)
@@ -128,11 +130,13 @@ class AveragePool(_Pool):
         self.out = self.windows.mean(axis=0)
 
     def shares(self) -> tuple[FloatArray, FloatArray]:
+        """See `_Pool.shares`."""
         shape = self.windows.shape
         return np.full(shape, 1.0 / self.size**2), np.full(shape, np.inf)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        return self.gather(d).mean(axis=0)
+        """See `Operator.exact`."""
+        return np.asarray(self.gather(d).mean(axis=0))
 
 
 class Normalise(Operator):
@@ -161,6 +165,7 @@ class Normalise(Operator):
         self.out = self.centred / self.deviation
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         # With c the centred input and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
         c, out = self.centred[..., None, :], self.out[..., None, :]
         s, variance = self.deviation[..., None, :], self.variance[..., None, :]
@@ -170,6 +175,7 @@ class Normalise(Operator):
         return np.asarray((dc - out * (dv / (later + s))) / later)
 
     def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
         return labels
 
 
@@ -183,12 +189,14 @@ class Residue(Operator):
         self.out = x + inner[-1].out if inner else x
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         moved = d
         for operator in self.inner:
             moved = operator.exact(moved, bits)
         return d + moved if self.inner else d
 
     def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
         m, s, b = change.many
         d = change.everywhere(self.inputs)
         start = Change(d.copy().reshape(*self.inputs, m, s, b))
@@ -196,11 +204,13 @@ class Residue(Operator):
         return Change((d + moved).reshape(*self.inputs, m, s, b))
 
     def select(self, samples: IntArray) -> Residue:
+        """See `Operator.select`."""
         chosen = copy.copy(self)
         chosen.inner = tuple(operator.select(samples) for operator in self.inner)
         return chosen
 
     def identify(self, labels: Labels) -> Labels | None:
+        """See `Operator.identify`."""
         moved: Labels | None = labels
         for operator in self.inner:
             moved = None if moved is None else operator.identify(moved)

@@ -8,6 +8,7 @@ is not sure (a tie, or a gap that the step may close) are marked to be measured 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,10 @@ class Winners:
             first, second = self._won(c1), self._won(c2)
             own = own * (first + second * own)
         self._moves = own
-        self.far = (moved > gap).any(axis=0) | self._won(crosses)
+        self.far = np.asarray((moved > gap).any(axis=0) | self._won(crosses))
 
-    def _won(self, table: FloatArray) -> FloatArray:
-        return np.take_along_axis(table, self.winner[None], axis=0)[0]
+    def _won(self, table: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.take_along_axis(table, self.winner[None], axis=0)[0])
 
     @staticmethod
     def of(after: tuple[Operator, ...], h: float) -> Winners | None:
@@ -68,7 +69,8 @@ class Winners:
     def cells(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which cells, shape (C, H', W'), hold any of some places (C, H, W)."""
         height, width = (n * self.size for n in self.place)
-        return where[:, :height, :width].reshape(len(where), self.place[0], self.size, -1, self.size).any(axis=(2, 4))
+        shape = (len(where), self.place[0], self.size, self.place[1], self.size)
+        return np.asarray(where[:, :height, :width].reshape(shape).any(axis=(2, 4)))
 
     def share(
         self, rows: slice, y: int, x: int, slopes: FloatArray, far: NDArray[np.bool_]

@@ -43,7 +43,9 @@ def draw(rng, **shapes):
 
 def dense(name, activation="tanh", loss="softmax_cross_entropy", outputs=3, last=None, y=None, seed=0, **options):
     rng = np.random.default_rng(seed)
-    net = Network([Dense("W1", "b1", activation), Dense("W2", "b2", activation), Dense("W3", "b3", last)], loss, **options)
+    net = Network(
+        [Dense("W1", "b1", activation), Dense("W2", "b2", activation), Dense("W3", "b3", last)], loss, **options
+    )
     params = draw(rng, W1=(5, 4), b1=(5, 1), W2=(4, 5), b2=(4, 1), W3=(outputs, 4), b3=(outputs, 1))
     x = rng.normal(size=(4, 6))
     y = rng.integers(0, outputs, 6) if y is None else y(rng, (outputs, 6))
@@ -54,7 +56,9 @@ def stack(name, layers, shapes, x, seed=0, loss="softmax_cross_entropy", classes
     rng = np.random.default_rng(seed)
     params = draw(rng, **shapes)
     data = rng.normal(size=x) if isinstance(x, tuple) else x
-    return Case(name, Network(layers, loss, samples="rows", **options), params, data, rng.integers(0, classes, len(data)))
+    return Case(
+        name, Network(layers, loss, samples="rows", **options), params, data, rng.integers(0, classes, len(data))
+    )
 
 
 def smooth_cases():
@@ -62,7 +66,11 @@ def smooth_cases():
     yield dense("dense softmax inside", "softmax")
     yield dense("logistic", loss="binary_cross_entropy", y=lambda rng, s: rng.random(s))
     yield dense(
-        "bernoulli", loss="binary_cross_entropy_sigmoid", last="sigmoid", outputs=1, y=lambda rng, s: rng.integers(0, 2, s)
+        "bernoulli",
+        loss="binary_cross_entropy_sigmoid",
+        last="sigmoid",
+        outputs=1,
+        y=lambda rng, s: rng.integers(0, 2, s),
     )
     yield dense("squared", loss="squared_error", y=lambda rng, s: rng.normal(size=s), scale=2.0)
     yield dense("hinge", loss="hinge", y=None)

@@ -30,7 +30,7 @@ def test_the_exact_difference(name):
     with mp.workdps(80):
         truth = np.array([float(twin(mp.mpf(a) + mp.mpf(b)) - twin(mp.mpf(a))) for a, b in zip(z, d, strict=True)])
         slope = np.array([float(mp.diff(twin, mp.mpf(a))) for a in z])
-    # Relative to the change or, where the function is flat (gelu, silu), to slope-sized changes of its argument's rounding.
+    # Relative to the change; where the function turns (gelu, silu), to what its argument's rounding allows.
     scale = np.abs(truth) + 2e-2 * np.abs(d) * (np.abs(slope) + 1e-16 if name in ("gelu", "gelu_tanh", "silu") else 0.0)
     tail = 1e-300 if name not in ("gelu", "gelu_tanh") else 1e-13 * np.abs(d)
     assert (np.abs(found - truth) <= 3e-14 * scale + tail).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_another_loss_is_refused_with_both_numbers(wrong):
     ours, theirs = bound(params), own_loss(params, x, y, **wrong)
     with pytest.raises(InputError, match="not the same function") as caught:
         bound.verify(params)
-    if ours != theirs:
+    if "moved by" not in str(caught.value):
         assert repr(ours) in str(caught.value)
         assert repr(theirs) in str(caught.value)
     layout = Parameters.of(params)
@@ -107,7 +107,7 @@ def test_nothing_of_the_users_is_changed():
 def test_workers_do_not_change_a_bit():
     rng = np.random.default_rng(0)
     sizes = (40, 60, 50, 5)
-    params = {f"W{i}": rng.normal(size=(o, n)) / np.sqrt(n) for i, (n, o) in enumerate(zip(sizes, sizes[1:], strict=False))}
+    params = {f"W{i}": rng.normal(size=(o, n)) / np.sqrt(n) for i, (n, o) in enumerate(pairwise(sizes))}
     net = Network([Dense("W0", None, "gelu"), Dense("W1", None, "relu"), Dense("W2")])
     bound = net.bind(rng.normal(size=(40, 64)), rng.integers(0, 5, 64))
     layout = Parameters.of(params)
@@ -160,11 +160,19 @@ def test_a_sure_net_keeps_its_digits(seed, size):
 BAD = {
     "missing block": (LAYERS, {"W2": None}, "layer 1 .Dense. uses block 'W2', which params lacks"),
     "spare block": (LAYERS, {"W9": np.ones((2, 2))}, "block 'W9', which no layer uses"),
-    "wrong weight": (LAYERS, {"W1": np.ones((5, 6))}, "layer 0 .Dense.: block 'W1' has shape .5, 6.; it must be .out, in."),
+    "wrong weight": (
+        LAYERS,
+        {"W1": np.ones((5, 6))},
+        "layer 0 .Dense.: block 'W1' has shape .5, 6.; it must be .out, in.",
+    ),
     "wrong bias": (LAYERS, {"b2": np.ones(4)}, "layer 1 .Dense.: block 'b2' has shape"),
     "matrix for a bias": (LAYERS, {"b1": np.ones((2, 5))}, "block 'b1' has shape .2, 5.; it must be a vector"),
     "vector for a weight": (LAYERS, {"W1": np.ones(5)}, "block 'W1' has shape .5,.; it must have 2 axes"),
-    "map needed": ((Conv2D("W1", "b1"), *LAYERS[1:]), {"W1": np.ones((5, 4, 1, 1))}, "needs maps .channels, height, width."),
+    "map needed": (
+        (Conv2D("W1", "b1"), *LAYERS[1:]),
+        {"W1": np.ones((5, 4, 1, 1))},
+        "needs maps .channels, height, width.",
+    ),
     "pool needs maps": ((LAYERS[0], MaxPool2D(2), LAYERS[1]), {}, "layer 1 .MaxPool2D.: needs maps"),
     "embedding inside": ((LAYERS[0], Embedding("E"), LAYERS[1]), {"E": np.ones((2, 2))}, "only the first layer"),
     "residual": ((Residual([LAYERS[0]]), LAYERS[1]), {}, "they are added, so they must be equal"),
@@ -268,11 +276,11 @@ def test_tokens_and_batches_that_do_not_fit():
         net.bind(np.ones((2, 1)), np.array([0]), params={"W1": np.ones((2, 2)), "W2": np.ones((2, 2))})
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_overflowing_loss_is_not_measured():
-    params, x, y = problem()
+    params, x, _ = problem()
     params["W2"] = params["W2"] * 1e307
     layout = Parameters.of(params)
     bound = Network(LAYERS, "squared_error").bind(x, np.ones((3, 7)))
-    with warnings.catch_warnings(), pytest.raises(InputError, match="no difference can be measured"):
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with pytest.raises(InputError, match="no difference can be measured"):
         bound.measure(layout.flatten(params), layout)

@@ -32,7 +32,7 @@ def one_sided(net, params, x, y, h=1e-7):
 
 
 def kinked_net(activation="relu", seed=0):
-    """A net in which unit 1 of the second layer is exactly at zero for sample 2, and unit 0 of the first for sample 1."""
+    """Unit 1 of the second layer is exactly at zero for sample 2, and unit 0 of the first layer for sample 1."""
     rng = np.random.default_rng(seed)
     params = {"W1": rng.normal(size=(4, 3)), "b1": rng.normal(size=4), "W2": rng.normal(size=(3, 4)), "b2": np.zeros(3)}
     params |= {"W3": rng.normal(size=(2, 3))}
@@ -51,7 +51,7 @@ def kinked_net(activation="relu", seed=0):
 @pytest.mark.parametrize("activation", ["relu", leaky_relu(0.3), leaky_relu(-1.0)])
 def test_a_kink_at_theta_is_measured_to_both_sides(engine, activation):
     net, params, x, y = kinked_net(activation)
-    layout, found = measure(net, params, x, y, engine=engine)
+    _, found = measure(net, params, x, y, engine=engine)
     right, left = one_sided(net, params, x, y)
     apart = np.abs(right - left) > 1e-5
     assert apart.any()
@@ -82,7 +82,9 @@ def test_a_kink_beside_theta_is_crossed_and_then_avoided(engine):
     z = params["W1"] @ x + params["b1"]
     assert (z > 0).all()
     slope = (2.0 * z - y) * 2.0 / 2
-    truth = layout.flatten({"W1": slope @ x.T, "b1": slope.sum(keepdims=True)[0], "W2": (slope / 2 * z).sum(keepdims=True)})
+    truth = layout.flatten(
+        {"W1": slope @ x.T, "b1": slope.sum(keepdims=True)[0], "W2": (slope / 2 * z).sum(keepdims=True)}
+    )
     np.testing.assert_allclose(found.value, truth, rtol=1e-12)
     # W1[0, 1] has no input in sample 0, so nothing is crossed by it; W2 acts above the kink.
     assert found.status.tolist() == [Status.CROSSED, Status.SMOOTH, Status.CROSSED, Status.SMOOTH]
