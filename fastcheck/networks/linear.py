@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastcheck.networks.operators import Bits, Change, Far, FloatArray, IntArray, Labels, Transform, Weighted, single
 
-__all__ = ["Convolve", "Multiply", "amount", "apply", "fold", "patches", "touched"]
+__all__ = ["Convolve", "Multiply", "amount", "apply", "fold", "keys", "mix", "patches", "touched"]
 
 Window = tuple[int, int, int, int]
 
@@ -101,14 +101,22 @@ def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int, 
     return out
 
 
+def mix(words: Labels) -> Labels:
+    """Scatter 64-bit words so that near ones have nothing in common (Steele et al. 2014, splitmix64)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(words ^ (words >> np.uint64(31)))
+
+
+def keys(shape: tuple[int, ...]) -> Labels:
+    """Return the same odd multipliers each time."""
+    return np.random.default_rng(0).integers(1, 2**63, shape, np.uint64) * np.uint64(2) + np.uint64(1)
+
+
 def fold(labels: Labels, size: tuple[int, int], stride: int, padding: int) -> Labels:
     """Return one label for each window of labels (H, W, B): equal windows, equal labels (but for 1 in 2^64)."""
-    # Odd multipliers and a final mix (Steele et al. 2014, splitmix64) keep different windows apart.
     windows = patches(labels[None], size, stride, padding)[0]
-    keys = np.random.default_rng(0).integers(1, 2**63, size, np.uint64) * np.uint64(2) + np.uint64(1)
-    total = (windows * keys[..., None, None, None]).sum(axis=(0, 1), dtype=np.uint64)
-    total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return np.asarray(total ^ (total >> np.uint64(27)))
+    return mix((windows * keys(size)[..., None, None, None]).sum(axis=(0, 1), dtype=np.uint64))
 
 
 def touched(lo: int, hi: int, size: int, stride: int, padding: int, limit: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 from fastcheck.networks.layers import Embedding, Layer, Slot
+from fastcheck.networks.linear import keys, mix
 from fastcheck.networks.losses import LOSSES, LossAt
 from fastcheck.networks.operators import FloatArray, Operator, Weighted
 from fastcheck.networks.unweighted import Residue
@@ -208,9 +209,9 @@ def _find_twins(operators: Sequence[Operator], x: FloatArray) -> None:
     """Tell the max pools which places of a map have the same data below them."""
     if x.ndim != 4:
         return
-    _, labels = np.unique(np.moveaxis(x, 0, -1).reshape(-1, len(x)), axis=0, return_inverse=True)
-    # Label 0 is that of padding.
-    found: NDArray[np.uint64] | None = (labels.reshape(x.shape[1:]) + 1).astype(np.uint64)
+    # x + 0.0 makes one zero of the two.
+    words = mix(np.ascontiguousarray(x + 0.0).view(np.uint64)) * keys((len(x),))[:, None, None, None]
+    found: NDArray[np.uint64] | None = mix(words.sum(axis=0, dtype=np.uint64))
     for operator in operators:
         if found is not None:
             found = operator.identify(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 
 import numpy as np
 
@@ -84,14 +85,15 @@ class MaxPool(_Pool):
         twins = np.take_along_axis(np.broadcast_to(around, self.below.shape), winner, axis=0) == around
         np.put_along_axis(twins, winner, False, axis=0)
         self.below[twins] = -np.inf
+        self.__dict__.pop("gap", None)
         return super().identify(labels)
 
-    @property
+    @cached_property
     def winner(self) -> IntArray:
         """First place of each cell that holds its maximum, shape (C, H', W', B)."""
         return np.asarray(self.windows.argmax(axis=0))
 
-    @property
+    @cached_property
     def gap(self) -> FloatArray:
         """How far below the maximum each place is; of the winner: how far above the others. (k * k, C, H', W', B)."""
         gap = -self.below
