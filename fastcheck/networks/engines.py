@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from fastcheck.differences import Measured
+from fastcheck.differences import Measured, Status
 from fastcheck.networks import coordinate, unit
 from fastcheck.networks.coordinate import Task
 from fastcheck.networks.network import Network, Placed
@@ -121,7 +121,7 @@ def _by_unit(problem: Problem) -> Measured:
     crossed = [field.far.copy() for field in fields]
     _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
     _run(
-        [partial(unit.settle, field, loss, met) for field, met in zip(fields, crossed, strict=True) if met.any()],
+        [partial(unit.settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
         problem.workers,
     )
     again: list[list[Task]] = [[] for _ in fields]
@@ -180,7 +180,9 @@ def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
         return []
     marked = np.zeros(problem.layout.size, bool)
     for name in operator.blocks:
-        marked[problem.place_of(name)] = ((crossed[name] > 0) | (kinked[name] > 0)).ravel()
+        at = problem.place_of(name)
+        marked[at] = kinked[name].ravel() > 0
+        tally.status[at[crossed[name].ravel() > 0]] = Status.CROSSED
     if not problem.whole:
         marked &= problem.wanted()
     return problem.tasks(operator, field.after, marked)

@@ -28,13 +28,14 @@ from fastcheck.networks.operators import (
     Weighted,
     fast_through,
 )
-from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
+from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
 from fastcheck.networks.unweighted import MaxPool, Residue
 from fastcheck.networks.winners import Winners
 
 __all__ = ["Field", "Job", "again", "coupled", "settle", "shards"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
+_ASKED = 1024  # entries of a field that are asked whether they crossed a kink; the others are taken to have
 
 
 Job = Callable[[], None]
@@ -175,7 +176,7 @@ def _central(
     return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, s, b).any(axis=1))
 
 
-def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_]) -> None:
+def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> None:
     """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
 
     Parameters
@@ -183,24 +184,40 @@ def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_]) -> None:
     field : Field
         Measured at the first step and `again`.
     crossed : bool, shape (*features, B)
-        What was far at the first step.
+        What was far at the first step, h: it crossed a kink, or left the reach of the formulas of a curved function.
     """
-    kinked = any(_kinked(operator) for operator in field.after) or loss.kinked
     field.bits[field.far] |= AT_KINK
-    if kinked:
-        field.bits[crossed & ~field.far] |= CROSSED
-    if not field.operator.single or not field.far.any():
-        return
+    if loss.kinked or any(_kinked(operator) for operator in field.after):
+        samples = field.shape[1]
+        bits = field.bits.reshape(-1, samples)
+        resolved = np.argwhere((crossed & ~field.far).reshape(-1, samples))
+        for b in np.unique(resolved[:_ASKED, 1]):
+            part = resolved[:_ASKED][resolved[:_ASKED, 1] == b, 0]
+            for entries, slopes in _sample_slopes(field, loss, int(b), part, h):
+                bits[entries, b] |= slopes.bits[:, 0] & CROSSED
+        bits[tuple(resolved[_ASKED:].T)] |= CROSSED
+    if field.operator.single and field.far.any():
+        _sides(field, loss)
+
+
+def _sides(field: Field, loss: LossAt) -> None:
+    """Measure the slopes to both sides of what is at a kink."""
     field.right, field.left = field.central.copy(), field.central.copy()
-    features, samples = field.shape
-    total = int(np.prod(features))
-    far, right, left = (array.reshape(total, samples) for array in (field.far, field.right, field.left))
+    far, right, left = (array.reshape(-1, field.shape[1]) for array in (field.far, field.right, field.left))
     for b in np.flatnonzero(far.any(axis=0)):
-        one = np.array([b])
-        after, here = [operator.select(one) for operator in field.after], loss.select(one)
-        for part in chunks(np.flatnonzero(far[:, b]), 4 * widest(field.after, total)):
-            slopes = one_sided(after, here, _one_hot(features, part), TINY)
-            right[part, b], left[part, b] = slopes.right[:, 0], slopes.left[:, 0]
+        for entries, slopes in _sample_slopes(field, loss, int(b), np.flatnonzero(far[:, b]), TINY):
+            right[entries, b], left[entries, b] = slopes.right[:, 0], slopes.left[:, 0]
+
+
+def _sample_slopes(
+    field: Field, loss: LossAt, b: int, entries: IntArray, h: float
+) -> Iterator[tuple[IntArray, Slopes]]:
+    """Yield the one-sided slopes of one sample by some flat entries, by the exact formulas."""
+    features, _ = field.shape
+    one = np.array([b])
+    after, here = [operator.select(one) for operator in field.after], loss.select(one)
+    for part in chunks(entries, 4 * widest(field.after, int(np.prod(features)))):
+        yield part, one_sided(after, here, _one_hot(features, part), h)
 
 
 def _kinked(operator: Operator) -> bool:
