@@ -24,7 +24,7 @@ from fastcheck.parameters import Parameters
 
 __all__ = ["ENGINES", "Problem"]
 
-_ALONE = 0.03  # seconds: about what starting the threads costs
+_ALONE = 0.06  # seconds of work left that are not worth starting threads for
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,18 @@ class Problem:
 
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:
-    """Run independent jobs, in this thread as long as that is short, then over joblib's threads."""
+    """Run independent jobs in this thread, or over joblib's threads when the first ones show that it is worth it."""
     if not jobs:
         return
     # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
     with threadpool_limits(limits=1, user_api="blas"):
         waiting = deque(jobs)
         started = time.perf_counter()
-        while waiting and (workers == 1 or time.perf_counter() - started < _ALONE):
+        left = 0.0
+        while waiting and (workers == 1 or left < _ALONE):
             waiting.popleft()()
+            spent = time.perf_counter() - started
+            left = spent / (len(jobs) - len(waiting)) * len(waiting)
         if waiting:
             Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
 

@@ -22,7 +22,7 @@ from fastcheck.networks import (
 ELEMENTWISE = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "gelu", "gelu_tanh", "silu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     name: str
     net: Network

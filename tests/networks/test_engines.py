@@ -46,7 +46,7 @@ def _truth(which):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_sixty_digits(case, engine):
     layout, found = measured(case, engine=engine)
-    truth = _truth([str(c) for c in CASES].index(str(case)))
+    truth = _truth(CASES.index(case))
     assert np.linalg.norm(found.value - truth) <= 1e-14 * np.linalg.norm(truth)
     for block in layout.blocks:
         part = block.slice
@@ -101,3 +101,17 @@ def test_differences_that_grow_beyond_their_reach_are_measured_with_a_smaller_st
     truth = layout.flatten(naive.gradient(case.net, case.params, case.x, case.y, naive.STEP**2))
     assert (found.status == Status.SMOOTH).all()
     np.testing.assert_allclose(found.value, truth, rtol=1e-9, atol=1e-12 * np.linalg.norm(truth))
+
+
+@pytest.mark.parametrize(
+    "which", ["dense tanh", "dense relu", "deep conv", "conv, max pool", "layer norm", "batch norm"]
+)
+def test_planted_errors_are_found_at_their_exact_coordinates(which):
+    """A right gradient is within the uncertainty everywhere; five coordinates wrong by 1e-9 are the five outside it."""
+    case = next(case for case in CASES if str(case) == which)
+    layout, found = measured(case)
+    gradient = _truth(CASES.index(case)).copy()
+    planted = np.sort(np.random.default_rng(5).choice(np.flatnonzero(np.abs(gradient) > 1e-4), 5, replace=False))
+    gradient[planted] *= 1.0 + 1e-9
+    wrong = np.flatnonzero(np.abs(gradient - found.value) > found.uncertainty)
+    assert wrong.tolist() == planted.tolist()
