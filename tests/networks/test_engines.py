@@ -109,7 +109,7 @@ def test_differences_that_grow_beyond_their_reach_are_measured_with_a_smaller_st
 def test_planted_errors_are_found_at_their_exact_coordinates(which):
     """A right gradient is within the uncertainty everywhere; five coordinates wrong by 1e-9 are the five outside it."""
     case = next(case for case in CASES if str(case) == which)
-    layout, found = measured(case)
+    _, found = measured(case)
     gradient = _truth(CASES.index(case)).copy()
     planted = np.sort(np.random.default_rng(5).choice(np.flatnonzero(np.abs(gradient) > 1e-4), 5, replace=False))
     gradient[planted] *= 1.0 + 1e-9
