@@ -134,14 +134,13 @@ class Tally:
 
     def measured(self, coordinates: NDArray[np.int64], truncation: float) -> Measured:
         """Return the measurements of some coordinates; ``truncation`` is relative to their rounding."""
-        pick = slice(None) if len(coordinates) == len(self.value) else coordinates
-        noise = self.noise[pick]
+        noise = self.noise[coordinates]
         return Measured(
             coordinates,
-            self.value[pick],
+            self.value[coordinates],
             noise,
             truncation * noise,
-            self.left[pick],
-            self.right[pick],
-            self.status[pick],
+            self.left[coordinates],
+            self.right[coordinates],
+            self.status[coordinates],
         )

@@ -128,6 +128,8 @@ def test_coordinates_may_be_a_few_in_any_order():
         part = bound.measure(theta, layout, chosen, engine=engine)
         assert np.array_equal(part.coordinates, chosen)
         np.testing.assert_allclose(part.value, whole.value[chosen], rtol=1e-13)
+    backwards = np.arange(layout.size)[::-1]
+    assert np.array_equal(bound.measure(theta, layout, backwards).value, whole.value[::-1])
     assert len(bound.measure(theta, layout, np.array([], int))) == 0
 
 
