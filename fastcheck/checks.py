@@ -15,7 +15,7 @@ from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.differences import SCHEMES
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses import PythonLoss, evaluator_for
+from fastcheck.losses import Evaluator, evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Parameters
 from fastcheck.plans import full
@@ -130,7 +130,7 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
 
 
 def _plan(
-    evaluator: PythonLoss,
+    evaluator: Evaluator,
     seen: Preflight,
     settings: Settings,
     run: Run,
