@@ -35,12 +35,12 @@ class Batched:
 
 
 def batched(loss: Callable[..., Any] | None = None, *, size: int | None = None) -> Any:
-    """Mark a loss that takes a leading axis of K stacked parameter sets and returns K values.
+    r"""Mark a loss that takes a leading axis of K stacked parameter sets and returns K values.
 
     Parameters
     ----------
     loss : callable
-        ``loss(stacked, *args)``; stacked is a tree like params with arrays of shape (K, \\*shape), float64, and what
+        ``loss(stacked, *args)``; stacked is a tree like params with arrays of shape (K, \*shape), float64, and what
         it returns has shape (K,). Value k depends on set k alone.
     size : int, optional
         K, the same in every call. By default K is doubled while that makes an evaluation cheaper and K copies of
