@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -138,7 +138,7 @@ class Run:
         if self.checkpoint is not None:
             self.checkpoint.commit()
 
-    def _results(self, evaluator: Evaluator, cutter: Cutter, pace: Pace) -> Iterator[tuple[Shard, Done]]:
+    def _results(self, evaluator: Evaluator, cutter: Cutter, pace: Pace) -> Generator[tuple[Shard, Done], None, None]:
         """Yield shards as they are done: here while that is cheap or being measured, then by a crew where it pays."""
         while True:
             crew = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, Literal
@@ -126,7 +127,7 @@ def _point_for(loss: Any, layout: Parameters, work: FloatArray, args: tuple[Any,
 
     _refuse_args(args)
     tree = layout.unflatten(work)
-    forms = [work]
+    forms: list[Any] = [work]
     if isinstance(tree, np.ndarray) and tree.ndim != 1:
         forms.insert(0, tree)
     elif isinstance(tree, tuple):
@@ -147,16 +148,14 @@ def _point_for(loss: Any, layout: Parameters, work: FloatArray, args: tuple[Any,
 
 
 def _compile(loss: Any, arguments: tuple[Any, ...]) -> None:
-    import numba
-
+    numba: Any = importlib.import_module("numba")
     types = tuple(numba.typeof(argument) for argument in arguments)
     loss.get_call_template(types, {})
 
 
 def _refuse_args(args: tuple[Any, ...]) -> None:
     """Name the argument that Numba knows no type for."""
-    import numba
-
+    numba: Any = importlib.import_module("numba")
     for number, argument in enumerate(args):
         try:
             known = not getattr(numba.typeof(argument), "reflected", False)  # a list or set would be copied each call

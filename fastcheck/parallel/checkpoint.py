@@ -49,7 +49,7 @@ class _Record:
     seconds: float
     probes: int
     failure: int
-    lost: bool
+    lost: int
 
 
 class Checkpoint:
@@ -107,7 +107,7 @@ class Checkpoint:
             failure = self._file.read(record.failure).decode() or None
             self._file.seek(self._end)
             values = values.reshape(record.rows, record.columns)
-            yield shard, Done(values, record.evaluations, failure, record.seconds, lost=record.lost)
+            yield shard, Done(values, record.evaluations, failure, record.seconds, lost=bool(record.lost))
 
     def add(self, grid: int, shard: Shard, done: Done) -> None:
         """Append a finished shard."""
@@ -178,7 +178,7 @@ class Checkpoint:
             if len(head) < RECORD.size:
                 raise self._refused(f"it is damaged at byte {offset}")
             fields = RECORD.unpack(head)
-            record = _Record(offset + RECORD.size, *fields[:-1], bool(fields[-1]))
+            record = _Record(offset + RECORD.size, *fields)
             body = 8 * record.rows * record.columns + record.failure
             if offset + RECORD.size + body + SIZE.size > self._end or not self._intact(head, body):
                 raise self._refused(f"it is damaged at byte {offset}")
@@ -195,8 +195,8 @@ class Checkpoint:
 
     def _refused(self, why: str) -> CheckpointError:
         return CheckpointError(
-            f"checkpoint={str(self.path)!r} can't be resumed: {why}. It was left as it is; name another path, or delete "
-            "it to begin anew."
+            f"checkpoint={str(self.path)!r} can't be resumed: {why}. It was left as it is; name another path, or "
+            "delete it to begin anew."
         )
 
 
@@ -236,9 +236,10 @@ def _tail(file: BinaryIO) -> int:
 
 
 def _crc_of(shard: Shard) -> int:
-    crc = zlib.crc32(np.ascontiguousarray(shard.coordinates))
-    crc = zlib.crc32(np.ascontiguousarray(shard.steps), crc)
-    return zlib.crc32(np.array(shard.offsets), crc)
+    crc = 0
+    for part in (shard.coordinates, shard.steps, np.array(shard.offsets)):
+        crc = zlib.crc32(part.tobytes(), crc)
+    return crc
 
 
 def _short(value: Any) -> str:

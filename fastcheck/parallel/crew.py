@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 from fastcheck.errors import InputError
@@ -31,7 +31,7 @@ class Crew(Protocol):
 
     workers: int
 
-    def map(self, shards: Iterator[Shard]) -> Iterator[Done]:
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """Yield what became of each shard, in order; shards are drawn as workers get free.
 
         Raises
@@ -109,7 +109,7 @@ class LocalCrew:
             self._idle.put(twin)
         self._twins = workers
 
-    def map(self, shards: Iterator[Shard]) -> Iterator[Done]:
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         yield from _mapped("threading", self.workers, self._evaluate, shards)
 
@@ -142,7 +142,7 @@ class JoblibCrew:
         self._backend = backend
         self._payload = payload
 
-    def map(self, shards: Iterator[Shard]) -> Iterator[Done]:
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         from concurrent.futures.process import BrokenProcessPool
 
@@ -162,20 +162,21 @@ class JoblibCrew:
         return partial(evaluate_packed, self._payload)
 
 
-def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) -> Iterator[Done]:
+def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) -> Generator[Done, None, None]:
     """Map over shards with joblib, in order, two shards ahead of each worker."""
     import joblib
 
     task = joblib.delayed(function)
     # max_nbytes: a shard's indices are sent as they are; the loss is mapped into memory already
-    options = {"n_jobs": workers, "backend": backend, "batch_size": 1, "max_nbytes": None}
+    options: dict[str, Any] = {"n_jobs": workers, "backend": backend, "batch_size": 1, "max_nbytes": None}
     if not _streams(backend, workers):
         with joblib.Parallel(**options) as parallel:
             while wave := list(itertools.islice(shards, 2 * workers)):
                 yield from parallel(task(shard) for shard in wave)
         return
-    parallel = joblib.Parallel(**options, return_as="generator", pre_dispatch=2 * workers)
-    with contextlib.closing(parallel(task(shard) for shard in shards)) as results:
+    streaming: Any = joblib.Parallel(**options, return_as="generator", pre_dispatch=2 * workers)
+    results: Generator[Done, None, None] = streaming(task(shard) for shard in shards)
+    with contextlib.closing(results):
         yield from results
 
 

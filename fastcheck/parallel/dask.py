@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from fastcheck.errors import MissingDependencyError
@@ -42,7 +43,7 @@ class DaskCrew:
         self._payload = payload
         self._scattered: Any = None
 
-    def map(self, shards: Iterator[Shard]) -> Iterator[Done]:
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
@@ -71,7 +72,7 @@ class DaskCrew:
 
 def _client(workers: int, stack: contextlib.ExitStack) -> Any:
     try:
-        import distributed
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise MissingDependencyError("backend='dask' needs dask.distributed: pip install 'fastcheck[dask]'") from error
     try:

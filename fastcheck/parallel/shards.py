@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class Cutter:
         return self.take(rows)
 
 
-def evaluated(crew: Crew, cutter: Cutter) -> Iterator[tuple[Shard, Done]]:
+def evaluated(crew: Crew, cutter: Cutter) -> Generator[tuple[Shard, Done], None, None]:
     """Yield the shards of a grid, in order, with what a crew made of them.
 
     A shard whose worker died is tried once more; when a worker dies again, every shard that is out goes to a worker
@@ -125,7 +125,7 @@ def evaluated(crew: Crew, cutter: Cutter) -> Iterator[tuple[Shard, Done]]:
             died_before = not died_before
 
 
-def _alone(crew: Crew, shard: Shard, why: str) -> Iterator[tuple[Shard, Done]]:
+def _alone(crew: Crew, shard: Shard, why: str) -> Generator[tuple[Shard, Done], None, None]:
     """Evaluate one shard on a crew that does nothing else, halving it while its worker dies of it."""
     try:
         (done,) = crew.map(iter([shard]))
