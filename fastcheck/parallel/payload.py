@@ -112,7 +112,7 @@ def pack(evaluator: Shardable) -> tuple[bytes, list[memoryview]]:
     Exception
         Whatever the loss, or what it holds, raises when it is pickled.
     """
-    from joblib.externals import cloudpickle
+    import cloudpickle
 
     buffers: list[pickle.PickleBuffer] = []
     head = cloudpickle.dumps(evaluator, protocol=5, buffer_callback=buffers.append)
