@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import re
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
@@ -149,7 +150,7 @@ class JoblibCrew:
         try:
             yield from _mapped(self._backend, self.workers, self._evaluate, shards)
         except BrokenProcessPool as error:
-            raise WorkerDiedError(_first_sentence(error)) from error
+            raise WorkerDiedError(_exit_codes(error)) from error
 
     def close(self) -> None:
         """See `Crew.close`; loky's idle workers end by themselves."""
@@ -194,5 +195,7 @@ def _streams(backend: str, workers: int) -> bool:
         ) from error
 
 
-def _first_sentence(error: BaseException) -> str:
-    return str(error).split(".")[0] or type(error).__name__
+def _exit_codes(error: BaseException) -> str:
+    """Return what loky says of how the workers ended, as ``SIGKILL(-9)``."""
+    found = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    return found[1] if found else type(error).__name__

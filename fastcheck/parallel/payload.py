@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import tempfile
+import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from fastcheck.losses.evaluator import Shardable
 
 __all__ = ["FilePayload", "MemoryPayload", "Payload", "pack"]
 
+WATCH_SECONDS = 0.5
 ALIGNMENT = 64  # bytes; vector loads want it
 
 
@@ -32,12 +35,15 @@ class FilePayload:
         Bytes of the pickle at its beginning.
     spans : tuple of (int, int)
         Where in the file the arrays are.
+    parent : int
+        The process whose workers these are.
     """
 
     token: str
     path: str
     head: int
     spans: tuple[tuple[int, int], ...]
+    parent: int
 
     @classmethod
     def write(cls, evaluator: Shardable) -> FilePayload:
@@ -52,16 +58,31 @@ class FilePayload:
                 start = file.tell()
                 file.write(buffer)
                 spans.append((start, file.tell()))
-        return cls(uuid.uuid4().hex, str(path), len(head), tuple(spans))
+        return cls(uuid.uuid4().hex, str(path), len(head), tuple(spans), os.getpid())
 
     def load(self) -> Shardable:
         """Return the evaluator; its arrays are private views of the file, copied only where the loss writes to them."""
+        self._end_with_parent()
         with open(self.path, "rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         evaluator: Shardable = pickle.loads(
             mapped[: self.head], buffers=[mapped[start:stop] for start, stop in self.spans]
         )
         return evaluator
+
+    def _end_with_parent(self) -> None:
+        """End this worker soon after its parent was killed; idle, it would linger for minutes."""
+        if os.getppid() != self.parent:
+            return
+
+        def watch() -> None:
+            while os.getppid() == self.parent and os.path.exists(self.path):
+                time.sleep(WATCH_SECONDS)
+            if os.getppid() != self.parent:
+                self.discard()
+                os._exit(1)
+
+        threading.Thread(target=watch, daemon=True, name="fastcheck-watch").start()
 
     def discard(self) -> None:
         """Delete the file; workers that have mapped it keep their view."""
