@@ -170,7 +170,8 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
             raise InputError(f"{path}:{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(value, Problem):
         raise InputError(
-            f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem or a function returning one."
+            f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "
+            "that returns one."
         )
     return value
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.pace import Pace

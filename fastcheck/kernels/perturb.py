@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from fastcheck.arrays import FloatArray, IntArray
 
 __all__ = ["along", "on_grid"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 @njit(nogil=True, cache=False)

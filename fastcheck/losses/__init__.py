@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import Batched, BatchedLoss
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray, Shardable
+from fastcheck.losses.evaluator import Evaluator, Shardable
 from fastcheck.losses.jitted import JittedLoss, is_compiled
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
@@ -15,8 +16,6 @@ from fastcheck.parameters import Parameters
 __all__ = [
     "BatchedLoss",
     "Evaluator",
-    "FloatArray",
-    "IntArray",
     "JittedLoss",
     "PythonLoss",
     "Shardable",

@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
 __all__ = ["PerturbedLoss", "as_float"]

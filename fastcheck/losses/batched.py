@@ -10,9 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses.base import PerturbedLoss
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
 __all__ = ["Batched", "BatchedLoss", "batched"]

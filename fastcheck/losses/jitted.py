@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.losses.base import PerturbedLoss
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
 __all__ = ["JittedLoss", "is_compiled"]

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.losses.base import PerturbedLoss, as_float
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
 __all__ = ["PythonLoss", "as_float"]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fastcheck import __version__
-from fastcheck.losses.evaluator import Evaluator, FloatArray
+from fastcheck.arrays import FloatArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parameters import leaves
 
 __all__ = ["digest", "identity"]

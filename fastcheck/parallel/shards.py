@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from fastcheck.losses.evaluator import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.parallel.crew import Crew, WorkerDiedError
 from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.worker import Done, Shard

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray, Shardable
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator, Shardable
 from fastcheck.parallel.blas import worker_limits
 from fastcheck.parallel.payload import Payload
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
 from fastcheck.differences import BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
-from fastcheck.second_look import LADDER, look_again
+from fastcheck.second_look import LADDER, look_again, look_along
 from fastcheck.steps import Steps
 
 __all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
@@ -75,6 +78,7 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
         _first_pass(plan, found)
         for (number, _, _), block in zip(chosen, found, strict=True):
             _second_looks(plan, number, block)
+            _look_along_error(plan, number, block)
     return found
 
 
@@ -127,7 +131,8 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    found.rounding[rows] = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
@@ -145,7 +150,9 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps)
+        suspects = _suspects(plan, found, analytic, eps, 0.0)
+        if len(suspects) > allowance:  # then only those that could matter
+            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance)
         if not len(suspects) or plan.run.stopped:
             return
         if len(suspects) <= allowance:
@@ -161,13 +168,38 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
-def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
-    """Return the rows not looked at yet that were not measured or stand out, worst first."""
+def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Look again at a block that stands out only as a whole, along the error itself.
+
+    Errors below the uncertainty of each coordinate can add up to one that no independent noise explains. If the
+    gradient is to blame, the derivative along the error shows it, and there a single measurement's noise stands against
+    all of it. If not, the coordinates shared a systematic error, and the block's uncertainty is that much larger.
+    """
+    analytic = plan.analytic.flat[found.block.slice]
+    compared = plan.judge.compare(found, analytic, float(plan.analytic.eps[number]))
+    if plan.run.stopped or compared.excess <= plan.judge.tolerance or len(compared.wrong):
+        return
+    rows = np.flatnonzero(np.isfinite(found.value))
+    places = found.places(rows)
+    direction = np.zeros(found.block.size)
+    direction[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
+    direction /= np.abs(direction).max()
+    step = float(np.median(plan.steps.of(plan.evaluator, places)))
+    seen = look_along(
+        plan.evaluator, plan.base, found.block.start, direction, step, plan.judge.loss_error(plan.noise.level)
+    )
+    apart = abs(float(analytic @ direction) - seen.value)
+    if not apart - seen.uncertainty > plan.judge.tolerance * compared.norms.scale:
+        found.slack = math.sqrt(compared.norms.error)
+
+
+def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
+    """Return the rows not looked at yet that were not measured or whose excess is above a threshold, worst first."""
     excess = plan.judge.excess(found, analytic, eps)
     unmeasured = ~np.isfinite(found.value)
     if plan.run.stopped:
         unmeasured[:] = False
-    stands_out = np.flatnonzero((excess > 0.5 * plan.judge.tolerance) | unmeasured)
+    stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
         [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
     )
