@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import Batched, BatchedLoss
 from fastcheck.losses.evaluator import Evaluator, Shardable

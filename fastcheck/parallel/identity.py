@@ -1,8 +1,8 @@
 """What a checkpoint belongs to: digests of the loss, its data, theta, the gradient and the settings.
 
 A function is known by its bytecode, constants, defaults and closure, and by the same of the functions and by the
-values of the arrays and numbers that it names in its module. An object that is none of these counts by its type and
-its attributes. That can't see everything (a file the loss reads, a C extension), so J(theta) is part of it, to the
+values of the arrays and numbers that it names in its module. An object that is none of these counts by its type,
+its attributes and its methods. That can't see everything (a file the loss reads, a C extension), so J(theta) is part of it, to the
 last bit.
 """
 
@@ -107,7 +107,8 @@ def _parts(value: Any) -> list[Any]:
         return sorted(map(repr, value))
     if isinstance(value, (dict, list, tuple)):
         return [item for pair in leaves(value) for item in pair]
-    return [sorted(getattr(value, "__dict__", {}).items())]
+    methods = [item for item in vars(type(value)).values() if isinstance(item, types.FunctionType)]
+    return [sorted(getattr(value, "__dict__", {}).items()), *methods]
 
 
 def _names(code: types.CodeType) -> list[str]:
