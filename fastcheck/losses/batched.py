@@ -121,7 +121,7 @@ class BatchedLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Evaluate K times at theta, and return one value."""
-        self.evaluations += self.size
+        self.evaluations += 1  # the same K times counts once
         return self._checked(self.loss(self._tree, *self.args))[0]
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
@@ -130,6 +130,7 @@ class BatchedLoss(PerturbedLoss):
         values = np.outer(steps, offsets)
         targets = (self.theta[coordinates][:, None] + values).reshape(-1)
         out = np.full(len(moved), np.nan)
+        self.evaluations += len(moved)
         start = 0
         while start < len(moved):
             part = slice(start, start + self.size)
@@ -142,6 +143,7 @@ class BatchedLoss(PerturbedLoss):
 
     def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
+        self.evaluations += len(steps)
         out = np.full(len(steps), np.nan)
         saved = self.theta[start : start + len(direction)]
         for first in range(0, len(steps), self.size):
@@ -180,7 +182,6 @@ class BatchedLoss(PerturbedLoss):
         return np.concatenate([self._one_batch(coordinates[[k]], targets[[k]]) for k in rows])
 
     def _evaluate(self, tree: Any) -> FloatArray:
-        self.evaluations += self.size
         return self._checked(self.loss(tree, *self.args))
 
     def _checked(self, returned: Any) -> FloatArray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import re
+import warnings
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
@@ -177,8 +177,13 @@ def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) 
         return
     streaming: Any = joblib.Parallel(**options, return_as="generator", pre_dispatch=2 * workers)
     results: Generator[Done, None, None] = streaming(task(shard) for shard in shards)
-    with contextlib.closing(results):
-        yield from results
+    try:
+        for done in results:  # noqa: UP028 - `yield from` would close them where joblib's warning is heard
+            yield done
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # work thrown away: the run was stopped, and says so
+            results.close()
 
 
 def _streams(backend: str, workers: int) -> bool:

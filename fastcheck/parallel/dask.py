@@ -66,6 +66,8 @@ class DaskCrew:
 
     def close(self) -> None:
         """See `Crew.close`; a cluster of the caller's is left as it was."""
+        if self._scattered is not None:
+            self._client.cancel([self._scattered])
         self._scattered = None
         self._stack.close()
 

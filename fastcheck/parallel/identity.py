@@ -2,8 +2,8 @@
 
 A function is known by its bytecode, constants, defaults and closure, and by the same of the functions and by the
 values of the arrays and numbers that it names in its module. An object that is none of these counts by its type,
-its attributes and its methods. That can't see everything (a file the loss reads, a C extension), so J(theta) is part of it, to the
-last bit.
+its attributes and its methods. That can't see everything (a file the loss reads, a C extension), so J(theta) is
+part of it, to the last bit.
 """
 
 from __future__ import annotations

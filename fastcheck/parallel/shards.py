@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -109,13 +110,16 @@ def evaluated(crew: Crew, cutter: Cutter) -> Generator[tuple[Shard, Done], None,
     died_before = False
     while True:
         try:
-            for done in crew.map(cutter):
-                if done.refused is not None:
-                    cutter.put_back()
-                    raise LossRefusedError(done.refused)
-                died_before = False
-                yield cutter.out.popleft(), done
+            with contextlib.closing(crew.map(cutter)) as results:
+                for done in results:
+                    if done.refused is not None:
+                        raise LossRefusedError(done.refused)
+                    died_before = False
+                    yield cutter.out.popleft(), done
             return
+        except LossRefusedError:
+            cutter.put_back()
+            raise
         except WorkerDiedError as error:
             out = cutter.put_back()
             if died_before:

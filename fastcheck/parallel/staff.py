@@ -80,7 +80,7 @@ class Staff:
         if not self.measures_first:
             return cores() if self.workers in (None, -1) else int(self.workers or 1)
         startup = STARTUP[evaluator.home]
-        if self.workers == 1 or seconds < 2 * WORTH * startup:  # two workers save half of it
+        if self.workers == 1 or seconds <= WORTH * startup:  # ever so many workers save less than all of it
             return 1
         wanted = cores() if self.workers in (None, -1) else int(self.workers or 1)
         if self.workers is None:
