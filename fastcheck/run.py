@@ -113,6 +113,12 @@ class Run:
         Shard, float64 of shape (m, len(offsets))
             Coordinates and steps, and the losses there.
         """
+        with one_blas_thread():  # again: the first calls of the loss may have brought a BLAS with them
+            yield from self._stream(evaluator, count, probes, offsets)
+
+    def _stream(
+        self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
+    ) -> Iterator[tuple[Shard, FloatArray]]:
         number, self._grids = self._grids, self._grids + 1
         pace = Pace.within(self.budget)
         cutter = Cutter(count, probes, offsets, pace, self._may_start)
