@@ -21,7 +21,7 @@ from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
 __all__ = ["BlockComparison", "Judge", "Norms"]
 
-CHUNK = 1 << 16  # rows compared at a time, so that comparing needs no vector like theta
+CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
 GRADIENT_ROUNDING = 32.0  # unit roundoffs of the block's largest entry that backpropagation may lose itself
 SAFETY = 2.0  # on the measured noise, whose own estimate is uncertain
 EXCUSED = (Status.CROSSED, Status.KINK)
@@ -32,7 +32,8 @@ class Norms:
     """Squared norms of one block or more, to be added up.
 
     ``error`` is of g - n, ``analytic`` of g, ``measured`` of n, ``noise`` of one standard deviation of n (with safety),
-    ``truncation`` of the systematic part of the uncertainty; ``count`` coordinates went in.
+    ``truncation`` of the systematic part of the uncertainty; ``count`` coordinates went in, and the largest standard
+    deviation of one is ``noisiest``, not squared.
     """
 
     error: float = 0.0
@@ -41,9 +42,11 @@ class Norms:
     noise: float = 0.0
     truncation: float = 0.0
     count: int = 0
+    noisiest: float = 0.0
 
     def __add__(self, other: Norms) -> Norms:
-        return Norms(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        return Norms(**sums | {"noisiest": max(self.noisiest, other.noisiest)})
 
     @property
     def scale(self) -> float:
@@ -58,13 +61,13 @@ class Norms:
     def uncertainty(self, z: float) -> float:
         """Return an upper bound on the norm of the measurement's error, in units of the derivative.
 
-        The norm of m independent errors of standard deviation s is at most s (sqrt(m) + z / sqrt(2)): the square has
-        mean m s^2 and standard deviation sqrt(2 m) s^2. Systematic parts add without such help.
+        The norm of independent errors of standard deviations s_i is at most sqrt(sum s_i^2) + z max s_i: it is a
+        Lipschitz function of them (Boucheron, Lugosi, Massart 2013, "Concentration Inequalities", theorem 5.6).
+        Systematic parts add without such help.
         """
         if not self.count:
             return math.nan
-        stretch = 1 + z / math.sqrt(2 * self.count)
-        return math.sqrt(self.noise) * stretch + math.sqrt(self.truncation)
+        return math.sqrt(self.noise) + z * self.noisiest + math.sqrt(self.truncation)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Judge:
         """Relative uncertainty above which nothing can be passed."""
         return max(RESOLUTION, self.tolerance)
 
-    def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> FloatArray:
+    def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
         """Return every measured coordinate's relative error in excess; NaN where it was not measured.
 
         Parameters
@@ -146,8 +149,10 @@ class Judge:
             Unit roundoff of the arithmetic the gradient came in.
         """
         own = _own_rounding(analytic, eps)
-        parts = [self._excess(*rows, own)[0] for rows in _chunks(found, analytic)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        each = np.empty(len(found), np.float32)  # a share needs no more digits
+        for row, rows in enumerate(_chunks(found, analytic)):
+            each[row * CHUNK : (row + 1) * CHUNK] = self._excess(*rows, own)[0]
+        return each
 
     def _excess(
         self, g: FloatArray, n: FloatArray, distance: FloatArray, u: FloatArray, own: float
@@ -159,15 +164,15 @@ class Judge:
     def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> BlockComparison:
         """Compare one block; parameters as in `excess`."""
         own = _own_rounding(analytic, eps)
-        norms, excesses, missing = Norms(), [], 0
+        norms, each, missing = Norms(), np.empty(len(found), np.float32), 0
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
             missing += int(np.count_nonzero(~here))
-            norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], own, here, self.z)
-            excesses.append(np.where(here, self._excess(g, n, distance, u, own)[0], 0.0))
-        norms = norms + Norms(truncation=found.slack**2)
-        each = np.concatenate(excesses) if excesses else np.zeros(0)
+            norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
+            each[part] = np.where(here, self._excess(g, n, distance, u, own)[0], 0.0)
+        lost = GRADIENT_ROUNDING / 8 * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
+        norms = norms + Norms(truncation=found.slack**2 + lost**2)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
         return self._verdict(found, norms, each, kinks, status, missing)
@@ -176,12 +181,12 @@ class Judge:
         self,
         found: BlockDerivatives,
         norms: Norms,
-        each: FloatArray,
+        each: NDArray[np.float32],
         kinks: int,
         status: Sequence[Status],
         missing: int,
     ) -> BlockComparison:
-        excess = self.norm_excess(norms)
+        excess = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
         suspects = np.flatnonzero(each > self.tolerance)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
         grades = {int(row): grade(float(each[row]), self.tolerance, int(row) in excused) for row in suspects}
@@ -243,7 +248,6 @@ def _norms(
     distance: FloatArray,
     rounding: NDArray[np.float32],
     truncation: NDArray[np.float32],
-    own: float,
     here: NDArray[np.bool_],
     z: float,
 ) -> Norms:
@@ -251,7 +255,7 @@ def _norms(
     # A rounding piece bounds the worst of the run; the standard deviation of one is z times smaller. The sum of two
     # loss errors is divided by two steps, hence the root.
     noise = rounding[here].astype(np.float64) / (z * math.sqrt(2.0))
-    systematic = truncation[here].astype(np.float64) + own
+    systematic = truncation[here].astype(np.float64)
     return Norms(
         float(distance @ distance),
         float(g @ g),
@@ -259,6 +263,7 @@ def _norms(
         float(noise @ noise),
         float(systematic @ systematic),
         len(g),
+        float(noise.max(initial=0.0)),
     )
 
 

@@ -1,1 +1,1 @@
-"""Numba kernels: pure loops over packed arrays that write to slots their caller owns."""
+"""Compiled kernels: numba only, pure functions of arrays."""

@@ -6,7 +6,9 @@ import itertools
 import queue
 import re
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from fastcheck.errors import InputError
@@ -93,7 +95,10 @@ def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
 
 
 class LocalCrew:
-    """Threads of this process, each with its own working theta, over joblib.
+    """Threads of this process, each with its own working theta.
+
+    A thread pool with a window of shards, and not joblib's: its generators hand out work as fast as it is done, also
+    when the results are taken more slowly, and a compiled loss would fill the memory with them.
 
     Parameters
     ----------
@@ -105,14 +110,27 @@ class LocalCrew:
 
     def __init__(self, workers: int, evaluator: Shardable) -> None:
         self.workers = workers
+        self._evaluator = evaluator
         self._idle: queue.SimpleQueue[Shardable] = queue.SimpleQueue()
-        for twin in [evaluator, *(evaluator.twin() for _ in range(workers - 1))]:
-            self._idle.put(twin)
-        self._twins = workers
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
-        yield from _mapped("threading", self.workers, self._evaluate, shards)
+        self._idle = queue.SimpleQueue()
+        for evaluator in [self._evaluator, *(self._evaluator.twin() for _ in range(self.workers - 1))]:
+            self._idle.put(evaluator)
+        waiting: deque[Future[Done]] = deque()
+        with ThreadPoolExecutor(self.workers, "fastcheck") as pool:
+            try:
+                for shard in shards:
+                    waiting.append(pool.submit(self._evaluate, shard))
+                    if len(waiting) > 2 * self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+        self._idle = queue.SimpleQueue()  # a working theta each, not kept longer than they work
 
     def close(self) -> None:
         """Nothing outlives a map."""

@@ -8,7 +8,7 @@ __all__ = ["Pace"]
 
 SHARD_SECONDS = 0.05  # aimed at: short enough for a budget and a progress bar to act between two
 SHARE_OF_BUDGET = 0.02
-LARGEST = 1 << 16  # rows, so that the memory of a shard stays small beside theta
+LARGEST = 1 << 15  # rows, so that the memory of a shard stays small beside theta
 KNOWN_SECONDS = 0.002
 GROWTH = 4  # of a shard over the one before: the first few are too short to be measured well
 
