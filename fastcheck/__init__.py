@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.finding import Finding
+    from fastcheck.losses.batched import batched
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.verdict import Verdict
@@ -39,6 +40,7 @@ _HOMES = {
     "Report": "fastcheck.report",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
+    "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
     "numerical_gradient": "fastcheck.checks",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "Report",
     "Verdict",
     "assert_gradient",
+    "batched",
     "check",
     "numerical_gradient",
 ]

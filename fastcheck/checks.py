@@ -15,8 +15,11 @@ from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.differences import SCHEMES
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses import PythonLoss, evaluator_for
+from fastcheck.losses import Evaluator, evaluator_for
 from fastcheck.noise import measure_noise
+from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.identity import identity
+from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plans import full
 from fastcheck.preflight import Preflight, preflight
@@ -108,12 +111,14 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    report = _check(loss, gradient, params, as_args(args), settings)
+    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+        report = _check(loss, gradient, params, as_args(args), settings, run)
     return report.raise_if_wrong() if throw else report
 
 
-def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings) -> Report:
-    run = Run(settings.budget)
+def _check(
+    loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
+) -> Report:
     layout = Parameters.of(params)
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
@@ -122,6 +127,9 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
+    if settings.checkpoint is not None:
+        problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
+        run.checkpoint = Checkpoint(settings.checkpoint, problem)
     count = sum(block.size for block in chosen)
     plan = _plan(evaluator, seen, settings, run, rng, numbers, count)
     with bar(run, count, settings.progress):
@@ -130,7 +138,7 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
 
 
 def _plan(
-    evaluator: PythonLoss,
+    evaluator: Evaluator,
     seen: Preflight,
     settings: Settings,
     run: Run,
@@ -196,17 +204,19 @@ def numerical_gradient(
     settings = Settings(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
-    run = Run()
     layout = Parameters.of(params)
     rng = np.random.default_rng(seed)
     args = as_args(args)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
-    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
-    if seen.fatal:
-        raise LossError(seen.findings[-1].message)
-    plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
-    with bar(run, layout.size, progress):
-        value = full.first_pass(plan)
+    with Run(staff=Staff(workers, backend)) as run:
+        evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+        seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
+        if seen.fatal:
+            raise LossError(seen.findings[-1].message)
+        plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+        with bar(run, layout.size, progress):
+            value = full.first_pass(plan)
+    if run.stopped == "interrupted":
+        raise KeyboardInterrupt
     if not np.isfinite(value).all():
         raise LossError(
             f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"
