@@ -56,6 +56,18 @@ class Run:
             start = rows.stop
             size = max(1, min(2 * size, int(size * SHARD_SECONDS / max(spent, 1e-9))))
 
+    def along(
+        self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray
+    ) -> FloatArray | None:
+        """Return the losses along a direction, or None when the run is over; see `Evaluator.along`."""
+        if self._over():
+            return None
+        try:
+            return evaluator.along(start, direction, steps)
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+            return None
+
     def _over(self) -> bool:
         if self.stopped is None and self.budget is not None and self.seconds >= self.budget:
             self.stopped = "budget"
