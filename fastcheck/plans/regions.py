@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastcheck.directions import gaussian
 from fastcheck.losses.evaluator import FloatArray
 from fastcheck.parameters import Block
@@ -64,6 +67,32 @@ class Region:
         middle = (low + high) // 2
         return replace(self, **{name: (low, middle)}), replace(self, **{name: (middle, high)})
 
+    def within(self, top: int, bottom: int) -> Region:
+        """Return the region's rows from `top` to `bottom`, counted in the block."""
+        return replace(self, rows=(top, bottom))
+
+    def stretched(self, name: str, end: int) -> Region:
+        """Return the region with its ``"rows"`` or ``"columns"`` going on to another end."""
+        return replace(self, **{name: (getattr(self, name)[0], end)})
+
+    def holds(self, place: int) -> bool:
+        """Say whether a place in theta lies in the region."""
+        row, column = divmod(place - self.block.start, shape_of(self.block)[1])
+        return self.rows[0] <= row < self.rows[1] and self.columns[0] <= column < self.columns[1]
+
+    def nth(self, k: int) -> int:
+        """Return the place in theta of the region's k-th coordinate."""
+        row, column = divmod(k, self.width)
+        return self.place(self.rows[0] + row, self.columns[0] + column)
+
+    def inside(self) -> NDArray[np.bool_] | None:
+        """Return which places of the span belong to the region, shape (n,); None for all of them."""
+        across = shape_of(self.block)[1]
+        if self.width == across or self.height == 1:
+            return None
+        low, high = self.span
+        return np.arange(high - low) % across < self.width
+
     def direction(self, seed: int, probe: int) -> tuple[int, FloatArray]:
         """Return the first place in theta and the values of a direction that is Gaussian here and zero elsewhere.
 
@@ -74,8 +103,8 @@ class Region:
         drawn = gaussian(seed, self.number, probe, low, high)
         across = shape_of(self.block)[1]
         if self.width != across:
-            rows = drawn[: (self.height - 1) * across].reshape(self.height - 1, across)
-            rows[:, self.width :] = 0.0
+            between = drawn[: (self.height - 1) * across].reshape(self.height - 1, across)
+            between[:, self.width :] = 0.0
         return self.block.start + low, drawn
 
     def place(self, row: int, column: int) -> int:
