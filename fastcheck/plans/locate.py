@@ -33,8 +33,10 @@ EVALUATIONS = 1000  # at most, for one block
 DIRECTIONS = 3  # followed down a split
 MORE = 8  # directions added while several coordinates explain the residuals equally well
 FEW = 3  # candidates that are simply measured
-SAMPLED = 6  # coordinates measured to tell a dense error from a scattered one
-DENSE = 0.8  # share of those that are wrong
+SAMPLED = 4  # wrong coordinates in a random row that tell a dense error from a scattered one,
+RIGHT = 2  # unless so many right ones are met first
+QUICK = (2.0**-10, 2.0**-13)  # steps of a quick measurement, in units of the parameters
+SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
 EXAMPLES = 4  # coordinates of a dense error that are measured and listed
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
@@ -218,7 +220,10 @@ class _Search:
 
     def _examples(self, region: Region) -> bool:
         """Measure a few coordinates of a region that is wrong throughout; say whether most of them are."""
-        wrong = self._look(self._draw(region, EXAMPLES))
+        return self._examples_of(self._draw(region, EXAMPLES))
+
+    def _examples_of(self, places: Sequence[int]) -> bool:
+        wrong = self._look(places)
         return sum(wrong) >= max(1, len(wrong) // 2)
 
     def _draw(self, region: Region, count: int) -> list[int]:
@@ -256,38 +261,64 @@ class _Search:
             if len(loud) < 2:
                 return loud
             both = both or loud
-        wrong = self._look(self._draw(region, SAMPLED))
-        if sum(wrong) >= DENSE * len(wrong):
+        if self._dense(region):
             self.dense.append(region)
             return []
         return both
 
+    def _dense(self, region: Region) -> bool:
+        """Draw coordinates until enough are wrong, or too many are right; measure the wrong ones well."""
+        wrong: list[int] = []
+        right = 0
+        for place in self._draw(region, SAMPLED + RIGHT):
+            if self.over or right == RIGHT:
+                return False
+            if self._quick(place):
+                wrong.append(place)
+            else:
+                right += 1
+            if len(wrong) == SAMPLED:
+                break
+        return right < RIGHT and len(wrong) > right and self._examples_of(wrong)
+
+    def _quick(self, place: int) -> bool:
+        """Say whether a coordinate looks wrong; 4 evaluations."""
+        scale = float(scale_of_blocks(self.plan.evaluator)[self.screened.number])
+        steps = scale * np.array(QUICK)
+        at = np.full(len(steps), place, dtype=np.int64)
+        values = self.plan.evaluator.on_grid(at, steps, (1.0, -1.0))
+        long, short = ((values[:, 0] - values[:, 1]) / (2 * steps)).tolist()
+        g = float(self.plan.analytic.flat[place])
+        clear = abs(g - short) - abs(long - short) - self.plan.uncertainty(float(steps[1]))
+        return clear > 0 and not grade(clear / (abs(g) + abs(short)), self.plan.judge.tolerance, kinks=False).passed
+
     def _measured(self, part: _Part, axis: int) -> list[_Part] | None:
         """Measure one half, and derive the other or measure it too; None when the run was stopped."""
         first, second = part.region.halves(axis)
-        left = self._over(first, part.seen.numbers)
+        left = self._over(first, part.seen)
         if left is None:
             return None
         right: Residuals | None = part.seen.less(left.value, left.uncertainty)
         assert right is not None
         loudest = float(np.max(np.abs(part.seen.value) / part.seen.uncertainty))
         if np.max(right.uncertainty / part.seen.uncertainty) > CERTAIN * loudest or _faint(right):
-            right = self._over(second, part.seen.numbers)
+            right = self._over(second, part.seen)
             if right is None:
                 return None
         return [_Part(first, left, axis), _Part(second, right, axis)]
 
-    def _over(self, region: Region, numbers: Sequence[int]) -> Residuals | None:
-        """Measure the residuals of a region along some directions, less what is known."""
+    def _over(self, region: Region, whole: Residuals) -> Residuals | None:
+        """Measure the residuals of a half along the directions of the whole, less what is known."""
         step = self._step(region)
+        plausible = SURPRISE * float(np.abs(whole.value).max())
         probes: list[Probe] = []
-        for number in numbers:
-            probe = measure(self.plan, region, number, step)
+        for number in whole.numbers:
+            probe = measure(self.plan, region, number, step, plausible)
             if probe is None:
                 return None
             probes.append(probe)
         value = np.array([p.residual - self._known(region, p.number) for p in probes])
-        return Residuals(tuple(numbers), value, np.array([p.uncertainty for p in probes]))
+        return Residuals(whole.numbers, value, np.array([p.uncertainty for p in probes]))
 
     def _step(self, region: Region) -> float:
         """Return a step for a region: what served the block."""

@@ -135,23 +135,44 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
-def measure(plan: Probing, region: Region, number: int, step: float) -> Probe | None:
-    """Measure one direction over a region; 2 evaluations where all is well. None when the run was stopped."""
+def measure(plan: Probing, region: Region, number: int, step: float, expected: float = 0.0) -> Probe | None:
+    """Measure one direction over a region; 2 evaluations where all is well.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and the settings.
+    region : Region
+        What moves.
+    number : int
+        Of the direction.
+    step : float
+        The first step.
+    expected : float
+        A residual of up to this size is no surprise, and is not repeated at another step.
+
+    Returns
+    -------
+    Probe or None
+        None when the run was stopped.
+    """
     start, direction = region.direction(plan.seed, number)
     gradient = plan.analytic.flat[start : start + len(direction)]
-    expected = float(gradient @ direction)
+    analytic = float(gradient @ direction)
     # theta + t v is rounded, each coordinate by up to half a unit of its own last place
     lost = FLOAT64_EPS * float(np.abs(plan.evaluator.theta[start : start + len(direction)]).max(initial=0.0))
     lost *= float(np.linalg.norm(gradient))
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
-        rung = _rung(plan, start, direction, expected, step, lost)
+        rung = _rung(plan, start, direction, analytic, step, lost)
         if rung is None:
             return None
         rungs.append(rung)
         found = _settled(rungs)
+        if found is None and shortened == 0 and abs(rung.residual) <= expected:
+            found = rung, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
-            longer = _rung(plan, start, direction, expected, 2 * step, lost)
+            longer = _rung(plan, start, direction, analytic, 2 * step, lost)
             if longer is None:
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
@@ -168,7 +189,7 @@ def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State
 
 
 def _rung(
-    plan: Probing, start: int, direction: FloatArray, expected: float, step: float, lost: float
+    plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float
 ) -> _Rung | None:
     values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
     if values is None:
@@ -176,7 +197,7 @@ def _rung(
     slope = float(values[0] - values[1]) / (2 * step)
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
     uncertainty = plan.uncertainty(step) + lost / step
-    return _Rung(step, slope, expected - slope, uncertainty, gap)
+    return _Rung(step, slope, analytic - slope, uncertainty, gap)
 
 
 def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
