@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from fastcheck.finding import Finding
+from fastcheck.losses.evaluator import FloatArray
 from fastcheck.parameters import Block
 from fastcheck.plans.regions import Region, shape_of
 
@@ -47,31 +51,29 @@ def scaled_slice(block: Block, axis: int, index: int, factor: float) -> Finding:
     )
 
 
-def dense(block: Block, regions: Sequence[Region]) -> list[Finding]:
-    """Regions that are wrong throughout, joined where they touch."""
-    height, width = shape_of(block)
+def dense(block: Block, regions: Sequence[Region], analytic: FloatArray) -> list[Finding]:
+    """Regions that are wrong throughout, joined where they touch; `analytic` is the gradient, shape (P,)."""
     findings = []
     for region in _joined(regions):
-        if (region.height, region.width) == (height, width):
-            message = f"All of {block.name} is wrong, by no single factor."
-            findings.append(Finding("block", block.name, message, {"pattern": "dense"}))
-            continue
-        axis, start, stop = _axis_of(block, region)
-        if axis is None:
-            where = f"rows {region.rows[0]} to {region.rows[1] - 1}, columns {region.columns[0]} to "
-            where += f"{region.columns[1] - 1} of {block.name}"
-            evidence = {"rows": list(region.rows), "columns": list(region.columns)}
-            findings.append(Finding("stripe", block.name, f"All of {where} is wrong.", evidence))
-            continue
-        findings.append(
-            Finding(
-                _kind(block, axis, stop - start),
-                block.name,
-                f"All of {_slice_name(block, axis, start, stop)} is wrong.",
-                {"axis": axis, "start": start, "stop": stop},
-            )
-        )
+        kind, where, evidence = _place(block, region)
+        zero = not any(np.any(analytic[low:high]) for low, high in region.runs())
+        how = "is zero in the analytic gradient, and not in the measured one" if zero else "is wrong, by no single factor"
+        pattern = {"pattern": "zero" if zero else "dense"}
+        findings.append(Finding(kind, block.name, f"All of {where} {how}.", evidence | pattern))
     return findings
+
+
+def _place(block: Block, region: Region) -> tuple[str, str, dict[str, Any]]:
+    """Return the kind of a region, its name and its place as data."""
+    if (region.height, region.width) == shape_of(block):
+        return "block", block.name, {}
+    axis, start, stop = _axis_of(block, region)
+    if axis is not None:
+        where = {"axis": axis, "start": start, "stop": stop}
+        return _kind(block, axis, stop - start), _slice_name(block, axis, start, stop), where
+    (top, bottom), (left, right) = region.rows, region.columns
+    name = f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of {block.name}"
+    return "stripe", name, {"rows": [top, bottom], "columns": [left, right]}
 
 
 def located(block: Block, places: Sequence[int], spent: int, *, complete: bool) -> Finding:
@@ -118,7 +120,8 @@ def _kind(block: Block, axis: int, length: int) -> str:
 def _slice_name(block: Block, axis: int, start: int, stop: int) -> str:
     if len(block.shape) == 2:
         word = ("row", "column")[axis]
-        return f"{word} {start} of {block.name}" if stop - start == 1 else f"{word}s {start} to {stop - 1} of {block.name}"
+        places = f"{word} {start}" if stop - start == 1 else f"{word}s {start} to {stop - 1}"
+        return f"{places} of {block.name}"
     where = str(start) if stop - start == 1 else f"{start}:{stop}"
     return f"{block.name}[{', '.join(where if k == axis else ':' for k in range(len(block.shape)))}]"
 
@@ -130,7 +133,8 @@ def _joined(regions: Sequence[Region]) -> list[Region]:
         joined: list[Region] = []
         for region in sorted(left, key=lambda region: (getattr(region, other), getattr(region, name))):
             last = joined[-1] if joined else None
-            if last and getattr(last, other) == getattr(region, other) and getattr(last, name)[1] == getattr(region, name)[0]:
+            touch = last and getattr(last, other) == getattr(region, other)
+            if last and touch and getattr(last, name)[1] == getattr(region, name)[0]:
                 joined[-1] = last.stretched(name, getattr(region, name)[1])
             else:
                 joined.append(region)

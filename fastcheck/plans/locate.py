@@ -328,7 +328,7 @@ class _Search:
 
     def _conclude(self) -> None:
         spent = self.plan.evaluator.evaluations - self.began
-        self.found.findings += describe.dense(self.screened.block, self.dense)
+        self.found.findings += describe.dense(self.screened.block, self.dense, self.plan.analytic.flat)
         wrong = sorted(place for place in self.found.looked if self._is_wrong(place))
         if wrong and not self.found.findings:
             self.found.findings.append(describe.located(self.screened.block, wrong, spent, complete=not self.lost))

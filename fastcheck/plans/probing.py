@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
             if longer is None:
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
-                found = rung, State.REPEATED
+                found = _doubtful(rung, longer), State.REPEATED
         if found is not None:
             return _probe(plan, number, shortened, *found)
         step /= RATIO
@@ -212,10 +212,17 @@ def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
     if abs(extrapolated.residual) <= extrapolated.uncertainty:
         return extrapolated, State.CLEAN
     if _same(above, last):
-        return above, _kink_or(State.REPEATED, above, last)
-    if len(rungs) > 2 and _same(_extrapolated(rungs[-3], above), extrapolated):
-        return extrapolated, _kink_or(State.REPEATED, above, last)
+        return _doubtful(above, last), _kink_or(above, last)
+    if len(rungs) > 2:
+        before = _extrapolated(rungs[-3], above)
+        if _same(before, extrapolated):
+            return _doubtful(extrapolated, before), _kink_or(above, last)
     return None
+
+
+def _doubtful(rung: _Rung, other: _Rung) -> _Rung:
+    """Return a rung whose uncertainty includes how far another one is from it: what is left of truncation and kinks."""
+    return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
 
 
 def _same(a: _Rung, b: _Rung) -> bool:
@@ -231,7 +238,7 @@ def _extrapolated(longer: _Rung, shorter: _Rung) -> _Rung:
     return _Rung(shorter.step, slope, residual, uncertainty, shorter.gap)
 
 
-def _kink_or(state: State, longer: _Rung, shorter: _Rung) -> State:
+def _kink_or(longer: _Rung, shorter: _Rung) -> State:
     """Tell an error from a kink at theta: there the two one-sided slopes stay apart however short the step."""
     apart = abs(shorter.gap) > 2 * shorter.uncertainty and abs(shorter.gap) > 0.5 * abs(longer.gap)
-    return State.KINK if apart and abs(shorter.residual) < 4 * abs(shorter.gap) else state
+    return State.KINK if apart and abs(shorter.residual) < 4 * abs(shorter.gap) else State.REPEATED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,6 +80,16 @@ class Region:
         """Say whether a place in theta lies in the region."""
         row, column = divmod(place - self.block.start, shape_of(self.block)[1])
         return self.rows[0] <= row < self.rows[1] and self.columns[0] <= column < self.columns[1]
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield the contiguous ranges of theta that make up the region."""
+        if self.width == shape_of(self.block)[1]:
+            low, high = self.span
+            yield self.block.start + low, self.block.start + high
+            return
+        for row in range(*self.rows):
+            start = self.place(row, self.columns[0])
+            yield start, start + self.width
 
     def nth(self, k: int) -> int:
         """Return the place in theta of the region's k-th coordinate."""
