@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.finding import Finding
+    from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.verdict import Verdict
 
@@ -34,6 +35,7 @@ _HOMES = {
     "InputError": "fastcheck.errors",
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
+    "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
@@ -51,6 +53,7 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
+    "Problem",
     "Report",
     "Verdict",
     "assert_gradient",

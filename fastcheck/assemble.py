@@ -9,13 +9,12 @@ from typing import Any
 from fastcheck import __version__
 from fastcheck.compare import BlockComparison, Judge, Norms
 from fastcheck.differences import BlockDerivatives
-from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
 from fastcheck.observations import observations
 from fastcheck.parameters import Block, Parameters
+from fastcheck.plans.full import Full
 from fastcheck.preflight import Preflight
 from fastcheck.report.report import BlockReport, Coordinate, Report
-from fastcheck.run import Run
 from fastcheck.settings import Settings
 from fastcheck.steps import Steps
 from fastcheck.verdict import Verdict
@@ -29,15 +28,12 @@ def assemble(
     layout: Parameters,
     chosen: Sequence[Block],
     seen: Preflight,
-    noise: Noise,
-    judge: Judge,
+    plan: Full,
     found: Sequence[BlockDerivatives],
-    evaluator: Evaluator,
-    run: Run,
     settings: Settings,
-    steps: Steps,
 ) -> Report:
     """Compare what was measured with the analytic gradient, and write down what it means."""
+    judge, run = plan.judge, plan.run
     analytic = seen.analytic
     compared = {
         block.block.name: judge.compare(
@@ -58,11 +54,11 @@ def assemble(
         bound=_bound(norms, judge),
         blocks=blocks,
         wrong=_coordinates(compared, found, seen),
-        findings=(*seen.findings, *observations(layout, compared, found, noise, judge, evaluator, run, seen)),
+        findings=(*seen.findings, *observations(compared, found, plan)),
         coverage=measured / layout.size,
-        evaluations=evaluator.evaluations,
+        evaluations=plan.evaluator.evaluations,
         seconds=run.seconds,
-        settings=_settings(settings, layout, noise, steps),
+        settings=_settings(settings, layout, plan.noise, plan.steps),
         numerical=layout.unflatten(found[0].value.base) if complete and found[0].value.base is not None else None,
     )
 
@@ -129,17 +125,20 @@ def _relative(value: float, scale: float) -> float:
 def _coordinates(
     compared: dict[str, BlockComparison], found: Sequence[BlockDerivatives], seen: Preflight
 ) -> tuple[Coordinate, ...]:
-    """Return the wrong coordinates of all blocks, the worst of each block first, blocks in turn by severity."""
+    """Return the wrong coordinates, worst first; where they are too many, each block keeps its share of the list."""
+    bad = [block for block in found if len(compared[block.block.name].wrong)]
+    share = LISTED // max(1, len(bad))
+    total = sum(len(compared[block.block.name].wrong) for block in bad)
     listed: list[tuple[float, Coordinate]] = []
-    for block in found:
-        for place in compared[block.block.name].wrong[:LISTED].tolist():
+    for block in bad:
+        for place in compared[block.block.name].wrong[: share if total > LISTED else None].tolist():
             row = block.row(place)
             g, n = float(seen.analytic.flat[place]), float(block.value[row])
             u = float(block.rounding[row]) + float(block.truncation[row])
             excess = max(0.0, abs(g - n) - u) / (abs(g) + abs(n))
             listed.append((excess, Coordinate(block.block.name, block.block.multi_index(place), g, n, u)))
     listed.sort(key=lambda item: -item[0])
-    return tuple(coordinate for _, coordinate in listed[:LISTED])
+    return tuple(coordinate for _, coordinate in listed)
 
 
 def _settings(settings: Settings, layout: Parameters, noise: Noise | None, steps: Steps | None) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import numpy as np
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.differences import SCHEMES
-from fastcheck.errors import InputError
-from fastcheck.losses import evaluator_for
+from fastcheck.errors import InputError, LossError
+from fastcheck.losses import PythonLoss, evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Parameters
 from fastcheck.plans import full
-from fastcheck.preflight import preflight
+from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
@@ -122,18 +122,31 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
+    count = sum(block.size for block in chosen)
+    plan = _plan(evaluator, seen, settings, run, rng, numbers, count)
+    with bar(run, count, settings.progress):
+        found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
+    return assemble(layout, chosen, seen, plan, found, settings)
+
+
+def _plan(
+    evaluator: PythonLoss,
+    seen: Preflight,
+    settings: Settings,
+    run: Run,
+    rng: np.random.Generator,
+    numbers: tuple[int, ...],
+    count: int,
+) -> full.Full:
+    """Measure the noise, choose the steps, and return what the plans work with."""
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     scheme = SCHEMES[settings.scheme]
-    count = sum(block.size for block in chosen)
     judge = Judge(settings.tolerance, settings.confidence, count)
     if settings.step is None:
         steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, scheme, rng, numbers)
     else:
         steps = fixed_steps(evaluator, settings.step)
-    plan = full.Full(evaluator, seen.analytic, seen.base, noise.level, steps, scheme, judge, run)
-    with bar(run, count, settings.progress):
-        found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
-    return assemble(layout, chosen, seen, noise, judge, found, evaluator, run, settings, steps)
+    return full.Full(evaluator, seen.analytic, seen.base, noise, steps, scheme, judge, run)
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
@@ -180,4 +193,21 @@ def numerical_gradient(
     LossError
         The loss fails at theta, is random, or changes its arguments.
     """
-    raise NotImplementedError
+    settings = Settings(
+        "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
+    )
+    run = Run()
+    layout = Parameters.of(params)
+    rng = np.random.default_rng(seed)
+    evaluator = evaluator_for(loss, layout, layout.flatten(params), tuple(args))
+    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), tuple(args), rng)
+    if seen.fatal:
+        raise LossError(seen.findings[-1].message)
+    plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+    with bar(run, layout.size, progress):
+        value = full.first_pass(plan)
+    if not np.isfinite(value).all():
+        raise LossError(
+            f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"
+        )
+    return layout.unflatten(value)

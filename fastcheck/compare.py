@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import BlockDerivatives, Status
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
 __all__ = ["BlockComparison", "Judge", "Norms"]
@@ -166,6 +166,7 @@ class Judge:
             missing += int(np.count_nonzero(~here))
             norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], own, here, self.z)
             excesses.append(np.where(here, self._excess(g, n, distance, u, own)[0], 0.0))
+        norms = norms + Norms(truncation=found.slack**2)
         each = np.concatenate(excesses) if excesses else np.zeros(0)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
@@ -268,10 +269,7 @@ def _chunks(
     looked = {found.row(place): r for place, r in found.looked.items() if r.status is Status.KINK}
     for start in range(0, len(found), CHUNK):
         rows = slice(start, min(start + CHUNK, len(found)))
-        if found.coordinates is None:
-            g = analytic[rows]
-        else:
-            g = analytic[found.coordinates[rows] - found.block.start]
+        g = analytic[rows] if found.coordinates is None else analytic[found.coordinates[rows] - found.block.start]
         n = found.value[rows]
         distance = np.abs(g - n)
         for row, resolved in looked.items():

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
 __all__ = ["SCHEMES", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,9 @@ class Resolved:
     @classmethod
     def of(cls, measured: Measured, row: int) -> Resolved:
         """Return one row of a structure of arrays."""
-        numbers = (getattr(measured, name)[row] for name in ("value", "rounding", "truncation", "left", "right"))
-        return cls(*map(float, numbers), Status(int(measured.status[row])))
+        names = ("value", "rounding", "truncation", "left", "right")
+        numbers = {name: float(getattr(measured, name)[row]) for name in names}
+        return cls(**numbers, status=Status(int(measured.status[row])))
 
     @property
     def uncertainty(self) -> float:
@@ -186,6 +186,8 @@ class BlockDerivatives:
         Pieces of the uncertainty; an uncertainty needs no more digits.
     looked : dict of int to Resolved
         What the second look found, by place in theta.
+    slack : float
+        Norm of an error that the single measurements showed together, but a measurement along it did not.
     """
 
     block: Block
@@ -194,6 +196,7 @@ class BlockDerivatives:
     rounding: NDArray[np.float32]
     truncation: NDArray[np.float32]
     looked: dict[int, Resolved] = field(default_factory=dict)
+    slack: float = 0.0
 
     @classmethod
     def empty(
@@ -240,5 +243,5 @@ class BlockDerivatives:
         row = self.row(place)
         self.looked[place] = resolved
         self.value[row] = resolved.value
-        self.rounding[row] = resolved.rounding
+        self.rounding[row] = max(resolved.rounding, float(np.finfo(np.float32).tiny))
         self.truncation[row] = resolved.truncation

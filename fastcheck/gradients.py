@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses.evaluator import FloatArray
 from fastcheck.parameters import ROOT, Parameters, leaves
 
 __all__ = ["Analytic", "match_gradient"]

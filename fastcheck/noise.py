@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.losses.evaluator import Evaluator, FloatArray
+from fastcheck.arrays import FloatArray
+from fastcheck.losses.evaluator import Evaluator
 
 __all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks"]
 
 POINTS = 7  # values of J on the grid, the base among them
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
-SPACINGS = 4  # how often the grid is made coarser or finer
+SPACINGS = 6  # how often the grid is made coarser or finer
+IMPRECISE = 1e-11  # relative noise above which a loss is not evaluated in float64
+WIDER = (2.0**-18, 2.0**-13)
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
@@ -117,24 +120,39 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
         direction[block.slice] *= scale
     places = np.arange(POINTS) - POINTS // 2
-    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
-    spacing, best = FIRST_SPACING, math.nan
-    tried: set[float] = set()
+    spacing, level = FIRST_SPACING, 0.0
+    coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
+    grids: list[FloatArray] = []
     for _ in range(SPACINGS):
-        if spacing in tried:
-            break
-        tried.add(spacing)
         values = np.full(POINTS, base)
         values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
-        if not np.isfinite(values).all():
-            spacing /= 64  # the loss has no value there: stay closer
-            continue
         level = difference_table_noise(values)
+        grids.append(values[np.isfinite(values)])
         if level > 0:
-            best = level
             break
-        spacing *= 64 if level == 0 else 1 / 16
-    if math.isnan(best):
-        return Noise(max(floor, FLOAT64_EPS * abs(base)), FLOAT64_EPS, False)
-    level = max(best, floor)
+        if level == 0:
+            coarsest = spacing
+            spacing = 64 * spacing if finest == math.inf else math.sqrt(coarsest * finest)
+        else:  # too coarse, or no value there: stay closer
+            finest = spacing
+            spacing = spacing / 64 if coarsest == 0 else math.sqrt(coarsest * finest)
+    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
+    seen = np.unique(np.concatenate(grids)) if grids else np.array([base])
+    if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
+        floor = max(floor, 0.5 * FLOAT32_EPS * abs(base))  # every value is a float32: J has no more digits
+    if not level > 0:
+        # Flat as far as it can be seen: its terms may cancel, so their rounding is that of numbers of size one. Where
+        # there are a few different values, their distance is the grain of J.
+        grain = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
+        level = max(floor, grain, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
+        return Noise(level, level / abs(base) if base else 0.0, False)
+    if level > IMPRECISE * abs(base):
+        # Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too
+        # little. Look again on grids as wide as the steps that such a noise asks for.
+        for wider in WIDER:
+            values[places != 0] = evaluator.along(0, direction, wider * places[places != 0].astype(float))
+            again = difference_table_noise(values)
+            if again > level:
+                level = again
+    level = max(level, floor)
     return Noise(level, level / abs(base) if base else 0.0, True)

@@ -10,8 +10,9 @@ from fastcheck.finding import Finding
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Parameters
-from fastcheck.preflight import Preflight
+from fastcheck.plans.full import Full
 from fastcheck.run import Run
+from fastcheck.verdict import Verdict
 
 __all__ = ["observations"]
 
@@ -19,23 +20,17 @@ NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
 
 
 def observations(
-    layout: Parameters,
-    compared: Mapping[str, BlockComparison],
-    found: Sequence[BlockDerivatives],
-    noise: Noise,
-    judge: Judge,
-    evaluator: Evaluator,
-    run: Run,
-    seen: Preflight,
+    compared: Mapping[str, BlockComparison], found: Sequence[BlockDerivatives], plan: Full
 ) -> Iterator[Finding]:
     """Yield the findings about a run."""
-    yield from _stopped(compared, found, run)
-    yield from _failed(layout, evaluator, compared, found)
+    layout = plan.evaluator.layout
+    yield from _stopped(compared, found, plan.run)
+    yield from _failed(layout, plan.evaluator, found)
     yield from _jumps(layout, found)
-    yield from _precision(noise, seen.base)
-    yield from _unchecked(compared, judge, found)
+    yield from _precision(plan.noise, plan.base)
+    yield from _unchecked(compared, plan.judge)
     yield from _kinks(layout, compared, found)
-    yield from _below_tolerance(compared, judge)
+    yield from _below_tolerance(compared, plan.judge)
 
 
 def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDerivatives], run: Run) -> Iterator[Finding]:
@@ -56,7 +51,6 @@ def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDeriv
 def _failed(
     layout: Parameters,
     evaluator: Evaluator,
-    compared: Mapping[str, BlockComparison],
     found: Sequence[BlockDerivatives],
 ) -> Iterator[Finding]:
     if evaluator.failure is None:
@@ -90,11 +84,9 @@ def _precision(noise: Noise, base: float) -> Iterator[Finding]:
         )
 
 
-def _unchecked(
-    compared: Mapping[str, BlockComparison], judge: Judge, found: Sequence[BlockDerivatives]
-) -> Iterator[Finding]:
+def _unchecked(compared: Mapping[str, BlockComparison], judge: Judge) -> Iterator[Finding]:
     for name, block in compared.items():
-        if not block.silent or not block.norms.count or not block.verdict.value == "inconclusive":
+        if not block.silent or not block.norms.count or block.verdict is not Verdict.INCONCLUSIVE:
             continue
         norms = block.norms
         if norms.scale == 0:

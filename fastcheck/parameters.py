@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 
 __all__ = ["Block", "Parameters", "leaves"]
 
-FloatArray = NDArray[np.float64]
 Path = tuple[str, ...]
 
 ROOT = "theta"  # the name of the only block when the tree is one bare array

@@ -146,7 +146,7 @@ def _fingerprint(args: tuple[Any, ...]) -> int:
     total = 0
     for item in args:
         if isinstance(item, np.ndarray) and item.dtype != object:
-            total = zlib.crc32(np.ascontiguousarray(item).view(np.uint8).reshape(-1), total)
+            total = zlib.crc32(np.ascontiguousarray(item).data.cast("B"), total)
     return total
 
 

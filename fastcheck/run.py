@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 
 __all__ = ["Run"]
 

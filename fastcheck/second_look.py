@@ -14,14 +14,16 @@ import math
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["LADDER", "look_again", "resolve"]
+__all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 RATIO = 8.0  # between two steps of the ladder
 LADDER = tuple(8.0 * RATIO**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
-SAFETY = 2.0  # on truncation estimated from two steps
+SAFETY = 2.0  # on truncation taken from changes between steps
+PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
 def resolve(
@@ -58,7 +60,7 @@ def resolve(
     kink = _kink_rung(gap, rounding)
     if kink is not None:
         return _at_kink(kink, left, right, rounding)
-    value, rounded, truncated, rung = _best_pair(central, rounding)
+    value, rounded, truncated, rung = _best_pair(central, gap, rounding)
     crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung)
     status = Status.CROSSED if crossed else Status.SMOOTH
     return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
@@ -75,22 +77,47 @@ def _crossed(error: FloatArray, explained: FloatArray, rung: int) -> bool:
     return False
 
 
-def _best_pair(central: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
-    """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty."""
+def _best_pair(central: FloatArray, gap: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
+    """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty.
+
+    What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
+    from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
+    off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
+    longest step that no shorter one contradicts). Only a change that fell like the square of the step twice in a row
+    promises the next one: a kink crossed by a longer step breaks that pattern, and so never earns the promise.
+    One-sided slopes that do not close up as the step shrinks leave the derivative open between them.
+    """
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
-    for k in range(len(change)):
-        noise = rounding[k] + rounding[k + 1]
-        # A change that fell like h^2 from the rung above promises the next one; any other change is taken whole. A
-        # kink crossed by the larger step breaks the pattern, and so never earns the promise.
-        orderly = k > 0 and change[k - 1] > 0.25 * RATIO**2 * max(change[k], noise)
-        if orderly and change[k] < 4 * RATIO**2 * noise + change[k - 1] / (0.25 * RATIO**2):
-            truncation = SAFETY * max(change[k], noise) / (RATIO**2 - 1)
-        else:
-            truncation = SAFETY * float(change[k])
-        if rounding[k + 1] + truncation < best[1] + best[2]:
-            best = (float(central[k + 1]), float(rounding[k + 1]), truncation, k + 1)
+    for k in range(1, len(central) - 1):
+        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
+        truncation = min(truncation, _promised(change[:k], rounding))
+        if _stays_open(gap, rounding, k) or _stays_open(gap, rounding, k + 1):
+            truncation += 0.5 * float(abs(gap[k]))
+        if rounding[k] + truncation < best[1] + best[2]:
+            best = (float(central[k]), float(rounding[k]), truncation, k)
     return best
+
+
+def _promised(change: FloatArray, rounding: FloatArray) -> float:
+    """Return the truncation after the last of some changes, if they fell like the square of the step; else infinity.
+
+    Two changes clear of the noise must have fallen so; those after them must lie below what that promises, or in the
+    noise.
+    """
+    noise = rounding[:-1] + rounding[1:]
+    for j in range(len(change) - 1, 0, -1):
+        if change[j] > noise[j] and 0.5 * RATIO**2 < change[j - 1] / change[j] < 2 * RATIO**2:
+            later = np.arange(j + 1, len(change))
+            expected = change[j] / RATIO ** (2 * (later - j))
+            if np.all(change[later] <= 2 * expected + noise[later]):
+                return PROMISE * float(change[j] / RATIO ** (2 * (len(change) - j)))
+    return math.inf
+
+
+def _stays_open(gap: FloatArray, rounding: FloatArray, k: int) -> bool:
+    """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
+    return bool(abs(gap[k]) > 2 / RATIO * abs(gap[k - 1]) + 4 * rounding[k])
 
 
 def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:
@@ -144,7 +171,7 @@ def look_again(
     at = evaluator.theta[coordinates]
     shape = (len(coordinates), len(LADDER))
     plus, minus, ahead, behind = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
-    first = 2.0 ** np.round(np.log2(steps))  # powers of two: theta + h is then exact, but where it crosses a binade
+    first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
     for k, factor in enumerate(LADDER):
         h = factor * first
         pair = evaluator.on_grid(coordinates, h, (1.0, -1.0))
@@ -152,3 +179,28 @@ def look_again(
         ahead[:, k] = evaluator.represent(coordinates, at + h) - at
         behind[:, k] = at - evaluator.represent(coordinates, at - h)
     return [resolve(*ladder, base, loss_error) for ladder in zip(ahead, behind, plus, minus, strict=True)]
+
+
+def look_along(
+    evaluator: Evaluator, base: float, start: int, direction: FloatArray, step: float, loss_error: float
+) -> Resolved:
+    """Measure the derivative along a direction down the ladder; 16 evaluations.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        The loss.
+    base : float
+        J(theta).
+    start : int
+        First coordinate of the range that moves.
+    direction : float64, shape (n,)
+        The direction in that range.
+    step : float
+        The step that a single coordinate of the range was measured with.
+    loss_error : float
+        Largest error of one loss value, at the run's confidence.
+    """
+    steps = step * np.array(LADDER)
+    values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
+    return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "FloatArray", "IntArray", "PythonLoss", "evaluator_for"]
+__all__ = ["Evaluator", "PythonLoss", "evaluator_for"]
 
 
 def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]) -> PythonLoss:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "FloatArray", "IntArray"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+__all__ = ["Evaluator"]
 
 
 class Evaluator(Protocol):

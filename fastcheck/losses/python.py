@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.parameters import Parameters
 
 __all__ = ["PythonLoss", "as_float"]

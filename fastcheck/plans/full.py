@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
 from fastcheck.differences import BlockDerivatives, Scheme
 from fastcheck.gradients import Analytic
-from fastcheck.losses.evaluator import Evaluator, FloatArray, IntArray
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
-from fastcheck.second_look import LADDER, look_again
+from fastcheck.second_look import LADDER, look_again, look_along
 from fastcheck.steps import Steps
-from fastcheck.verdict import Verdict, grade
 
-__all__ = ["Full", "measure"]
+__all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
+BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
@@ -36,8 +40,8 @@ class Full:
         The user's gradient; used only to decide what to look at twice.
     base : float
         J(theta).
-    noise : float
-        Standard deviation of one loss value.
+    noise : Noise
+        The noise of one loss value.
     steps : Steps
         The step of every coordinate.
     scheme : Scheme
@@ -51,7 +55,7 @@ class Full:
     evaluator: Evaluator
     analytic: Analytic
     base: float
-    noise: float
+    noise: Noise
     steps: Steps
     scheme: Scheme
     judge: Judge
@@ -74,7 +78,16 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
         _first_pass(plan, block)
     for (number, _, _), block in zip(chosen, found, strict=True):
         _second_looks(plan, number, block)
+        _look_along_error(plan, number, block)
     return found
+
+
+def first_pass(plan: Full) -> FloatArray:
+    """Return one difference quotient for every coordinate, shape (P,), without a second look at any."""
+    value = np.full(plan.evaluator.theta.size, np.nan)
+    for block in plan.evaluator.layout.blocks:
+        _first_pass(plan, BlockDerivatives.empty(block, None, value))
+    return value
 
 
 def _first_pass(plan: Full, found: BlockDerivatives) -> None:
@@ -104,7 +117,8 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    found.rounding[rows] = plan.judge.loss_error(plan.noise) * scheme.amplification / steps
+    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
@@ -119,28 +133,56 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps)
+        suspects = _suspects(plan, found, analytic, eps, 0.0)
+        if len(suspects) > allowance:  # then only those that could matter
+            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance)
         if not len(suspects) or plan.run.stopped:
             return
         if len(suspects) <= allowance:
             _look(plan, found, suspects)
             continue
         batch = _some_of(suspects, rng)
+        before = found.value[batch].copy()
         _look(plan, found, batch)
-        if _all_wrong(plan, found, batch, analytic, eps):
+        if _first_was_right(plan, found, batch, before, analytic, eps):
             return  # both ends and the middle are wrong by their own ladders: the rest stands as measured
         factor = next(shorter, None)
         if factor is not None:
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
-def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
-    """Return the rows not looked at yet that were not measured or stand out, worst first."""
+def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Look again at a block that stands out only as a whole, along the error itself.
+
+    Errors below the uncertainty of each coordinate can add up to one that no independent noise explains. If the
+    gradient is to blame, the derivative along the error shows it, and there a single measurement's noise stands against
+    all of it. If not, the coordinates shared a systematic error, and the block's uncertainty is that much larger.
+    """
+    analytic = plan.analytic.flat[found.block.slice]
+    compared = plan.judge.compare(found, analytic, float(plan.analytic.eps[number]))
+    if plan.run.stopped or compared.excess <= plan.judge.tolerance or len(compared.wrong):
+        return
+    rows = np.flatnonzero(np.isfinite(found.value))
+    places = found.places(rows)
+    direction = np.zeros(found.block.size)
+    direction[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
+    direction /= np.abs(direction).max()
+    step = float(np.median(plan.steps.of(plan.evaluator, places)))
+    seen = look_along(
+        plan.evaluator, plan.base, found.block.start, direction, step, plan.judge.loss_error(plan.noise.level)
+    )
+    apart = abs(float(analytic @ direction) - seen.value)
+    if not apart - seen.uncertainty > plan.judge.tolerance * compared.norms.scale:
+        found.slack = math.sqrt(compared.norms.error)
+
+
+def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
+    """Return the rows not looked at yet that were not measured or whose excess is above a threshold, worst first."""
     excess = plan.judge.excess(found, analytic, eps)
     unmeasured = ~np.isfinite(found.value)
     if plan.run.stopped:
         unmeasured[:] = False
-    stands_out = np.flatnonzero((excess > 0.5 * plan.judge.tolerance) | unmeasured)
+    stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
         [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
     )
@@ -157,7 +199,7 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     rows = np.sort(rows)
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
-    loss_error = plan.judge.loss_error(plan.noise)
+    loss_error = plan.judge.loss_error(plan.noise.level)
     for start in range(0, len(rows), FIRST_LOOKS):
         part = slice(start, start + FIRST_LOOKS)
         seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
@@ -184,6 +226,11 @@ def _shorter(plan: Full, found: BlockDerivatives, rows: IntArray, factor: float)
     found.truncation[rows[refutes]] = trial.truncation[refutes]
 
 
-def _all_wrong(plan: Full, found: BlockDerivatives, rows: IntArray, analytic: FloatArray, eps: float) -> bool:
+def _first_was_right(
+    plan: Full, found: BlockDerivatives, rows: IntArray, before: FloatArray, analytic: FloatArray, eps: float
+) -> bool:
+    """Say whether the ladders bore out every first measurement: they are errors, and of the size first seen."""
+    g = plan.analytic.flat[found.places(rows)]
     excess = plan.judge.excess(found, analytic, eps)[rows]
-    return all(grade(float(x), plan.judge.tolerance, kinks=True) in (Verdict.WRONG, Verdict.SUSPICIOUS) for x in excess)
+    moved = np.abs(found.value[rows] - before)
+    return bool(np.all(excess > plan.judge.tolerance) and np.all(moved <= BORNE_OUT * np.abs(g - found.value[rows])))

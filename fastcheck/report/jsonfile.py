@@ -62,7 +62,7 @@ def from_dict(data: Mapping[str, Any]) -> Report:
         raise InputError(f"version={data.get('version')!r}: this fastcheck reads version {VERSION}. Upgrade fastcheck.")
     try:
         return _from_dict(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise InputError(f"the report is damaged: {type(error).__name__}: {error}.") from error
 
 
@@ -70,7 +70,7 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
     blocks = {
         name: BlockReport(
             shape=tuple(block["shape"]),
-            verdict=Verdict(block["verdict"]),
+            verdict=_verdict(block["verdict"]),
             **{k: _number(block[k]) for k in _BLOCK_SCALARS},
         )
         for name, block in data["blocks"].items()
@@ -81,7 +81,7 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
     )
     numerical = data.get("numerical")
     return Report(
-        verdict=Verdict(data["verdict"]),
+        verdict=_verdict(data["verdict"]),
         blocks=blocks,
         wrong=wrong,
         findings=tuple(Finding(**finding) for finding in data["findings"]),
@@ -132,6 +132,10 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
+
+
+def _verdict(key: str) -> Verdict:
+    return next(verdict for verdict in Verdict if verdict.value == key)
 
 
 def _number(value: Any) -> Any:

@@ -103,4 +103,4 @@ def ratio(coordinate: Coordinate) -> str:
     """Return how the analytic derivative relates to the measured one, where that says something."""
     if abs(coordinate.numerical) <= 4 * coordinate.uncertainty:
         return ""
-    return f"×{coordinate.analytic / coordinate.numerical:.4g}"
+    return f"×{coordinate.analytic / coordinate.numerical + 0.0:.4g}"

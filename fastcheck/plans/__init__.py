@@ -1,0 +1,1 @@
+"""Which probes to evaluate; one module for each plan."""
