@@ -17,7 +17,7 @@ import math
 import numpy as np
 from scipy import optimize, stats
 
-from fastcheck.losses.evaluator import FloatArray
+from fastcheck.arrays import FloatArray
 
 __all__ = [
     "detectable_norm",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.losses.evaluator import FloatArray
+from fastcheck.arrays import FloatArray
 
 __all__ = ["CHUNK", "gaussian"]
 

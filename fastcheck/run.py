@@ -43,7 +43,7 @@ class Run:
     ) -> Iterator[tuple[slice, FloatArray]]:
         """Yield ``(rows, values)`` shard by shard, in order, until done or stopped; see `Evaluator.on_grid`."""
         start, size = 0, 1
-        while start < len(coordinates) and not self._over():
+        while start < len(coordinates) and not self.over():
             rows = slice(start, min(start + size, len(coordinates)))
             began = time.perf_counter()
             try:
@@ -57,19 +57,8 @@ class Run:
             start = rows.stop
             size = max(1, min(2 * size, int(size * SHARD_SECONDS / max(spent, 1e-9))))
 
-    def along(
-        self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray
-    ) -> FloatArray | None:
-        """Return the losses along a direction, or None when the run is over; see `Evaluator.along`."""
-        if self._over():
-            return None
-        try:
-            return evaluator.along(start, direction, steps)
-        except KeyboardInterrupt:
-            self.stopped = "interrupted"
-            return None
-
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Say whether the run is to end, because it was stopped or its budget is spent."""
         if self.stopped is None and self.budget is not None and self.seconds >= self.budget:
             self.stopped = "budget"
         return self.stopped is not None

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
-from fastcheck.losses.evaluator import FloatArray
 from fastcheck.parameters import Block
 from fastcheck.plans.regions import Region, shape_of
 
@@ -26,7 +26,11 @@ def scaled(block: Block, factor: float) -> Finding:
         "block",
         block.name,
         f"All of {block.name} is off by one factor: the analytic gradient is {_times(factor)} times the measured one.",
-        {"pattern": "factor", "factor": 1 / (1 - factor) if factor != 1 else float("inf")},
+        {
+            "where": f"all of {block.name}",
+            "pattern": "factor",
+            "factor": 1 / (1 - factor) if factor != 1 else float("inf"),
+        },
     )
 
 
@@ -36,7 +40,7 @@ def transposed(block: Block) -> Finding:
         "block",
         block.name,
         f"All of {block.name} is wrong: its analytic gradient is the transpose of the measured one.",
-        {"pattern": "transpose"},
+        {"where": f"all of {block.name}", "pattern": "transpose"},
     )
 
 
@@ -47,7 +51,14 @@ def scaled_slice(block: Block, axis: int, index: int, factor: float) -> Finding:
         block.name,
         f"{_slice_name(block, axis, index, index + 1)} is off by one factor: the analytic gradient is "
         f"{_times(factor)} times the measured one.",
-        {"axis": axis, "start": index, "stop": index + 1, "factor": 1 / (1 - factor) if factor != 1 else float("inf")},
+        {
+            "where": _slice_name(block, axis, index, index + 1),
+            "pattern": "factor",
+            "axis": axis,
+            "start": index,
+            "stop": index + 1,
+            "factor": 1 / (1 - factor) if factor != 1 else float("inf"),
+        },
     )
 
 
@@ -57,9 +68,11 @@ def dense(block: Block, regions: Sequence[Region], analytic: FloatArray) -> list
     for region in _joined(regions):
         kind, where, evidence = _place(block, region)
         zero = not any(np.any(analytic[low:high]) for low, high in region.runs())
-        how = "is zero in the analytic gradient, and not in the measured one" if zero else "is wrong, by no single factor"
-        pattern = {"pattern": "zero" if zero else "dense"}
-        findings.append(Finding(kind, block.name, f"All of {where} {how}.", evidence | pattern))
+        how = (
+            "is zero in the analytic gradient, and not in the measured one" if zero else "is wrong, by no single factor"
+        )
+        pattern = {"where": where if kind != "block" else f"all of {where}", "pattern": "zero" if zero else "dense"}
+        findings.append(Finding(kind, block.name, f"All of {where} {how}.", pattern | evidence))
     return findings
 
 
@@ -127,15 +140,15 @@ def _slice_name(block: Block, axis: int, start: int, stop: int) -> str:
 
 
 def _joined(regions: Sequence[Region]) -> list[Region]:
-    """Join regions of equal columns whose rows touch, and the other way round, until nothing joins."""
-    left = sorted(regions, key=lambda region: (region.columns, region.rows))
-    for name, other in (("rows", "columns"), ("columns", "rows")):
+    """Join regions of equal columns whose rows touch, then those of equal rows whose columns touch."""
+    left = list(regions)
+    for axis in (0, 1):
         joined: list[Region] = []
-        for region in sorted(left, key=lambda region: (getattr(region, other), getattr(region, name))):
+        for region in sorted(left, key=lambda region: region.sides[::-1] if axis == 0 else region.sides):
             last = joined[-1] if joined else None
-            touch = last and getattr(last, other) == getattr(region, other)
-            if last and touch and getattr(last, name)[1] == getattr(region, name)[0]:
-                joined[-1] = last.stretched(name, getattr(region, name)[1])
+            touches = last and last.sides[1 - axis] == region.sides[1 - axis]
+            if last and touches and last.sides[axis][1] == region.sides[axis][0]:
+                joined[-1] = last.part(axis, last.sides[axis][0], region.sides[axis][1])
             else:
                 joined.append(region)
         left = joined

@@ -199,9 +199,9 @@ class _Search:
 
     def _look(self, places: Sequence[int]) -> list[bool]:
         """Measure coordinates by their own differences, and say which are wrong."""
-        new = np.array(sorted({p for p in places} - set(self.found.looked)), dtype=np.int64)
+        new = np.array(sorted(set(places) - set(self.found.looked)), dtype=np.int64)
         if len(new):
-            loss_error = self.plan.judge.loss_error(self.plan.noise)
+            loss_error = self.plan.judge.loss_error(self.plan.noise.level)
             scale = float(scale_of_blocks(self.plan.evaluator)[self.screened.number])
             steps = np.full(len(new), scale / 8)  # the ladder begins at eight times that, and goes down a long way
             seen = look_again(self.plan.evaluator, self.plan.base, new, steps, loss_error)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.directions import CHUNK
-from fastcheck.losses.evaluator import FloatArray, IntArray
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.regions import Region
 
@@ -133,7 +133,7 @@ def _columns(plan: Probing, region: Region, numbers: Sequence[int]) -> Iterator[
     """Yield places in theta and the directions' values there, shape (k, n), some rows of the region at a time."""
     rows = max(1, CHUNK // max(1, region.width))
     for top in range(region.rows[0], region.rows[1], rows):
-        part = region.within(top, min(top + rows, region.rows[1]))
+        part = region.part(0, top, min(top + rows, region.rows[1]))
         low, high = part.span
         start = part.block.start + low
         drawn = np.stack([part.direction(plan.seed, number)[1] for number in numbers])
@@ -150,7 +150,7 @@ def scaled_block(plan: Probing, region: Region, seen: Residuals) -> float | None
 
 
 def scaled_slices(plan: Probing, region: Region, seen: Residuals) -> list[Slice]:
-    """Return the rows, columns or other slices of a whole block that alone, off by one factor, explain the residuals."""
+    """Return the rows, columns or other slices of a block that alone, off by one factor, explain the residuals."""
     block = region.block
     axes = [axis for axis, length in enumerate(block.shape) if 1 < length < block.size]
     if not axes or len(seen.numbers) < 2:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.compare import Judge
 from fastcheck.gradients import Analytic
-from fastcheck.losses.evaluator import Evaluator, FloatArray
-from fastcheck.noise import FLOAT64_EPS
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.plans.regions import Region
 from fastcheck.run import Run
 
@@ -83,8 +84,8 @@ class Probing:
         The user's gradient.
     base : float
         J(theta).
-    noise : float
-        Standard deviation of one loss value.
+    noise : Noise
+        The noise of J.
     judge : Judge
         What counts as an error.
     run : Run
@@ -96,18 +97,18 @@ class Probing:
     evaluator: Evaluator
     analytic: Analytic
     base: float
-    noise: float
+    noise: Noise
     judge: Judge
     run: Run
     seed: int
 
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
-        return self.noise / (math.sqrt(2.0) * step)
+        return self.noise.level / (math.sqrt(2.0) * step)
 
     def uncertainty(self, step: float) -> float:
         """Return what the noise of a central difference stays below in the whole run."""
-        return self.judge.loss_error(self.noise) / (math.sqrt(2.0) * step)
+        return self.judge.loss_error(self.noise.level) / (math.sqrt(2.0) * step)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     scale : float
         Typical magnitude of its parameters.
     """
-    wanted = plan.noise / (math.sqrt(2.0) * AIM * plan.judge.tolerance * max(norm, 1e-300))
+    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * plan.judge.tolerance * max(norm, 1e-300))
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
@@ -188,11 +189,13 @@ def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State
     return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
 
 
-def _rung(
-    plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float
-) -> _Rung | None:
-    values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
-    if values is None:
+def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float) -> _Rung | None:
+    if plan.run.over():
+        return None
+    try:
+        values = plan.evaluator.along(start, direction, np.array([step, -step]))
+    except KeyboardInterrupt:
+        plan.run.stopped = "interrupted"
         return None
     slope = float(values[0] - values[1]) / (2 * step)
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)

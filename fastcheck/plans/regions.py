@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.directions import gaussian
-from fastcheck.losses.evaluator import FloatArray
 from fastcheck.parameters import Block
 
 __all__ = ["Region"]
@@ -51,6 +51,11 @@ class Region:
         return self.columns[1] - self.columns[0]
 
     @property
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    @property
     def size(self) -> int:
         """Number of coordinates."""
         return self.height * self.width
@@ -63,18 +68,13 @@ class Region:
 
     def halves(self, axis: int) -> tuple[Region, Region]:
         """Split the rows (axis 0) or the columns (axis 1) in the middle."""
-        name = "columns" if axis else "rows"
-        low, high = getattr(self, name)
+        low, high = self.columns if axis else self.rows
         middle = (low + high) // 2
-        return replace(self, **{name: (low, middle)}), replace(self, **{name: (middle, high)})
+        return self.part(axis, low, middle), self.part(axis, middle, high)
 
-    def within(self, top: int, bottom: int) -> Region:
-        """Return the region's rows from `top` to `bottom`, counted in the block."""
-        return replace(self, rows=(top, bottom))
-
-    def stretched(self, name: str, end: int) -> Region:
-        """Return the region with its ``"rows"`` or ``"columns"`` going on to another end."""
-        return replace(self, **{name: (getattr(self, name)[0], end)})
+    def part(self, axis: int, low: int, high: int) -> Region:
+        """Return the region with other rows (axis 0) or columns (axis 1), counted in the block."""
+        return replace(self, columns=(low, high)) if axis else replace(self, rows=(low, high))
 
     def holds(self, place: int) -> bool:
         """Say whether a place in theta lies in the region."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor, split
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import Block
@@ -20,8 +21,9 @@ from fastcheck.plans.probing import NEAR, Probe, Probing, State, measure, probe_
 from fastcheck.plans.regions import Region
 from fastcheck.verdict import Verdict, grade
 
-__all__ = ["LOOKS", "Screened", "screen"]
+__all__ = ["LOOKS", "PROBES", "Screened", "screen"]
 
+PROBES = 100  # residuals of a block that may be judged in one run, at any step, in any part of it
 LOOKS = (3, 6, 12)  # directions after which a block is judged; each look has its share of the confidence
 GOOD = 10.0  # a bound of so many tolerances ends the measuring
 FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
@@ -39,8 +41,10 @@ class Screened:
         The block.
     norm : float
         ||g||, the analytic gradient's.
-    tolerance, confidence, limit : float
-        Of the run; the confidence is that of one look at one block.
+    tolerance, limit : float
+        Of the run.
+    confidence, each : float
+        Of the run, and of one look at one block.
     probes : list of Probe
         The directions.
     bound_of_error : float
@@ -51,13 +55,14 @@ class Screened:
     block: Block
     norm: float
     tolerance: float
-    confidence: float
     limit: float
+    confidence: float
+    each: float
     probes: list[Probe] = field(default_factory=list)
     bound_of_error: float = math.inf
 
     @property
-    def residuals(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def residuals(self) -> FloatArray:
         """Analytic minus measured, shape (k,)."""
         return np.array([probe.residual for probe in self.probes])
 
@@ -91,7 +96,7 @@ class Screened:
         """The same clear of the noise; 0 unless some direction stands out and was repeated."""
         if not self.repeated or not self.scale:
             return 0.0
-        return self._clear(error_norm) / self.scale
+        return error_norm(self._clear()) / self.scale
 
     @property
     def uncertainty(self) -> float:
@@ -125,8 +130,9 @@ class Screened:
 
     @property
     def kinks(self) -> int:
-        """How many probes needed a shorter step, or are at a kink."""
-        return sum(probe.shortened > 0 or probe.state is State.KINK for probe in self.probes)
+        """How many probes agreed only at a shorter step, or are at a kink."""
+        shortened = sum(probe.shortened > 0 for probe in self.probes if probe.state is State.CLEAN)
+        return shortened + sum(probe.state in (State.KINK, State.UNSETTLED) for probe in self.probes)
 
     @property
     def verdict(self) -> Verdict:
@@ -135,14 +141,15 @@ class Screened:
             return grade(self.excess, self.tolerance, kinks=False)
         return Verdict.INCONCLUSIVE if self.silent else Verdict.CORRECT
 
-    def _clear(self, statistic: object) -> float:
-        clear = np.array([max(0.0, abs(probe.residual) - probe.uncertainty) for probe in self.repeated])
-        rest = np.zeros(len(self.probes) - len(clear))
-        return float(statistic(np.concatenate([clear, rest])))  # type: ignore[operator]
+    def _clear(self) -> FloatArray:
+        """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""
+        return np.array(
+            [max(0.0, abs(p.residual) - p.uncertainty) if p.state is State.REPEATED else 0.0 for p in self.probes]
+        )
 
     def look(self) -> None:
         """Take the bound of all directions so far."""
-        bound = error_norm_bound(self.residuals, self.confidence)
+        bound = error_norm_bound(self.residuals, self.each)
         if math.isfinite(bound):
             self.bound_of_error = min(self.bound_of_error, bound)
 
@@ -150,15 +157,15 @@ class Screened:
     def settled(self) -> bool:
         """Whether more directions would change nothing that matters."""
         if self.repeated:
-            floor = self._clear(lambda clear: error_norm_floor(clear, self.confidence))
+            floor = error_norm_floor(self._clear(), self.each)
             return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.scale
         if not self.norm:
             return True
-        good = max(GOOD * self.tolerance, 0.0)
+        good = GOOD * self.tolerance
         if self.bound <= good:
             return True
-        last = error_norm_bound(np.ones(LOOKS[-1]), self.confidence) * self.error / self.norm
-        return len(self.probes) >= LOOKS[1] and (last > good and self.bound <= self.limit or last > self.limit)
+        last = error_norm_bound(np.ones(LOOKS[-1]), self.each) * self.error / self.norm
+        return len(self.probes) >= LOOKS[1] and (last > self.limit or (last > good and self.bound <= self.limit))
 
 
 def _threshold(probe: Probe) -> float:
@@ -189,7 +196,7 @@ def screen(plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float
     flat = plan.analytic.flat
     whole = math.sqrt(sum(float(flat[b.slice] @ flat[b.slice]) for b in plan.evaluator.layout.blocks))
     found = [
-        Screened(n, b, float(np.linalg.norm(flat[b.slice])), plan.judge.tolerance, each, plan.judge.limit)
+        Screened(n, b, float(np.linalg.norm(flat[b.slice])), plan.judge.tolerance, plan.judge.limit, confidence, each)
         for n, b in chosen
     ]
     for one in sorted(found, key=lambda one: one.block.size):

@@ -73,6 +73,9 @@ def _culprits(report: Report) -> str:
 def _culprit(report: Report, name: str) -> str:
     listed = [c for c in report.wrong if c.block == name]
     wrong = report.blocks[name].wrong
+    pattern = next((f.evidence["where"] for f in report.findings if f.block == name and "where" in f.evidence), None)
+    if pattern is not None:
+        return str(pattern)
     if not listed:
         return name
     if wrong == 1:
@@ -90,7 +93,9 @@ def statement(report: Report) -> str:
     size, confidence = report.size, 100 * float(report.settings.get("confidence", math.nan))
     who = "every block" if not unchecked else f"{len(checked)} of {count(len(report.blocks), 'block')}"
     said = f"{who} of this {size:,}-parameter gradient is right"
-    if bounds:
+    if len(bounds) < len(checked):
+        said += f" at {count(sum(block.checked for block in checked), 'sampled coordinate')}"
+    elif bounds:
         said += f" to {number(max(bounds))} with {confidence:.6g}% confidence"
     if report.coverage == 1:
         said += ", every coordinate measured"
