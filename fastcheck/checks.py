@@ -156,7 +156,7 @@ def _screen(
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
-    located = {one.block.name: locate(plan, one) for one in screened if one.failed}
+    located = locate(plan, [one for one in screened if one.failed])
     return assemble_screen(plan, seen, screened, located, settings)
 
 

@@ -18,26 +18,25 @@ import numpy as np
 from fastcheck.differences import BlockDerivatives, Resolved
 from fastcheck.directions import gaussian
 from fastcheck.finding import Finding
-from fastcheck.noise import scale_of_blocks
 from fastcheck.plans import describe
 from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
 from fastcheck.plans.probing import Probe, Probing, State, measure
 from fastcheck.plans.regions import Region
 from fastcheck.plans.screen import Screened
-from fastcheck.second_look import look_again
-from fastcheck.verdict import grade
+from fastcheck.plans.single import is_wrong, measured, quickly
 
 __all__ = ["Located", "locate"]
 
 EVALUATIONS = 1000  # at most, for one block
+FRUITLESS = 300  # evaluations after which a search that has found nothing gives up
 DIRECTIONS = 3  # followed down a split
 MORE = 8  # directions added while several coordinates explain the residuals equally well
 FEW = 3  # candidates that are simply measured
 SAMPLED = 4  # wrong coordinates in a random row that tell a dense error from a scattered one,
 RIGHT = 2  # unless so many right ones are met first
-QUICK = (2.0**-10, 2.0**-13)  # steps of a quick measurement, in units of the parameters
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
-EXAMPLES = 4  # coordinates of a dense error that are measured and listed
+EXAMPLES = 4  # coordinates of a dense error that are measured and listed,
+ALL_EXAMPLES = 24  # unless so many blocks are wrong that one each must do
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
 
@@ -68,9 +67,10 @@ class Located:
         return found
 
 
-def locate(plan: Probing, screened: Screened) -> Located:
-    """Find the wrong coordinates of a block that failed."""
-    return _Search(plan, screened).run()
+def locate(plan: Probing, failed: Sequence[Screened]) -> dict[str, Located]:
+    """Find the wrong coordinates of the blocks that failed, by block."""
+    examples = max(1, min(EXAMPLES, ALL_EXAMPLES // max(1, len(failed))))
+    return {one.block.name: _Search(plan, one, examples).run() for one in failed}
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class _Part:
 class _Search:
     """The search through one block."""
 
-    def __init__(self, plan: Probing, screened: Screened) -> None:
-        self.plan, self.screened = plan, screened
+    def __init__(self, plan: Probing, screened: Screened, examples: int) -> None:
+        self.plan, self.screened, self.examples = plan, screened, examples
         self.found = Located(screened)
         self.region = Region.whole(screened.number, screened.block)
         self.began = plan.evaluator.evaluations
@@ -107,7 +107,8 @@ class _Search:
     def over(self) -> bool:
         """Whether the search has used up its evaluations or its time."""
         spent = self.plan.evaluator.evaluations - self.began
-        return spent >= EVALUATIONS or self.plan.run.stopped is not None
+        most = EVALUATIONS if self.found.looked or self.dense else FRUITLESS
+        return spent >= most or self.plan.run.over()
 
     def _residuals(self) -> Residuals:
         return Residuals(
@@ -199,32 +200,24 @@ class _Search:
 
     def _look(self, places: Sequence[int]) -> list[bool]:
         """Measure coordinates by their own differences, and say which are wrong."""
-        new = np.array(sorted(set(places) - set(self.found.looked)), dtype=np.int64)
-        if len(new):
-            loss_error = self.plan.judge.loss_error(self.plan.noise.level)
-            scale = float(scale_of_blocks(self.plan.evaluator)[self.screened.number])
-            steps = np.full(len(new), scale / 8)  # the ladder begins at eight times that, and goes down a long way
-            seen = look_again(self.plan.evaluator, self.plan.base, new, steps, loss_error)
-            self.found.looked |= dict(zip(new.tolist(), seen, strict=True))
+        new = sorted(set(places) - set(self.found.looked))
+        if new:
+            self.found.looked |= measured(self.plan, self.screened.number, new)
         return [self._is_wrong(place) for place in places]
 
     def _is_wrong(self, place: int) -> bool:
-        g, resolved = float(self.plan.analytic.flat[place]), self.found.looked[place]
-        low, high = resolved.interval
-        clear = max(low - g, g - high, 0.0) - resolved.uncertainty
-        size = abs(g) + abs(resolved.value)
-        return clear > 0 and not grade(clear / size, self.plan.judge.tolerance, kinks=False).passed
+        return is_wrong(self.plan, place, self.found.looked[place])
 
     def _wrong_among(self, places: Sequence[int]) -> bool:
         return any(self._look(places))
 
     def _examples(self, region: Region) -> bool:
         """Measure a few coordinates of a region that is wrong throughout; say whether most of them are."""
-        return self._examples_of(self._draw(region, EXAMPLES))
+        return self._examples_of(self._draw(region, self.examples))
 
     def _examples_of(self, places: Sequence[int]) -> bool:
         wrong = self._look(places)
-        return sum(wrong) >= max(1, len(wrong) // 2)
+        return 2 * sum(wrong) >= max(1, len(wrong))
 
     def _draw(self, region: Region, count: int) -> list[int]:
         """Return some coordinates of a region, none twice."""
@@ -273,24 +266,13 @@ class _Search:
         for place in self._draw(region, SAMPLED + RIGHT):
             if self.over or right == RIGHT:
                 return False
-            if self._quick(place):
+            if is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place)):
                 wrong.append(place)
             else:
                 right += 1
             if len(wrong) == SAMPLED:
                 break
-        return right < RIGHT and len(wrong) > right and self._examples_of(wrong)
-
-    def _quick(self, place: int) -> bool:
-        """Say whether a coordinate looks wrong; 4 evaluations."""
-        scale = float(scale_of_blocks(self.plan.evaluator)[self.screened.number])
-        steps = scale * np.array(QUICK)
-        at = np.full(len(steps), place, dtype=np.int64)
-        values = self.plan.evaluator.on_grid(at, steps, (1.0, -1.0))
-        long, short = ((values[:, 0] - values[:, 1]) / (2 * steps)).tolist()
-        g = float(self.plan.analytic.flat[place])
-        clear = abs(g - short) - abs(long - short) - self.plan.uncertainty(float(steps[1]))
-        return clear > 0 and not grade(clear / (abs(g) + abs(short)), self.plan.judge.tolerance, kinks=False).passed
+        return right < RIGHT and len(wrong) > right and self._examples_of(wrong[: self.examples])
 
     def _measured(self, part: _Part, axis: int) -> list[_Part] | None:
         """Measure one half, and derive the other or measure it too; None when the run was stopped."""

@@ -8,7 +8,7 @@ one wants to be, not on how many coordinates there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -173,7 +173,9 @@ def _threshold(probe: Probe) -> float:
     return 3 * probe.uncertainty if probe.state is not State.UNSETTLED else math.inf
 
 
-def screen(plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float) -> list[Screened]:
+def screen(
+    plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float, looks: Sequence[int] = LOOKS
+) -> list[Screened]:
     """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
 
     Parameters
@@ -184,6 +186,8 @@ def screen(plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float
         Number of each block in the layout, and the block.
     confidence : float
         Of all the bounds together.
+    looks : sequence of int
+        Directions after which a block is judged, and may be done.
 
     Returns
     -------
@@ -191,7 +195,7 @@ def screen(plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float
         In the order of `chosen`; a block that a stopped run did not come to has no probes.
     """
     chosen = list(chosen)
-    each = split(confidence, len(LOOKS) * len(chosen))
+    each = split(confidence, len(looks) * len(chosen))
     scales = scale_of_blocks(plan.evaluator)
     flat = plan.analytic.flat
     whole = math.sqrt(sum(float(flat[b.slice] @ flat[b.slice]) for b in plan.evaluator.layout.blocks))
@@ -201,14 +205,15 @@ def screen(plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float
     ]
     for one in sorted(found, key=lambda one: one.block.size):
         if one.block.size:
-            _screen_block(plan, one, probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number])))
+            step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
+            _screen_block(plan, one, step, looks)
         plan.run.advance(one.block.size)
     return found
 
 
-def _screen_block(plan: Probing, one: Screened, step: float) -> None:
+def _screen_block(plan: Probing, one: Screened, step: float, looks: Sequence[int]) -> None:
     region = Region.whole(one.number, one.block)
-    for look in LOOKS:
+    for look in looks:
         while len(one.probes) < look:
             probe = measure(plan, region, len(one.probes), step)
             if probe is None:
