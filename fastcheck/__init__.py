@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.finding import Finding
+    from fastcheck.monitor import Monitor
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.verdict import Verdict
@@ -35,6 +36,7 @@ _HOMES = {
     "InputError": "fastcheck.errors",
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
+    "Monitor": "fastcheck.monitor",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
     "Verdict": "fastcheck.verdict",
@@ -53,6 +55,7 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
+    "Monitor",
     "Problem",
     "Report",
     "Verdict",
