@@ -28,7 +28,8 @@ RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 LONGEST = 2.0**-7  # step, in units of the block's parameters
-AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||
+AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
+COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
 
 
 class State(enum.Enum):
@@ -132,7 +133,7 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     scale : float
         Typical magnitude of its parameters.
     """
-    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * plan.judge.tolerance * max(norm, 1e-300))
+    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 

@@ -158,10 +158,10 @@ class Screened:
         """Whether more directions would change nothing that matters."""
         if self.repeated:
             floor = error_norm_floor(self._clear(), self.each)
-            return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.scale
+            return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.norm
         if not self.norm:
             return True
-        good = GOOD * self.tolerance
+        good = min(GOOD * self.tolerance, self.limit)
         if self.bound <= good:
             return True
         last = error_norm_bound(np.ones(LOOKS[-1]), self.each) * self.error / self.norm
