@@ -162,8 +162,8 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     gradient = plan.analytic.flat[start : start + len(direction)]
     analytic = float(gradient @ direction)
     # theta + t v is rounded, each coordinate by up to half a unit of its own last place
-    lost = FLOAT64_EPS * float(np.abs(plan.evaluator.theta[start : start + len(direction)]).max(initial=0.0))
-    lost *= float(np.linalg.norm(gradient))
+    theta = plan.evaluator.theta[start : start + len(direction)]
+    lost = FLOAT64_EPS * max(float(theta.max()), -float(theta.min())) * math.sqrt(float(gradient @ gradient))
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost)

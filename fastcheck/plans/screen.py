@@ -200,7 +200,15 @@ def screen(
     flat = plan.analytic.flat
     whole = math.sqrt(sum(float(flat[b.slice] @ flat[b.slice]) for b in plan.evaluator.layout.blocks))
     found = [
-        Screened(n, b, float(np.linalg.norm(flat[b.slice])), plan.judge.tolerance, plan.judge.limit, confidence, each)
+        Screened(
+            n,
+            b,
+            math.sqrt(float(flat[b.slice] @ flat[b.slice])),
+            plan.judge.tolerance,
+            plan.judge.limit,
+            confidence,
+            each,
+        )
         for n, b in chosen
     ]
     for one in sorted(found, key=lambda one: one.block.size):

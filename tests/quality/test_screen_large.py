@@ -24,9 +24,7 @@ class Large:
         if change is not None:
             change(self.layout.unflatten(g))
         net = self.net
-        return fastcheck.check(
-            net.loss, self.layout.unflatten(g), net.params, args=net.args, mode="screen", **options
-        )
+        return fastcheck.check(net.loss, self.layout.unflatten(g), net.params, args=net.args, mode="screen", **options)
 
     def telling(self, count, seed):
         """Return places whose gradient is at least the median of their block."""
