@@ -31,7 +31,7 @@ from fastcheck.preflight import preflight
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.screened import assemble_screen
-from fastcheck.settings import Settings
+from fastcheck.settings import Settings, as_args
 from fastcheck.verdict import Verdict
 
 __all__ = ["Moment", "Monitor"]
@@ -148,7 +148,7 @@ class Monitor:
         if not self._due(now):
             return None
         with _generators_untouched():
-            report = self._check(params, tuple(args))
+            report = self._check(params, as_args(args))
         self.history.append(Moment(self._steps - 1, now - self._began, report))
         self._spent += time.perf_counter() - now
         if report.verdict in ALARMS:
