@@ -13,6 +13,7 @@ import numpy as np
 
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
+from fastcheck.diagnosis import diagnosed, facts_of
 from fastcheck.differences import SCHEMES
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import PythonLoss, evaluator_for
@@ -126,7 +127,8 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     plan = _plan(evaluator, seen, settings, run, rng, numbers, count)
     with bar(run, count, settings.progress):
         found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
-    return assemble(layout, chosen, seen, plan, found, settings)
+    report = assemble(layout, chosen, seen, plan, found, settings)
+    return diagnosed(report, plan, found, facts_of(loss, args, [block.shape for block in layout.blocks]))
 
 
 def _plan(

@@ -1,0 +1,175 @@
+"""A hypothesis, and how much of an error it explains for how few words.
+
+Hypotheses are ranked by description length (Rissanen 1978, "Modeling by shortest data description", Automatica 14): a
+row whose residual r exceeds its tolerance t takes about log10(r / t) digits to write down, a fitted number
+takes the digits it is known to, and a choice among k alternatives log10(k). What a hypothesis saves against writing
+down the error itself is its *score*: an error that is not of its kind fits it by accident with a probability
+of about 10^-score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.finding import Finding
+
+__all__ = ["Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
+
+SCORE = 3.0
+"""Digits that a hypothesis must save before it is told."""
+LEFT = 1e-4
+"""Share of the squared error, clear of the tolerance, that it may leave."""
+MEMBER = 0.3  # digits to say of one row whether it is wrong
+
+
+@dataclass(frozen=True)
+class Number:
+    """A fitted number and the half width of its interval."""
+
+    value: float
+    half: float
+
+    def agrees(self, other: Number) -> bool:
+        """Whether both can be the same number."""
+        return abs(self.value - other.value) <= self.half + other.half + 1e-9 * abs(self.value)
+
+    def near(self, value: float) -> bool:
+        """Whether `value` lies in the interval, or within a few roundings."""
+        return abs(self.value - value) <= self.half + 1e-10 * abs(value)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.value - self.half, self.value + self.half
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of bug: what it predicts for a block, and how it is told.
+
+    Attributes
+    ----------
+    propose : callable
+        ``propose(block, evidence)`` yields the hypotheses worth a trial, each with its residual; pure.
+    tell : callable
+        ``tell(group, evidence)`` puts hypotheses of one kind and number, of one block or more, in words.
+    """
+
+    propose: Callable[[BlockEvidence, Evidence], Iterator[Hypothesis]]
+    tell: Callable[[Sequence[Explained], Evidence], Finding]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One explanation of one block's error.
+
+    Attributes
+    ----------
+    kind : str
+        The finding kind it would become, or a family of kinds that `Rule.tell` refines.
+    residual : float64, shape (m,)
+        What it leaves of the rows.
+    cost : float
+        Digits its own choices and numbers take.
+    number : Number or None
+        The number it shares with the same bug in other blocks.
+    tolerance : float64, shape (m,), or None
+        Of the residual, where it is not that of the rows.
+    pattern : bool
+        It only says where the error is, not what it is: taken when nothing explains the error.
+    cause : bool
+        A pattern that also says what is wrong.
+    alone : bool
+        Told block by block, never of several at once.
+    facts : mapping
+        Numbers and words for `Rule.tell`.
+    """
+
+    kind: str
+    residual: FloatArray = field(repr=False)
+    cost: float = 0.0
+    number: Number | None = None
+    tolerance: FloatArray | None = field(default=None, repr=False)
+    pattern: bool = False
+    cause: bool = False
+    alone: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A hypothesis that stands.
+
+    Attributes
+    ----------
+    block : BlockEvidence
+        Whose error it explains.
+    hypothesis : Hypothesis
+        The explanation.
+    rule : Rule
+        Where it came from.
+    score : float
+        Digits it saves.
+    share : float
+        Share of the squared error that it explains.
+    """
+
+    block: BlockEvidence
+    hypothesis: Hypothesis
+    rule: Rule
+    score: float
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Name of the block."""
+        return self.block.name
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Better is larger: an explanation before a pattern, more digits saved before fewer."""
+        return not self.hypothesis.pattern, self.score
+
+
+def number_cost(number: Number, neutral: float, readings: Sequence[float] = ()) -> float:
+    """Return the digits a fitted number takes: those it is known to, or the choice among likely readings."""
+    for reading in readings:
+        if number.near(reading):
+            return float(np.log10(2 + len(readings)))
+    return float(np.log10(1 + abs(number.value - neutral) / max(number.half, 1e-300)))
+
+
+def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> Explained | None:
+    """Return the best hypothesis about one block that stands, or None."""
+    written = _digits(block.error, block.tolerance)
+    squared = _clear(block.error, block.tolerance)
+    best: Explained | None = None
+    for rule in rules:
+        for hypothesis in rule.propose(block, evidence):
+            tolerance = block.tolerance if hypothesis.tolerance is None else hypothesis.tolerance
+            left = _clear(hypothesis.residual, tolerance) / squared if squared else 1.0
+            score = written - _digits(hypothesis.residual, tolerance) - hypothesis.cost
+            if left > LEFT or (score < SCORE and not hypothesis.pattern):
+                continue
+            found = Explained(block, hypothesis, rule, score, 1 - left)
+            if best is None or found.rank > best.rank:
+                best = found
+    return best
+
+
+def _digits(residual: FloatArray, tolerance: FloatArray) -> float:
+    with np.errstate(invalid="ignore"):
+        ratio = np.abs(residual) / tolerance
+    over = ratio[ratio > 1]
+    return float(np.log10(over).sum()) + MEMBER * len(over)
+
+
+def _clear(residual: FloatArray, tolerance: FloatArray) -> float:
+    clear = np.maximum(np.abs(residual) - tolerance, 0.0)
+    return float(clear @ clear)

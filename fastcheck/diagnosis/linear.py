@@ -1,0 +1,204 @@
+"""Errors that are combinations of three vectors: the gradient itself, theta (L2) and its sign (L1).
+
+The true gradient is fitted as ``n = a g + b theta + c sign(theta)``: a factor 1/a, an L2 term, an L1 term, or a factor
+on the data term alone, of which lambda = b / (1 - a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.diagnosis.facts import Facts
+from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule, number_cost
+from fastcheck.diagnosis.readings import likely_factors, read_factor, shown
+from fastcheck.diagnosis.told import listed, numbers, only
+from fastcheck.finding import Finding
+
+__all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
+
+CONDITION = 1e8  # of the normal equations, above which the columns can't be told apart
+
+
+def _fit(columns: Sequence[FloatArray], target: FloatArray, tolerance: FloatArray) -> list[Number] | None:
+    """Return weighted least squares coefficients, or None where the columns can't be told apart.
+
+    The half widths hold even if the rows' errors are all one systematic error, as a truncation is.
+    """
+    X = np.stack(columns, axis=1) / tolerance[:, None]
+    norms = np.linalg.norm(X, axis=0)
+    if len(target) < len(columns) or not np.all(norms > 0):
+        return None
+    X = X / norms
+    gram = X.T @ X
+    if not np.linalg.cond(gram) < CONDITION:
+        return None
+    coefficients = np.linalg.solve(gram, X.T @ (target / tolerance))
+    half = np.sqrt(np.diag(np.linalg.inv(gram)) * len(target))
+    return [Number(float(v), float(h)) for v, h in zip(coefficients / norms, half / norms, strict=True)]
+
+
+def _factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield n = a g."""
+    fitted = _fit([block.claimed], block.n, block.tolerance)
+    if fitted and fitted[0].value:
+        yield _scaled(block, fitted[0], evidence.facts, block.n - fitted[0].value * block.claimed, {})
+
+
+def _scaled(
+    block: BlockEvidence, a: Number, facts: Facts, residual: FloatArray, extra: dict[str, Number], cost: float = 0.0
+) -> Hypothesis:
+    factor = Number(1 / a.value, a.half / a.value**2)
+    cost += number_cost(factor, 1.0, likely_factors(facts))
+    return Hypothesis("factor", residual, cost, factor, facts=extra)
+
+
+def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield n = a g + (b theta, c sign theta): the data term is scaled, the regulariser is not."""
+    theta, sign = block.view.of(block.theta), block.view.of(np.sign(block.theta))
+    for columns, names in (((theta,), ("l2",)), ((sign,), ("l1",)), ((theta, sign), ("l2", "l1"))):
+        fitted = _fit([block.claimed, *columns], block.n, block.tolerance)
+        if not fitted or not fitted[0].value or fitted[0].near(1.0):
+            continue
+        a, rest = fitted[0], fitted[1:]
+        prediction = a.value * block.claimed + sum(
+            (c.value * column for c, column in zip(rest, columns, strict=True)), np.zeros(len(block.n))
+        )
+        rates = {
+            name: Number(c.value / (1 - a.value), c.half / abs(1 - a.value))
+            for name, c in zip(names, rest, strict=True)
+        }
+        cost = sum(number_cost(rate, 0.0, evidence.facts.scalars) for rate in rates.values())
+        yield _scaled(block, a, evidence.facts, block.n - prediction, rates, cost)
+
+
+def _penalties(kind: str) -> Rule:
+    """Return the rule for e = rate * theta, or rate * sign(theta), with one rate for all blocks."""
+
+    def propose(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+        column = block.view.of(block.theta if kind == "l2" else np.sign(block.theta))
+        fitted = _fit([column], block.error, block.tolerance)
+        if fitted and fitted[0].value:
+            rate = fitted[0]
+            likely = [s * t for s in evidence.facts.scalars for t in (1.0, -1.0, 2.0, -2.0)]
+            cost = number_cost(rate, 0.0, likely)
+            yield Hypothesis(kind, rate.value * column - block.error, cost, rate)
+
+    return Rule(propose, _tell_l2 if kind == "l2" else _tell_l1)
+
+
+def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield e = rate * theta + other * sign(theta): L2 and L1 wrong at once."""
+    columns = block.view.of(block.theta), block.view.of(np.sign(block.theta))
+    fitted = _fit(columns, block.error, block.tolerance)
+    if fitted:
+        l2, l1 = fitted
+        residual = l2.value * columns[0] + l1.value * columns[1] - block.error
+        cost = sum(number_cost(rate, 0.0, evidence.facts.scalars) for rate in fitted)
+        yield Hypothesis("l2", residual, cost, l2, facts={"l1": l1})
+
+
+def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    factor = _sharpest(group)
+    everywhere = len(evidence.wrong) == len(group) and not evidence.right
+    rates = {k: v for explained in group for k, v in explained.hypothesis.facts.items() if isinstance(v, Number)}
+    reading, kind = read_factor(factor, evidence.facts), "factor"
+    alone = len(evidence.blocks) == 1
+    if factor.near(-1.0):
+        kind = "sign"
+    elif everywhere and not alone and factor.near(2.0) and not rates and evidence.facts.batch != 2:
+        kind, reading = "accumulated", "added twice to a buffer that was not zeroed? Or a 1/2 forgotten"
+    elif everywhere and not alone and factor.near(float(evidence.facts.batch)):
+        kind, reading = "sum_over_batch", f"summed over the batch where the loss takes the mean? m = {factor.value:.0f}"
+    elif everywhere and "last batch" in reading:
+        kind = "last_batch"
+    who = "the whole gradient" if everywhere and not alone else f"gradient of {listed([explained.name for explained in group])}"
+    what = f"{shown(factor)} × the measured one"
+    if rates:
+        spared = ", ".join(f"{name.upper()} with lambda = {shown(rate)}" for name, rate in rates.items())
+        what += f", but for its regulariser ({spared})"
+    short = f"×{_short(factor)} of the measured gradient" + (f" ({reading.replace(' (', ', ').strip(')')})" if reading else "")
+    return Finding(
+        kind,
+        only(group),
+        f"{who} is {what}" + (f": {reading}" if reading else ". A constant is missing, or counted twice."),
+        numbers(
+            group,
+            factor=factor.value,
+            interval=factor.interval,
+            reading=reading,
+            short=short,
+            shorter=f"×{_short(factor)}",
+            **{f"lambda_{name}": rate.value for name, rate in rates.items()},
+        ),
+    )
+
+
+def _short(factor: Number) -> str:
+    return f"{factor.value:#.4g}".rstrip(".")
+
+
+def _sharpest(group: Sequence[Explained]) -> Number:
+    fitted = [explained.hypothesis.number for explained in group if explained.hypothesis.number is not None]
+    return min(fitted, key=lambda number: number.half)
+
+
+def _tell_l2(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    return _tell_penalty(group, evidence, "l2", "L2", "the parameters", "lambda * W")
+
+
+def _tell_l1(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    return _tell_penalty(group, evidence, "l1", "L1", "the parameters' signs", "lambda * sign(W)")
+
+
+def _tell_penalty(
+    group: Sequence[Explained], evidence: Evidence, kind: str, term: str, of: str, formula: str
+) -> Finding:
+    rate = _sharpest(group)
+    size = Number(abs(rate.value), rate.half)
+    reading = _read_rate(rate, evidence.facts, term)
+    if not reading and rate.value < 0:
+        reading = (
+            f"the loss has {term} with lambda = {shown(size)} that the gradient lacks? Add {formula} (or the sign of "
+            f"the term is wrong, with lambda = {rate.value / -2:.4g}; or it is divided by m)"
+        )
+    elif not reading:
+        reading = (
+            f"the gradient has {term} with lambda = {shown(size)} that the loss lacks? Counted twice, or of biases "
+            "that the loss does not regularise"
+        )
+    short = f"{term} wrong by {rate.value:.4g} × {of}"
+    return Finding(
+        kind,
+        only(group),
+        f"error of {listed([explained.name for explained in group])} is {shown(rate)} × {of}: {reading}.",
+        numbers(group, rate=rate.value, interval=rate.interval, reading=reading, short=short),
+    )
+
+
+def _read_rate(rate: Number, facts: Facts, term: str) -> str:
+    """Return what an error of rate * theta means, where lambda stands among the arguments."""
+    for scalar in facts.scalars:
+        if not scalar > 0:
+            continue
+        times = Number(1 + rate.value / scalar, rate.half / scalar)
+        if times.near(0.0):
+            return f"{term} is in the loss (lambda = {scalar:g}), not in the gradient"
+        if times.near(2.0):
+            return f"{term} (lambda = {scalar:g}) counts twice in the gradient, or of blocks that the loss spares"
+        if times.near(-1.0):
+            return f"{term} (lambda = {scalar:g}) is subtracted in the gradient"
+        if facts.batch > 1 and times.near(1 / facts.batch):
+            return f"{term} (lambda = {scalar:g}) is divided by m = {facts.batch} in the gradient only"
+        if times.near(0.5):
+            return f"{term} (lambda = {scalar:g}) is halved in the gradient: the 2 of the square's derivative?"
+    return ""
+
+
+FACTOR = Rule(_factors, _tell_factor)
+RIDGE = _penalties("l2")
+LASSO = _penalties("l1")
+LINEAR = (FACTOR, RIDGE, LASSO, Rule(_data_factors, _tell_factor), Rule(_both_penalties, _tell_l2))
