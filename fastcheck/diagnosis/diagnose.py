@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastcheck.diagnosis.evidence import Evidence
-from fastcheck.diagnosis.hypothesis import Explained, Rule, explain
+from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
 from fastcheck.diagnosis.linear import LINEAR
 from fastcheck.diagnosis.order import ORDER
 from fastcheck.diagnosis.origin import in_order, origin
@@ -17,6 +17,9 @@ from fastcheck.finding import Finding
 __all__ = ["RULES", "diagnose"]
 
 RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
+
+
+JOINS = 2.0  # digits that a number proven elsewhere must save in a block
 
 
 def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
@@ -38,22 +41,45 @@ def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding
     wrong = [block for block in in_order(evidence.blocks) if block.wrong]
     if not wrong:
         return ()
-    explained = {block.name: explain(block, evidence, rules) for block in wrong}
-    known = [e for e in explained.values() if e is not None and not e.hypothesis.pattern]
-    patterns = [e for e in explained.values() if e is not None and e.hypothesis.pattern]
-    unknown = [block for block in wrong if explained[block.name] is None]
+    explained = _choose([explain(block, evidence, rules) for block in wrong])
+    known = [e for e in explained.values() if not e.hypothesis.pattern]
+    patterns = [e for e in explained.values() if e.hypothesis.pattern]
+    unknown = [block for block in wrong if block.name not in explained]
     causes = [group[0].rule.tell(group, evidence) for group in _groups(known[::-1])]
     places = [group[0].rule.tell(group, evidence) for group in _groups(patterns[::-1])]
     if not unknown and len(patterns) <= 1:
         return (*causes, *places)
     vague = [*unknown, *(e.block for e in patterns)]
     where = origin(evidence, vague)
-    nearest = explained[wrong[-1].name]
+    nearest = explained.get(wrong[-1].name)
     if nearest is None or (nearest.hypothesis.pattern and not nearest.hypothesis.cause):
         return (where, *causes, *places)
     if nearest.hypothesis.cause:
         return (places[0], where, *causes, *places[1:])
     return (*causes, where, *places)
+
+
+def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
+    """Return the explanation of each block: its own best, or one that it shares with other blocks.
+
+    Blocks that are too small to prove a number of their own (one coordinate fits every factor) may agree on one.
+    """
+    chosen = {found[0].name: found[0] for found in candidates if found and found[0].stands}
+    loose = [one for found in candidates for one in found if one.hypothesis.number and not one.hypothesis.pattern]
+    for first in sorted(loose, key=lambda one: -one.score):
+        present = chosen.get(first.name)
+        if present is not None and not present.hypothesis.pattern and present is not first:
+            continue
+        sharing = {one.name: one for one in reversed(loose) if one is not first and _same(first, one)}
+        sharing[first.name] = first
+        gains = [one.score + one.hypothesis.paid for one in sharing.values()]
+        if sum(gains) - first.hypothesis.paid < SCORE:
+            continue
+        for name, one in sharing.items():
+            taken = chosen.get(name)
+            if one.score + one.hypothesis.paid >= JOINS and (taken is None or taken.hypothesis.pattern):
+                chosen[name] = one
+    return {found[0].name: chosen[found[0].name] for found in candidates if found and found[0].name in chosen}
 
 
 def _groups(explained: Sequence[Explained]) -> list[list[Explained]]:

@@ -9,7 +9,7 @@ of about 10^-score.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,11 @@ from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.finding import Finding
 
-__all__ = ["Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
+__all__ = ["LEFT", "SCORE", "Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
 
 SCORE = 3.0
 """Digits that a hypothesis must save before it is told."""
-LEFT = 1e-4
+LEFT = 1e-8
 """Share of the squared error, clear of the tolerance, that it may leave."""
 MEMBER = 0.3  # digits to say of one row whether it is wrong
 
@@ -79,6 +79,8 @@ class Hypothesis:
         Digits its own choices and numbers take.
     number : Number or None
         The number it shares with the same bug in other blocks.
+    paid : float
+        Digits of `cost` that went for that number; paid once for all blocks that share it.
     tolerance : float64, shape (m,), or None
         Of the residual, where it is not that of the rows.
     pattern : bool
@@ -95,6 +97,7 @@ class Hypothesis:
     residual: FloatArray = field(repr=False)
     cost: float = 0.0
     number: Number | None = None
+    paid: float = 0.0
     tolerance: FloatArray | None = field(default=None, repr=False)
     pattern: bool = False
     cause: bool = False
@@ -132,42 +135,49 @@ class Explained:
         return self.block.name
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Better is larger: an explanation before a pattern, more digits saved before fewer."""
-        return not self.hypothesis.pattern, self.score
+    def stands(self) -> bool:
+        """Whether it is told: it saves enough, or it only says where the error is."""
+        return self.hypothesis.pattern or self.score >= SCORE
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """Better is larger: an explanation that stands before a pattern, more digits saved before fewer."""
+        return not self.hypothesis.pattern and self.stands, self.hypothesis.pattern, self.score
 
 
-def number_cost(number: Number, neutral: float, readings: Sequence[float] = ()) -> float:
+def number_cost(number: Number, neutral: float, readings: Iterable[float] = ()) -> float:
     """Return the digits a fitted number takes: those it is known to, or the choice among likely readings."""
+    digits = float(np.log10(1 + abs(number.value - neutral) / max(number.half, 1e-300)))
+    readings = tuple(readings)
     for reading in readings:
         if number.near(reading):
-            return float(np.log10(2 + len(readings)))
-    return float(np.log10(1 + abs(number.value - neutral) / max(number.half, 1e-300)))
+            return min(digits, float(np.log10(2 + len(readings))))
+    return digits
 
 
-def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> Explained | None:
-    """Return the best hypothesis about one block that stands, or None."""
-    written = _digits(block.error, block.tolerance)
+def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> list[Explained]:
+    """Return the hypotheses about one block that leave nothing of its error, the best first; not all may stand alone."""
+    # An arbitrary error is written down as it is, or as the true derivative, whichever is shorter.
+    smaller = np.where(np.abs(block.error) <= np.abs(block.n), block.error, block.n)
+    wrong = np.abs(block.error) > block.tolerance
+    written = _digits(smaller[wrong], block.tolerance[wrong]) + MEMBER * int(np.count_nonzero(wrong))
     squared = _clear(block.error, block.tolerance)
-    best: Explained | None = None
+    allowed = LEFT * min(squared, max(_clear(block.n, block.tolerance), LEFT * squared))
+    found = []
     for rule in rules:
         for hypothesis in rule.propose(block, evidence):
             tolerance = block.tolerance if hypothesis.tolerance is None else hypothesis.tolerance
-            left = _clear(hypothesis.residual, tolerance) / squared if squared else 1.0
-            score = written - _digits(hypothesis.residual, tolerance) - hypothesis.cost
-            if left > LEFT or (score < SCORE and not hypothesis.pattern):
-                continue
-            found = Explained(block, hypothesis, rule, score, 1 - left)
-            if best is None or found.rank > best.rank:
-                best = found
-    return best
+            left = _clear(hypothesis.residual, tolerance)
+            if left <= allowed:
+                over = int(np.count_nonzero(np.abs(hypothesis.residual) > tolerance))
+                score = written - _digits(hypothesis.residual, tolerance) - MEMBER * over - hypothesis.cost
+                found.append(Explained(block, hypothesis, rule, score, 1 - left / squared))
+    return sorted(found, key=lambda one: one.rank, reverse=True)
 
 
 def _digits(residual: FloatArray, tolerance: FloatArray) -> float:
-    with np.errstate(invalid="ignore"):
-        ratio = np.abs(residual) / tolerance
-    over = ratio[ratio > 1]
-    return float(np.log10(over).sum()) + MEMBER * len(over)
+    ratio = np.abs(residual) / tolerance
+    return float(np.log10(ratio[ratio > 1]).sum())
 
 
 def _clear(residual: FloatArray, tolerance: FloatArray) -> float:

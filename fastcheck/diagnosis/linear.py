@@ -6,7 +6,9 @@ on the data term alone, of which lambda = b / (1 - a).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,56 +25,78 @@ __all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
 CONDITION = 1e8  # of the normal equations, above which the columns can't be told apart
 
 
-def _fit(columns: Sequence[FloatArray], target: FloatArray, tolerance: FloatArray) -> list[Number] | None:
-    """Return weighted least squares coefficients, or None where the columns can't be told apart.
+@dataclass(frozen=True)
+class _Fit:
+    """Weighted least squares coefficients, and how well each is known once those after it are given."""
+
+    numbers: tuple[Number, ...]
+    known: tuple[float, ...]
+    prediction: FloatArray
+
+    def cost(self, k: int, neutral: float, readings: Iterable[float] = ()) -> float:
+        """Return the digits of one coefficient; correlated ones are not paid twice."""
+        whole = number_cost(self.numbers[k], neutral, readings)
+        free = math.log10(1 + abs(self.numbers[k].value - neutral) / self.known[k])
+        return whole if whole < number_cost(self.numbers[k], neutral) else free
+
+
+def _fit(columns: Sequence[FloatArray], target: FloatArray, tolerance: FloatArray) -> _Fit | None:
+    """Fit the target by the columns; None where the columns can't be told apart, or no row is left to test the fit.
 
     The half widths hold even if the rows' errors are all one systematic error, as a truncation is.
     """
     X = np.stack(columns, axis=1) / tolerance[:, None]
     norms = np.linalg.norm(X, axis=0)
-    if len(target) < len(columns) or not np.all(norms > 0):
+    rows = len(target)
+    if rows < len(columns) + (len(columns) > 1) or not np.all(norms > 0):
         return None
     X = X / norms
-    gram = X.T @ X
-    if not np.linalg.cond(gram) < CONDITION:
+    R = np.linalg.qr(X, mode="r")
+    if not np.linalg.cond(R) < CONDITION:
         return None
-    coefficients = np.linalg.solve(gram, X.T @ (target / tolerance))
-    half = np.sqrt(np.diag(np.linalg.inv(gram)) * len(target))
-    return [Number(float(v), float(h)) for v, h in zip(coefficients / norms, half / norms, strict=True)]
+    inverse = np.linalg.inv(R)
+    coefficients = inverse @ (inverse.T @ (X.T @ (target / tolerance))) / norms
+    half = np.sqrt(np.sum(inverse**2, axis=1) * rows) / norms
+    numbers = tuple(Number(float(v), float(h)) for v, h in zip(coefficients, half, strict=True))
+    known = tuple((math.sqrt(rows) / np.abs(np.diag(R)) / norms).tolist())
+    prediction = np.stack(columns, axis=1) @ coefficients
+    return _Fit(numbers, known, prediction)
 
 
 def _factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield n = a g."""
-    fitted = _fit([block.claimed], block.n, block.tolerance)
-    if fitted and fitted[0].value:
-        yield _scaled(block, fitted[0], evidence.facts, block.n - fitted[0].value * block.claimed, {})
+    fit = _fit([block.claimed], block.n, block.tolerance)
+    if fit and fit.numbers[0].value:
+        yield _scaled(block, fit, {}, 0.0, evidence.facts)
 
 
-def _scaled(
-    block: BlockEvidence, a: Number, facts: Facts, residual: FloatArray, extra: dict[str, Number], cost: float = 0.0
-) -> Hypothesis:
-    factor = Number(1 / a.value, a.half / a.value**2)
-    cost += number_cost(factor, 1.0, likely_factors(facts))
-    return Hypothesis("factor", residual, cost, factor, facts=extra)
+def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: float, facts: Facts) -> Hypothesis:
+    factor = _inverse(fit.numbers[0])
+    known = Number(factor.value, fit.known[0] / fit.numbers[0].value ** 2)
+    paid = min(number_cost(factor, 1.0, likely_factors(facts)), number_cost(known, 1.0))
+    if not any(factor.near(value) for value in likely_factors(facts)):
+        paid = number_cost(known, 1.0)
+    return Hypothesis("factor", block.n - fit.prediction, cost + paid, factor, paid, facts=extra)
+
+
+def _inverse(a: Number) -> Number:
+    return Number(1 / a.value, a.half / a.value**2)
 
 
 def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield n = a g + (b theta, c sign theta): the data term is scaled, the regulariser is not."""
     theta, sign = block.view.of(block.theta), block.view.of(np.sign(block.theta))
     for columns, names in (((theta,), ("l2",)), ((sign,), ("l1",)), ((theta, sign), ("l2", "l1"))):
-        fitted = _fit([block.claimed, *columns], block.n, block.tolerance)
-        if not fitted or not fitted[0].value or fitted[0].near(1.0):
+        fit = _fit([block.claimed, *columns], block.n, block.tolerance)
+        if fit is None or not fit.numbers[0].value or fit.numbers[0].near(1.0):
             continue
-        a, rest = fitted[0], fitted[1:]
-        prediction = a.value * block.claimed + sum(
-            (c.value * column for c, column in zip(rest, columns, strict=True)), np.zeros(len(block.n))
-        )
+        off = 1 - fit.numbers[0].value
+        rest = range(1, len(fit.numbers))
         rates = {
-            name: Number(c.value / (1 - a.value), c.half / abs(1 - a.value))
-            for name, c in zip(names, rest, strict=True)
+            name: Number(fit.numbers[k].value / off, fit.numbers[k].half / abs(off))
+            for k, name in zip(rest, names, strict=True)
         }
-        cost = sum(number_cost(rate, 0.0, evidence.facts.scalars) for rate in rates.values())
-        yield _scaled(block, a, evidence.facts, block.n - prediction, rates, cost)
+        yield _scaled(block, fit, rates, sum(fit.cost(k, 0.0) for k in rest), evidence.facts)
 
 
 def _penalties(kind: str) -> Rule:
@@ -80,12 +104,11 @@ def _penalties(kind: str) -> Rule:
 
     def propose(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         column = block.view.of(block.theta if kind == "l2" else np.sign(block.theta))
-        fitted = _fit([column], block.error, block.tolerance)
-        if fitted and fitted[0].value:
-            rate = fitted[0]
+        fit = _fit([column], block.error, block.tolerance)
+        if fit and fit.numbers[0].value:
             likely = [s * t for s in evidence.facts.scalars for t in (1.0, -1.0, 2.0, -2.0)]
-            cost = number_cost(rate, 0.0, likely)
-            yield Hypothesis(kind, rate.value * column - block.error, cost, rate)
+            cost = fit.cost(0, 0.0, likely)
+            yield Hypothesis(kind, block.error - fit.prediction, cost, fit.numbers[0], cost)
 
     return Rule(propose, _tell_l2 if kind == "l2" else _tell_l1)
 
@@ -93,12 +116,11 @@ def _penalties(kind: str) -> Rule:
 def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield e = rate * theta + other * sign(theta): L2 and L1 wrong at once."""
     columns = block.view.of(block.theta), block.view.of(np.sign(block.theta))
-    fitted = _fit(columns, block.error, block.tolerance)
-    if fitted:
-        l2, l1 = fitted
-        residual = l2.value * columns[0] + l1.value * columns[1] - block.error
-        cost = sum(number_cost(rate, 0.0, evidence.facts.scalars) for rate in fitted)
-        yield Hypothesis("l2", residual, cost, l2, facts={"l1": l1})
+    fit = _fit(columns, block.error, block.tolerance)
+    if fit:
+        l2, l1 = fit.numbers
+        cost = fit.cost(0, 0.0), fit.cost(1, 0.0)
+        yield Hypothesis("l2", block.error - fit.prediction, sum(cost), l2, cost[0], facts={"l1": l1})
 
 
 def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
@@ -23,6 +24,7 @@ __all__ = ["ORDER"]
 Move = Callable[[FloatArray], FloatArray]
 
 SHIFTING = 2e7  # entries moved in trying all shifts of a block; of larger ones only the shifts by 1 to 3 are tried
+ASSIGNED = 512  # slices among which equal ones are told apart
 MATCHED = 4096  # slices along an axis that are matched with one another
 AXES = 4  # of a block whose axes are tried in every order
 
@@ -128,7 +130,11 @@ def _permuted(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         # |n_i - g_j|^2 less what does not depend on j
         apart = (given * given).sum(axis=1)[None, :] - 2 * measured @ given.T
         source = np.argmin(apart, axis=1)
-        if len(np.unique(source)) < length or np.array_equal(source, np.arange(length)):
+        if len(np.unique(source)) < length:  # slices that are equal: give each its own
+            if length > ASSIGNED:
+                continue
+            source = linear_sum_assignment(apart)[1]
+        if np.array_equal(source, np.arange(length)):
             continue
         prediction = block.view.of(block.vector(np.take(g, source, axis)))
         cost = math.lgamma(length + 1) / math.log(10) + 1

@@ -162,7 +162,7 @@ def _axis_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothes
         a = np.divide(fitted, squared, out=np.ones(length), where=here)
         half = np.sqrt(np.bincount(index[axis], minlength=length) / np.where(here, squared, 1.0))
         off = np.abs(a - 1) > half
-        if np.count_nonzero(off & here) < 2:
+        if np.count_nonzero(off & here) < 2 or np.any(off & here & (np.abs(a) <= half)):
             continue
         digits = np.log10(1 + np.abs(a - 1) / np.where(here, half, 1.0))
         cost = float(digits.sum()) + 0.3 * length + 2.0

@@ -10,12 +10,15 @@ from fastcheck.diagnosis.hypothesis import Number
 
 __all__ = ["likely_factors", "read_factor", "shown"]
 
+MOST_BATCHES = 1000  # sizes of a full batch that a smaller last one may have been taken for
 LARGEST_INTEGER = 10_000  # a factor that is an integer up to here is worth saying
 
 
 def likely_factors(facts: Facts) -> tuple[float, ...]:
     """Return the factors by which gradients are usually wrong, the most usual first."""
-    return tuple(dict.fromkeys(value for value, _ in _table(facts)))
+    m = facts.batch
+    nominal = (m / k for k in range(m + 1, min(2 * m, m + MOST_BATCHES)))
+    return tuple(dict.fromkeys((*(value for value, _ in _table(facts)), *nominal)))
 
 
 def read_factor(factor: Number, facts: Facts) -> str:

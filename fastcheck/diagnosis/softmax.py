@@ -17,7 +17,7 @@ CLASSES = 4  # entries, at least, whose signs tell
 
 
 def _softmax(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
-    """Yield a bias of scores whose measured gradient sums to zero, while the analytic one never changes its sign.
+    """Yield a bias of scores whose measured gradient sums to zero, while the analytic one is nowhere positive.
 
     Of a Jacobian's diagonal p (1 - p) alone, the true class is left with its p - 1 < 0, the others with nothing.
     """
@@ -27,8 +27,7 @@ def _softmax(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         return
     g, n = block.g, block.n
     sums_to_zero = abs(n.sum()) <= block.tolerance.sum() and n.max() > 0 > n.min()
-    one_sign = np.all(g <= 0) or np.all(g >= 0)
-    if sums_to_zero and one_sign and abs(g.sum()) > 1e-3 * np.linalg.norm(g):
+    if sums_to_zero and np.all(g <= 0) and abs(g.sum()) > 1e-3 * np.linalg.norm(g):
         yield Hypothesis("softmax", np.zeros(len(n)), pattern=True, cause=True)
 
 
@@ -37,7 +36,7 @@ def _tell(group: Sequence[Explained], evidence: Evidence) -> Finding:
         "softmax",
         only(group),
         f"measured gradient of {group[0].name} sums to zero over its entries, as it does behind a softmax; the analytic "
-        "one has a single sign. The cross terms -p_i p_j of the softmax's Jacobian are missing? With cross-entropy the "
+        "one is nowhere positive. The cross terms -p_i p_j of the softmax's Jacobian are missing? With cross-entropy the "
         "step back is p - y.",
         numbers(group, total=float(group[0].block.g.sum()), short="softmax without cross terms?"),
     )
