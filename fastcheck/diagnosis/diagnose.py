@@ -21,6 +21,8 @@ RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
 
 JOINS = 2.0  # digits that a number proven elsewhere must save in a block
 
+WITNESSES = 3  # blocks that must agree on a number where none of them proves it
+
 
 def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
     """Say what kind of bug the wrong blocks have, and where in the backward pass to look.
@@ -53,10 +55,8 @@ def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding
     where = origin(evidence, vague)
     nearest = explained.get(wrong[-1].name)
     if nearest is None or (nearest.hypothesis.pattern and not nearest.hypothesis.cause):
-        return (where, *causes, *places)
-    if nearest.hypothesis.cause:
-        return (places[0], where, *causes, *places[1:])
-    return (*causes, where, *places)
+        return (where, *causes)
+    return (*places[:1], where, *causes) if nearest.hypothesis.cause else (*causes, where)
 
 
 def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
@@ -73,7 +73,7 @@ def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
         sharing = {one.name: one for one in reversed(loose) if one is not first and _same(first, one)}
         sharing[first.name] = first
         gains = [one.score + one.hypothesis.paid for one in sharing.values()]
-        if sum(gains) - first.hypothesis.paid < SCORE:
+        if sum(gains) - first.hypothesis.paid < SCORE or not (first.stands or len(sharing) >= WITNESSES):
             continue
         for name, one in sharing.items():
             taken = chosen.get(name)

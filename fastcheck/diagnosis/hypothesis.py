@@ -171,7 +171,7 @@ def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> 
             if left <= allowed:
                 over = int(np.count_nonzero(np.abs(hypothesis.residual) > tolerance))
                 score = written - _digits(hypothesis.residual, tolerance) - MEMBER * over - hypothesis.cost
-                found.append(Explained(block, hypothesis, rule, score, 1 - left / squared))
+                found.append(Explained(block, hypothesis, rule, score, 1 - left / squared if squared else 1.0))
     return sorted(found, key=lambda one: one.rank, reverse=True)
 
 

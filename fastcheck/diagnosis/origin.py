@@ -85,6 +85,8 @@ def _where(ordered: Sequence[BlockEvidence], culprit: BlockEvidence) -> str:
 
 def _relation(block: BlockEvidence) -> dict[str, float]:
     g, n = block.claimed, block.n
+    if not len(n):
+        return {}
     sizes = float(np.linalg.norm(g)), float(np.linalg.norm(n))
     if not all(sizes):
         return {"ratio": sizes[0] / sizes[1] if sizes[1] else np.inf}
@@ -98,6 +100,8 @@ def _relation(block: BlockEvidence) -> dict[str, float]:
 
 def _likeness(block: BlockEvidence) -> str:
     """Say how the gradient and the measured one relate, where no kind of bug fits."""
+    if not len(block.n):
+        return f"{block.name} itself was not looked at more closely."
     relation = _relation(block)
     said = f"No known kind of bug fits the error of {block.name} itself"
     if len(block.n) < 2 or "degrees" not in relation:

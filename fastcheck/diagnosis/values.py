@@ -15,13 +15,14 @@ from fastcheck.finding import Finding
 
 __all__ = ["VALUES"]
 
+FACT = 10.0  # digits of what stands in the analytic gradient itself: no accident puts it there
 SINGLE = 1e-5  # relative error that float32 arithmetic may reach
 SINGLE_DIGITS = math.log10(2.0**29)  # of a float64 that are zeros where it is a float32
 
 
 def _zero(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     if not block.g.any():
-        yield Hypothesis("zero", np.zeros(len(block.n)))
+        yield Hypothesis("zero", np.zeros(len(block.n)), -FACT)
 
 
 def _tell_zero(group: Sequence[Explained], evidence: Evidence) -> Finding:
@@ -84,7 +85,7 @@ def _copied(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     for other in evidence.blocks:
         if other.name != block.name and other.block.shape == block.block.shape and not other.wrong:
             if block.g.any() and len(block.g) > 1 and np.array_equal(block.array(block.g), other.array(other.g)):
-                yield Hypothesis("copied", np.zeros(len(block.n)), facts={"other": other.name})
+                yield Hypothesis("copied", np.zeros(len(block.n)), -FACT, facts={"other": other.name})
                 return
 
 
