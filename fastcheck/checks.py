@@ -13,7 +13,7 @@ import numpy as np
 
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
-from fastcheck.diagnosis import diagnosed, facts_of
+from fastcheck.diagnosis import diagnosed
 from fastcheck.differences import SCHEMES
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import PythonLoss, evaluator_for
@@ -128,7 +128,7 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     with bar(run, count, settings.progress):
         found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
     report = assemble(layout, chosen, seen, plan, found, settings)
-    return diagnosed(report, plan, found, facts_of(loss, args, [block.shape for block in layout.blocks]))
+    return diagnosed(report, plan, found, loss, gradient, args)
 
 
 def _plan(

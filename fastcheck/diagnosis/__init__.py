@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts, facts_of
+from fastcheck.diagnosis.lab import Lab
 from fastcheck.diagnosis.measured import BAD, evidence_of
+from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
 from fastcheck.differences import BlockDerivatives
+from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.full import Full
 from fastcheck.report.report import Report
 
@@ -19,14 +23,25 @@ __all__ = [
     "Directions",
     "Evidence",
     "Facts",
+    "Lab",
+    "Probe",
+    "derivative_along",
     "diagnose",
     "diagnosed",
     "evidence_of",
     "facts_of",
+    "from_probes",
 ]
 
 
-def diagnosed(report: Report, plan: Full, found: Sequence[BlockDerivatives], facts: Facts) -> Report:
+def diagnosed(
+    report: Report,
+    plan: Full,
+    found: Sequence[BlockDerivatives],
+    loss: Callable[..., Any],
+    gradient: Any,
+    args: tuple[Any, ...],
+) -> Report:
     """Return the report with the findings that say why, before those about the measurement.
 
     Parameters
@@ -37,13 +52,19 @@ def diagnosed(report: Report, plan: Full, found: Sequence[BlockDerivatives], fac
         What the run worked with.
     found : sequence of BlockDerivatives
         The measurements, by block.
-    facts : Facts
-        What is known about the data.
+    loss, gradient, args
+        As given to `fastcheck.check`.
     """
     if report.verdict not in BAD:
         return report
+    evaluator, layout = plan.evaluator, plan.evaluator.layout
     verdicts = {name: block.verdict for name, block in report.blocks.items()}
-    evaluator = plan.evaluator
-    evidence = evidence_of(evaluator.layout, evaluator.theta, plan.analytic, found, verdicts, facts)
-    findings = diagnose(evidence)
-    return dataclasses.replace(report, findings=(*findings, *report.findings), seconds=plan.run.seconds)
+    facts = facts_of(loss, args, [block.shape for block in layout.blocks])
+    evidence = evidence_of(layout, evaluator.theta, plan.analytic, found, verdicts, facts)
+    lab = None
+    if isinstance(evaluator, PythonLoss) and plan.run.stopped is None:
+        lab = Lab(loss, gradient, args, evaluator, plan.base, plan.analytic.flat)
+    findings = (*diagnose(evidence, lab), *report.findings)
+    return dataclasses.replace(
+        report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds
+    )

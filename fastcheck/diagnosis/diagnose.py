@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
+from fastcheck.diagnosis.lab import Lab
 from fastcheck.diagnosis.linear import LINEAR
 from fastcheck.diagnosis.order import ORDER
 from fastcheck.diagnosis.origin import in_order, origin
 from fastcheck.diagnosis.places import PLACES
+from fastcheck.diagnosis.samples import samples
 from fastcheck.diagnosis.softmax import SOFTMAX
+from fastcheck.diagnosis.stale import stale
 from fastcheck.diagnosis.values import VALUES
 from fastcheck.finding import Finding
 
@@ -19,18 +22,21 @@ __all__ = ["RULES", "diagnose"]
 RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
 
 
+EXPERIMENTS: tuple[Callable[[Lab, Evidence], Finding | None], ...] = (samples, stale)
 JOINS = 2.0  # digits that a number proven elsewhere must save in a block
 
 WITNESSES = 3  # blocks that must agree on a number where none of them proves it
 
 
-def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
+def diagnose(evidence: Evidence, lab: Lab | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
     """Say what kind of bug the wrong blocks have, and where in the backward pass to look.
 
     Parameters
     ----------
     evidence : Evidence
         All blocks, with which of them are wrong.
+    lab : Lab, optional
+        Where further evaluations may be asked for, when no rule explains anything.
     rules : sequence of Rule
         The kinds of bug to try.
 
@@ -51,7 +57,12 @@ def diagnose(evidence: Evidence, rules: Sequence[Rule] = RULES) -> tuple[Finding
     places = [group[0].rule.tell(group, evidence) for group in _groups(patterns[::-1])]
     if not unknown and len(patterns) <= 1:
         return (*causes, *places)
-    vague = [*unknown, *(e.block for e in patterns)]
+    if lab is not None and not known and not any(e.hypothesis.cause for e in patterns):
+        for experiment in EXPERIMENTS:
+            finding = experiment(lab, evidence)
+            if finding is not None:
+                return (finding,)
+    vague = [*unknown, *(e.block for e in patterns if not e.hypothesis.cause)]
     where = origin(evidence, vague)
     nearest = explained.get(wrong[-1].name)
     if nearest is None or (nearest.hypothesis.pattern and not nearest.hypothesis.cause):
@@ -92,7 +103,7 @@ def _groups(explained: Sequence[Explained]) -> list[list[Explained]]:
                 break
         else:
             groups.append([one])
-    return groups
+    return [sorted(group, key=lambda one: one.block.block.start) for group in groups]
 
 
 def _same(a: Explained, b: Explained) -> bool:

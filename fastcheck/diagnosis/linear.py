@@ -142,7 +142,7 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
     if rates:
         spared = ", ".join(f"{name.upper()} with lambda = {shown(rate)}" for name, rate in rates.items())
         what += f", but for its regulariser ({spared})"
-    short = f"×{_short(factor)} of the measured gradient" + (f" ({reading.replace(' (', ', ').strip(')')})" if reading else "")
+    short = f"×{_short(factor)} of the measured gradient" + (f" ({reading.replace('(batch ', '').rstrip(')')})" if reading else "")
     return Finding(
         kind,
         only(group),
@@ -180,19 +180,18 @@ def _tell_penalty(
     group: Sequence[Explained], evidence: Evidence, kind: str, term: str, of: str, formula: str
 ) -> Finding:
     rate = _sharpest(group)
-    size = Number(abs(rate.value), rate.half)
-    reading = _read_rate(rate, evidence.facts, term)
+    size = shown(Number(abs(rate.value), rate.half))
+    short, reading = _read_rate(rate, evidence.facts, term)
     if not reading and rate.value < 0:
         reading = (
-            f"the loss has {term} with lambda = {shown(size)} that the gradient lacks? Add {formula} (or the sign of "
-            f"the term is wrong, with lambda = {rate.value / -2:.4g}; or it is divided by m)"
+            f"the loss has {term} with lambda = {size} that the gradient lacks? Add {formula} (or the sign of the term "
+            f"is wrong, with lambda = {rate.value / -2:.4g}; or it is divided by m)"
         )
     elif not reading:
         reading = (
-            f"the gradient has {term} with lambda = {shown(size)} that the loss lacks? Counted twice, or of biases "
-            "that the loss does not regularise"
+            f"the gradient has {term} with lambda = {size} that the loss lacks? Counted twice, or of biases that the "
+            "loss does not regularise"
         )
-    short = f"{term} wrong by {rate.value:.4g} × {of}"
     return Finding(
         kind,
         only(group),
@@ -201,23 +200,26 @@ def _tell_penalty(
     )
 
 
-def _read_rate(rate: Number, facts: Facts, term: str) -> str:
-    """Return what an error of rate * theta means, where lambda stands among the arguments."""
+def _read_rate(rate: Number, facts: Facts, term: str) -> tuple[str, str]:
+    """Return what an error of rate * theta means, briefly and in full, where lambda stands among the arguments."""
     for scalar in facts.scalars:
         if not scalar > 0:
             continue
         times = Number(1 + rate.value / scalar, rate.half / scalar)
         if times.near(0.0):
-            return f"{term} is in the loss (lambda = {scalar:g}), not in the gradient"
+            return f"{term} missing", f"{term} is in the loss (lambda = {scalar:g}), not in the gradient"
         if times.near(2.0):
-            return f"{term} (lambda = {scalar:g}) counts twice in the gradient, or of blocks that the loss spares"
+            of = "counts twice in the gradient, or of blocks that the loss spares"
+            return f"{term} too much", f"{term} (lambda = {scalar:g}) {of}"
         if times.near(-1.0):
-            return f"{term} (lambda = {scalar:g}) is subtracted in the gradient"
+            return f"{term} subtracted", f"{term} (lambda = {scalar:g}) is subtracted in the gradient"
         if facts.batch > 1 and times.near(1 / facts.batch):
-            return f"{term} (lambda = {scalar:g}) is divided by m = {facts.batch} in the gradient only"
+            of = f"is divided by m = {facts.batch} in the gradient only"
+            return f"{term} divided by m", f"{term} (lambda = {scalar:g}) {of}"
         if times.near(0.5):
-            return f"{term} (lambda = {scalar:g}) is halved in the gradient: the 2 of the square's derivative?"
-    return ""
+            of = "is halved in the gradient: the 2 of the square's derivative?"
+            return f"{term} halved", f"{term} (lambda = {scalar:g}) {of}"
+    return f"{term} {'missing' if rate.value < 0 else 'too much'}?", ""
 
 
 FACTOR = Rule(_factors, _tell_factor)

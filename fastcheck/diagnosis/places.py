@@ -58,25 +58,30 @@ def _ratios(block: BlockEvidence, rows: IntArray) -> list[Number | None]:
 
 
 def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    parts, places = [], []
+    parts, places, ratio = [], [], None
     for explained in group:
         facts = explained.hypothesis.facts
         for place, ratio in zip(facts["places"], facts["ratios"], strict=True):
             places.append((explained.name, place))
-            times = ""
+            said = ""
             if isinstance(ratio, Number):
                 reading = read_factor(ratio, evidence.facts)
-                times = f" ({shown(ratio)} × the measured one{': ' + reading if reading else ''})"
-            parts.append(f"{explained.name}{list(place)}{times}")
+                said = f" ({shown(ratio)} × the measured one{': ' + reading if reading else ''})"
+            parts.append(f"{explained.name}{list(place)}{said}")
     total = sum(explained.hypothesis.facts["of"] for explained in group)
     said = ", ".join(parts[:NAMED]) + (f" and {len(parts) - NAMED} more" if len(parts) > NAMED else "")
     verb = "alone is wrong" if len(parts) == 1 else "alone are wrong"
+    times = ratio if len(parts) == 1 else None
+    where = {"where": f"{group[0].name}{list(places[0][1])}"} if len(parts) == 1 else {}
+    short = f"wrong in {len(parts)} of {total:,} coordinates"
+    if where:
+        short = f"×{times.value:#.4g} of the measured one" if isinstance(times, Number) else "alone wrong"
     return Finding(
         "coordinate",
         only(group),
         f"{said} {verb}, of {total:,} measured in {listed([e.name for e in group])}: a special case, a border, an entry "
         "written twice or overwritten?",
-        numbers(group, places=places, short=f"wrong in {len(parts)} of {total:,} coordinates"),
+        numbers(group, places=places, short=short, **where),
     )
 
 
@@ -127,12 +132,13 @@ def _tell_slices(group: Sequence[Explained], evidence: Evidence) -> Finding:
     words = ("row", "column")[axis] if ndim == 2 else f"slice {k} of axis {axis}"
     words += f" {k}" if ndim == 2 else ""
     factor = facts.get("factor")
-    times, remedy = "is wrong", "a loop or a slice that ends early, a unit treated apart?"
+    times, remedy, short = "is wrong", "a loop or a slice that ends early, a unit treated apart?", "alone wrong"
     if isinstance(factor, Number):
         times = f"is {shown(factor)} × the measured one"
-        remedy = read_factor(factor, evidence.facts) or remedy
+        remedy, short = read_factor(factor, evidence.facts) or remedy, f"×{factor.value:#.4g} of the measured one"
     elif "words" in facts:
         times, remedy = "is zero, the measured one is not", "never filled in: a loop or a slice that ends early?"
+        short = "all zeros"
     return Finding(
         "slice",
         first.name,
@@ -141,7 +147,8 @@ def _tell_slices(group: Sequence[Explained], evidence: Evidence) -> Finding:
             group,
             axis=axis,
             index=k,
-            short=f"wrong in {words} alone",
+            where=f"{first.name}[{place}]",
+            short=short,
             **({"factor": factor.value} if isinstance(factor, Number) else {}),
         ),
     )

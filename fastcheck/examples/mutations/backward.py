@@ -33,11 +33,17 @@ def _bias_last_sample(subject: Subject, rng: np.random.Generator) -> Planted | N
 
 
 def _stale(subject: Subject, rng: np.random.Generator) -> Planted | None:
-    """Return the gradient at the parameters of one descent step earlier, 1% of theta away."""
+    """Return the gradient at the parameters of one descent step earlier, 1% of theta away: theta + rate * gradient."""
     if not callable(subject.net.gradient) or not np.any(subject.g):
         return None
     rate = 0.01 * np.linalg.norm(subject.theta) / np.linalg.norm(subject.g)
-    return Planted(subject.at(subject.theta + rate * subject.g), {"rate": float(rate)})
+    before = subject.g
+    for _ in range(200):
+        after = subject.at(subject.theta + rate * before)
+        if np.linalg.norm(after - before) <= 1e-14 * np.linalg.norm(after):
+            return Planted(after, {"rate": float(rate)})
+        before = after
+    return None
 
 
 def _mean_of_means(subject: Subject, rng: np.random.Generator) -> Planted | None:
