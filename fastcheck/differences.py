@@ -243,5 +243,5 @@ class BlockDerivatives:
         row = self.row(place)
         self.looked[place] = resolved
         self.value[row] = resolved.value
-        self.rounding[row] = resolved.rounding
+        self.rounding[row] = max(resolved.rounding, float(np.finfo(np.float32).tiny))
         self.truncation[row] = resolved.truncation

@@ -121,25 +121,31 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         direction[block.slice] *= scale
     places = np.arange(POINTS) - POINTS // 2
     spacing, level = FIRST_SPACING, 0.0
-    coarsest, finest, largest = 0.0, math.inf, abs(base)  # grids known to be too fine, too coarse
+    coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
+    grids: list[FloatArray] = []
     for _ in range(SPACINGS):
         values = np.full(POINTS, base)
         values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
         level = difference_table_noise(values)
+        grids.append(values[np.isfinite(values)])
         if level > 0:
             break
         if level == 0:
-            largest = max(largest, float(np.abs(values).max()))
             coarsest = spacing
             spacing = 64 * spacing if finest == math.inf else math.sqrt(coarsest * finest)
         else:  # too coarse, or no value there: stay closer
             finest = spacing
             spacing = spacing / 64 if coarsest == 0 else math.sqrt(coarsest * finest)
     floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
+    seen = np.unique(np.concatenate(grids)) if grids else np.array([base])
+    if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
+        floor = max(floor, 0.5 * FLOAT32_EPS * abs(base))  # every value is a float32: J has no more digits
     if not level > 0:
-        # Flat as far as it can be seen: its terms may cancel, so their rounding is that of numbers of size one.
-        level = FLOAT64_EPS * max(1.0, largest)
-        return Noise(max(floor, level), level / abs(base) if base else 0.0, False)
+        # Flat as far as it can be seen: its terms may cancel, so their rounding is that of numbers of size one. Where
+        # there are a few different values, their distance is the grain of J.
+        grain = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
+        level = max(floor, grain, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
+        return Noise(level, level / abs(base) if base else 0.0, False)
     if level > IMPRECISE * abs(base):
         # Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too
         # little. Look again on grids as wide as the steps that such a noise asks for.

@@ -22,7 +22,8 @@ __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 RATIO = 8.0  # between two steps of the ladder
 LADDER = tuple(8.0 * RATIO**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
-SAFETY = 2.0  # on truncation estimated from two steps
+SAFETY = 2.0  # on truncation taken from changes between steps
+PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
 def resolve(
@@ -83,29 +84,40 @@ def _best_pair(central: FloatArray, gap: FloatArray, rounding: FloatArray) -> tu
     from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
     off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
     longest step that no shorter one contradicts). Only a change that fell like the square of the step twice in a row
-    promises the next one: a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided
-    slopes that do not close up as the step shrinks leave the derivative open between them.
+    promises the next one: a kink crossed by a longer step breaks that pattern, and so never earns the promise.
+    One-sided slopes that do not close up as the step shrinks leave the derivative open between them.
     """
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        noise = rounding[k - 1] + rounding[k]
         truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
-        if abs(gap[k + 1]) > 2 / RATIO * abs(gap[k]) + 4 * rounding[k + 1]:
+        truncation = min(truncation, _promised(change[:k], rounding))
+        if _stays_open(gap, rounding, k) or _stays_open(gap, rounding, k + 1):
             truncation += 0.5 * float(abs(gap[k]))
-        if k > 1 and _orderly(change[k - 2], change[k - 1], noise):
-            truncation = min(truncation, SAFETY * float(max(change[k - 1], noise)) / (RATIO**2 - 1) * 4)
         if rounding[k] + truncation < best[1] + best[2]:
             best = (float(central[k]), float(rounding[k]), truncation, k)
     return best
 
 
-def _orderly(above: float, here: float, noise: float) -> bool:
-    """Say whether a change fell like the square of the step, or from clear of the noise into it."""
-    if above < 4 * noise:
-        return False
-    ratio = above / max(here, 1e-300)
-    return bool(0.5 * RATIO**2 < ratio < 2 * RATIO**2) if here > noise else above < 2 * RATIO**2 * noise
+def _promised(change: FloatArray, rounding: FloatArray) -> float:
+    """Return the truncation after the last of some changes, if they fell like the square of the step; else infinity.
+
+    Two changes clear of the noise must have fallen so; those after them must lie below what that promises, or in the
+    noise.
+    """
+    noise = rounding[:-1] + rounding[1:]
+    for j in range(len(change) - 1, 0, -1):
+        if change[j] > noise[j] and 0.5 * RATIO**2 < change[j - 1] / change[j] < 2 * RATIO**2:
+            later = np.arange(j + 1, len(change))
+            expected = change[j] / RATIO ** (2 * (later - j))
+            if np.all(change[later] <= 2 * expected + noise[later]):
+                return PROMISE * float(change[j] / RATIO ** (2 * (len(change) - j)))
+    return math.inf
+
+
+def _stays_open(gap: FloatArray, rounding: FloatArray, k: int) -> bool:
+    """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
+    return bool(abs(gap[k]) > 2 / RATIO * abs(gap[k - 1]) + 4 * rounding[k])
 
 
 def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:

@@ -22,9 +22,10 @@ __all__ = ["Steps", "choose_steps", "fixed_steps"]
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
+LONGEST = 0.5  # step, in units of the parameters
 BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
-UNEVEN = 1e6  # a block whose entries spread more than this has a step for each entry
+UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Steps:
     per_block : float64, shape (blocks,)
         The step of a coordinate; where `relative` is set it is in units of the coordinate's own magnitude.
     truncation : float64, shape (blocks,)
-        Largest truncation error that the pilot leaves possible, in units of the derivative.
+        Largest truncation error that the pilot leaves possible, in units of the derivative; where `relative` is set,
+        times the coordinate's own magnitude.
     relative : bool, shape (blocks,)
         The block's entries differ by orders of magnitude: each is stepped in proportion to itself.
     exact : bool
@@ -60,7 +62,10 @@ class Steps:
 
     def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the truncation uncertainty of each coordinate, shape (m,)."""
-        return self.truncation[_block_numbers(evaluator, coordinates)]
+        block = _block_numbers(evaluator, coordinates)
+        size = np.abs(evaluator.theta[coordinates])
+        size[(size == 0) | ~self.relative[block]] = 1.0
+        return np.asarray(self.truncation[block] / size)
 
 
 def fixed_steps(evaluator: Evaluator, step: float) -> Steps:
@@ -110,17 +115,20 @@ def choose_steps(
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
         unit[unit == 0] = 1.0
         swing = max(abs(base), float(np.abs(gradient[pilots] * unit).max()), 1e-300)
-        first = max((noise.level / swing) ** (1 / (scheme.order + 1)), 2.0**-40)
-        h, per_block_error = _climb(evaluator, pilots, unit, first, noise.level, scheme)
+        first = min(max((noise.level / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
+        h, truncation[number] = _climb(evaluator, pilots, unit, first, noise.level, scheme)
         per_block[number] = _power_of_two(np.array([h * size]))[0]
-        truncation[number] = per_block_error
+        truncation[number] /= size
     return Steps(per_block, truncation, relative, exact=True)
 
 
 def _climb(
     evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: float, scheme: Scheme
 ) -> tuple[float, float]:
-    """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder."""
+    """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder.
+
+    The truncation is in units of the loss: of the derivative, times `unit`.
+    """
     good = first / RUNG
     below = _quotients(evaluator, pilots, good * unit, scheme)
     error = 0.0
@@ -130,19 +138,19 @@ def _climb(
 
     for _ in range(RUNGS):
         longer = good * RUNG
-        if longer > 0.5:
+        if longer > LONGEST:
             break
         above = _quotients(evaluator, pilots, longer * unit, scheme)
         if not agree(below, above, good):
             break
-        error = float(np.max(3 * scheme.amplification * noise / (good * unit)))
+        error = 3 * scheme.amplification * noise / good
         good, below = longer, above
     if not error:  # even the first two differ by more than noise: the length scale here is shorter than the parameters
         for _ in range(RUNGS):
             shorter = good / RUNG
             lower = _quotients(evaluator, pilots, shorter * unit, scheme)
             if agree(lower, below, shorter):
-                error = float(np.max(3 * scheme.amplification * noise / (shorter * unit)))
+                error = 3 * scheme.amplification * noise / shorter
                 break
             good, below = shorter, lower
     # Truncation at `good` hid below the noise of the rung under it; a shorter step leaves that much less of it.

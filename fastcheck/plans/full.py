@@ -22,6 +22,7 @@ from fastcheck.steps import Steps
 __all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
@@ -116,7 +117,8 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    found.rounding[rows] = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
@@ -131,7 +133,9 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps)
+        suspects = _suspects(plan, found, analytic, eps, 0.0)
+        if len(suspects) > allowance:  # then only those that could matter
+            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance)
         if not len(suspects) or plan.run.stopped:
             return
         if len(suspects) <= allowance:
@@ -172,13 +176,13 @@ def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
         found.slack = math.sqrt(compared.norms.error)
 
 
-def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float) -> IntArray:
-    """Return the rows not looked at yet that were not measured or stand out, worst first."""
+def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
+    """Return the rows not looked at yet that were not measured or whose excess is above a threshold, worst first."""
     excess = plan.judge.excess(found, analytic, eps)
     unmeasured = ~np.isfinite(found.value)
     if plan.run.stopped:
         unmeasured[:] = False
-    stands_out = np.flatnonzero((excess > 0.5 * plan.judge.tolerance) | unmeasured)
+    stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
         [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
     )
