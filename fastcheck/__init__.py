@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fastcheck.finding import Finding
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
+    from fastcheck.self_test import SelfTestReport, self_test
+    from fastcheck.terms import TermsReport, check_terms
     from fastcheck.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -37,10 +39,14 @@ _HOMES = {
     "MissingDependencyError": "fastcheck.errors",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
+    "SelfTestReport": "fastcheck.self_test",
+    "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
     "check": "fastcheck.checks",
+    "check_terms": "fastcheck.terms",
     "numerical_gradient": "fastcheck.checks",
+    "self_test": "fastcheck.self_test",
 }
 
 __all__ = [
@@ -55,10 +61,14 @@ __all__ = [
     "MissingDependencyError",
     "Problem",
     "Report",
+    "SelfTestReport",
+    "TermsReport",
     "Verdict",
     "assert_gradient",
     "check",
+    "check_terms",
     "numerical_gradient",
+    "self_test",
 ]
 
 

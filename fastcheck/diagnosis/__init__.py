@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts, facts_of
@@ -64,7 +66,6 @@ def diagnosed(
     lab = None
     if isinstance(evaluator, PythonLoss) and plan.run.stopped is None:
         lab = Lab(loss, gradient, args, evaluator, plan.base, plan.analytic.flat)
-    findings = (*diagnose(evidence, lab), *report.findings)
-    return dataclasses.replace(
-        report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds
-    )
+    with np.errstate(all="ignore"):  # an experiment may go where the loss has no value, and takes note of it
+        findings = (*diagnose(evidence, lab), *report.findings)
+    return dataclasses.replace(report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds)

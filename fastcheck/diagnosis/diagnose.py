@@ -113,5 +113,3 @@ def _same(a: Explained, b: Explained) -> bool:
     if first.number is not None and second.number is not None:
         return first.number.agrees(second.number)
     return not first.alone and first.facts.get("words") == second.facts.get("words")
-
-

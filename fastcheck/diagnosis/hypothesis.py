@@ -156,7 +156,7 @@ def number_cost(number: Number, neutral: float, readings: Iterable[float] = ()) 
 
 
 def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> list[Explained]:
-    """Return the hypotheses about one block that leave nothing of its error, the best first; not all may stand alone."""
+    """Return the hypotheses about one block that leave nothing of its error, best first; not all may stand."""
     # An arbitrary error is written down as it is, or as the true derivative, whichever is shorter.
     smaller = np.where(np.abs(block.error) <= np.abs(block.n), block.error, block.n)
     wrong = np.abs(block.error) > block.tolerance

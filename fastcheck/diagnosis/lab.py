@@ -65,7 +65,7 @@ class Lab:
             return None
 
     def directions(self, evidence: Evidence, blocks: Sequence[BlockEvidence], count: int) -> list[FloatArray]:
-        """Return directions in some blocks, shape (P,), to which L2 and L1 are blind where a block has room for that."""
+        """Return directions in some blocks, shape (P,), blind to L2 and L1 where a block has room for that."""
         rng = np.random.default_rng(len(self.theta))
         found = []
         for _ in range(count):
@@ -91,5 +91,3 @@ def _apart(part: FloatArray, theta: FloatArray) -> FloatArray:
     """Return the part of a vector orthogonal to theta and to its signs."""
     basis, _ = np.linalg.qr(np.stack([theta, np.sign(theta)], axis=1))
     return np.asarray(part - basis @ (basis.T @ part))
-
-

@@ -128,7 +128,7 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
     everywhere = len(evidence.wrong) == len(group) and not evidence.right
     rates = {k: v for explained in group for k, v in explained.hypothesis.facts.items() if isinstance(v, Number)}
     reading, kind = read_factor(factor, evidence.facts), "factor"
-    alone = len(evidence.blocks) == 1
+    alone = sum(block.checked for block in evidence.blocks) == 1
     if factor.near(-1.0):
         kind = "sign"
     elif everywhere and not alone and factor.near(2.0) and not rates and evidence.facts.batch != 2:
@@ -137,12 +137,18 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
         kind, reading = "sum_over_batch", f"summed over the batch where the loss takes the mean? m = {factor.value:.0f}"
     elif everywhere and "last batch" in reading:
         kind = "last_batch"
-    who = "the whole gradient" if everywhere and not alone else f"gradient of {listed([explained.name for explained in group])}"
+    who = (
+        "the whole gradient"
+        if everywhere and not alone
+        else f"gradient of {listed([explained.name for explained in group])}"
+    )
     what = f"{shown(factor)} × the measured one"
     if rates:
         spared = ", ".join(f"{name.upper()} with lambda = {shown(rate)}" for name, rate in rates.items())
         what += f", but for its regulariser ({spared})"
-    short = f"×{_short(factor)} of the measured gradient" + (f" ({reading.replace('(batch ', '').rstrip(')')})" if reading else "")
+    short = f"×{_short(factor)} of the measured gradient" + (
+        f" ({reading.replace('(batch ', '').rstrip(')')})" if reading else ""
+    )
     return Finding(
         kind,
         only(group),

@@ -47,7 +47,8 @@ def evidence_of(
         What is known about the data.
     """
     blocks = [
-        _block(block, theta, analytic, float(analytic.eps[layout.blocks.index(block.block)]), verdicts) for block in found
+        _block(block, theta, analytic, float(analytic.eps[layout.blocks.index(block.block)]), verdicts)
+        for block in found
     ]
     return Evidence(tuple(block for block in blocks if len(block.n)), facts)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -21,7 +23,7 @@ from fastcheck.finding import Finding
 
 __all__ = ["ORDER"]
 
-Move = Callable[[FloatArray], FloatArray]
+Move = Callable[[FloatArray], Any]
 
 SHIFTING = 2e7  # entries moved in trying all shifts of a block; of larger ones only the shifts by 1 to 3 are tried
 ASSIGNED = 512  # slices among which equal ones are told apart
@@ -36,14 +38,14 @@ def _moves(shape: tuple[int, ...]) -> list[tuple[str, str, Move]]:
     for i, j in itertools.combinations(wide, 2):
         if shape[i] == shape[j]:
             words = "transposed" if len(shape) == 2 else f"with its axes {i} and {j} exchanged"
-            found.append(("transpose", words, lambda a, i=i, j=j: a.swapaxes(i, j)))  # type: ignore[misc]
+            found.append(("transpose", words, partial(np.swapaxes, axis1=i, axis2=j)))
     if 2 <= len(wide) <= AXES and len(shape) <= AXES:
         for axes in itertools.permutations(range(len(shape))):
             if axes != tuple(range(len(shape))):
                 found += _reshapes(shape, axes)
     for axis in wide:
         words = f"reversed along axis {axis}"
-        found.append(("reversed", words, lambda a, axis=axis: np.flip(a, axis)))  # type: ignore[misc]
+        found.append(("reversed", words, partial(np.flip, axis=axis)))
     size = math.prod(shape)
     for axis in wide:
         n = shape[axis]
@@ -52,7 +54,7 @@ def _moves(shape: tuple[int, ...]) -> list[tuple[str, str, Move]]:
         for shift in shifts:
             by = shift if shift <= n // 2 else shift - n
             words = f"shifted by {-by} along axis {axis}"
-            found.append(("shifted", words, lambda a, s=shift, axis=axis: np.roll(a, s, axis)))  # type: ignore[misc]
+            found.append(("shifted", words, partial(np.roll, shift=shift, axis=axis)))
     return found
 
 
@@ -75,9 +77,12 @@ def _moved(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     g, theta = block.array(block.g), block.array(block.theta)
     for kind, words, move in moves:
         prediction = block.view.of(block.vector(move(g)))
-        yield from _with_decay(
-            block, prediction, lambda move=move: block.vector(move(theta)), kind, cost, {"words": words}, evidence
-        )
+        moved_theta = partial(_entries, block, move, theta)
+        yield from _with_decay(block, prediction, moved_theta, kind, cost, {"words": words}, evidence)
+
+
+def _entries(block: BlockEvidence, move: Move, array: FloatArray) -> FloatArray:
+    return block.vector(move(array))
 
 
 def _exchanged(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -87,7 +92,7 @@ def _exchanged(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]
         yield from _with_decay(
             block,
             prediction,
-            lambda other=other: block.vector(other.array(other.theta)),
+            partial(block.vector, other.array(other.theta)),
             "swapped",
             math.log10(1 + len(others)),
             {"other": other.name},

@@ -17,7 +17,7 @@ SMALL = 1e-5  # relative error of the size of float32 arithmetic
 
 
 def layer_of(name: str) -> str:
-    """Return what names of one layer share: ``"2"`` of W2 and b2, ``"cell"`` of cell.bias, ``"hidden"`` of hidden_bias."""
+    """Return what names of one layer share: ``"2"`` of W2 and b2, ``"cell"`` of cell.bias and cell.weight."""
     path, _, last = name.rpartition(".")
     if path:
         return path
@@ -28,7 +28,7 @@ def layer_of(name: str) -> str:
 
 
 def in_order(blocks: Sequence[BlockEvidence]) -> list[BlockEvidence]:
-    """Return blocks from input to output: by number where all names are W1, b1, W2 ..., else as the parameters stand."""
+    """Return blocks from input to output: by number where names are W1, b1, W2 ..., else as the parameters stand."""
     layers = [layer_of(block.name) for block in blocks]
     if layers and all(layer.isdigit() for layer in layers):
         return [block for _, block in sorted(zip(layers, blocks, strict=True), key=lambda item: int(item[0]))]
@@ -65,7 +65,11 @@ def _where(ordered: Sequence[BlockEvidence], culprit: BlockEvidence) -> str:
     layer = layer_of(culprit.name)
     mates = [b for b in ordered if b.name != culprit.name and layer_of(b.name) == layer]
     earlier = [b for b in ordered[: ordered.index(culprit)] if b.wrong and b not in mates]
-    follow = f" The blocks before it ({listed([b.name for b in earlier])}) may be wrong only because of it." if earlier else ""
+    follow = (
+        f" The blocks before it ({listed([b.name for b in earlier])}) may be wrong only because of it."
+        if earlier
+        else ""
+    )
     right_mates = [b.name for b in mates if not b.wrong]
     if right_mates:
         verb = "is" if len(right_mates) == 1 else "are"
@@ -77,8 +81,8 @@ def _where(ordered: Sequence[BlockEvidence], culprit: BlockEvidence) -> str:
     after = [b for b in ordered[ordered.index(culprit) + 1 :] if b not in mates]
     if after and not after[0].wrong:
         return (
-            f"look at the step from layer {layer_of(after[0].name)} back to layer {layer} (the activation's derivative, "
-            f"a mask, the transpose of the weights between them).{follow}"
+            f"look at the step from layer {layer_of(after[0].name)} back to layer {layer} (the activation's "
+            f"derivative, a mask, the transpose of the weights between them).{follow}"
         )
     return f"the error is there from the output on: look at the derivative of the loss and of the last layer.{follow}"
 

@@ -79,8 +79,8 @@ def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding
     return Finding(
         "coordinate",
         only(group),
-        f"{said} {verb}, of {total:,} measured in {listed([e.name for e in group])}: a special case, a border, an entry "
-        "written twice or overwritten?",
+        f"{said} {verb}, of {total:,} measured in {listed([e.name for e in group])}: a special case, a border, an "
+        "entry written twice or overwritten?",
         numbers(group, places=places, short=short, **where),
     )
 

@@ -1,4 +1,4 @@
-"""Diagnosis from directional derivatives alone: a few probes tell the kinds of bug apart, whatever the number of parameters.
+"""Diagnosis from directional derivatives alone: a few probes tell the kinds of bug apart, whatever the size of the net.
 
 A hypothesis predicts the true gradient n from the analytic one g, so it predicts n.v for every direction v. One that is
 true predicts all of them within their uncertainty; another misses each by about |e|. So one set of random directions

@@ -35,9 +35,9 @@ def _tell(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         "softmax",
         only(group),
-        f"measured gradient of {group[0].name} sums to zero over its entries, as it does behind a softmax; the analytic "
-        "one is nowhere positive. The cross terms -p_i p_j of the softmax's Jacobian are missing? With cross-entropy the "
-        "step back is p - y.",
+        f"measured gradient of {group[0].name} sums to zero over its entries, as it does behind a softmax; the "
+        "analytic one is nowhere positive. The cross terms -p_i p_j of the softmax's Jacobian are missing? With "
+        "cross-entropy the step back is p - y.",
         numbers(group, total=float(group[0].block.g.sum()), short="softmax without cross terms?"),
     )
 

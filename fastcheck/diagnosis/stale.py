@@ -1,4 +1,4 @@
-"""A gradient that belongs to other parameters: a cache of an earlier forward pass, or the step before the last update."""
+"""A gradient of other parameters: from the cache of an earlier forward pass, or from before the last update."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
         return Finding(
             "stale",
             None,
-            "Called again at the same parameters after a call at others, the gradient is another one: it uses what an "
-            "earlier forward pass left in a cache. Run the forward pass inside the gradient, or before each call of it.",
+            "Called again at the same parameters after a call at others, the gradient is another one: it uses what "
+            "an earlier forward pass left in a cache. Run the forward pass inside the gradient, or before each call.",
             {"blocks": blocks, "apart": float(np.linalg.norm(again - lab.claimed)) / size, "short": "of a stale cache"},
         )
     if size and np.array_equal(elsewhere, again):
         return Finding(
             "stale",
             None,
-            "The gradient is the same at other parameters: it does not use the ones it is given, but a copy, a global or "
-            "what an earlier forward pass left in a cache.",
+            "The gradient is the same at other parameters: it does not use the ones it is given, but a copy, a global "
+            "or what an earlier forward pass left in a cache.",
             {"blocks": blocks, "short": "does not depend on the parameters given"},
         )
     return None

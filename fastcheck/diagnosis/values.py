@@ -48,8 +48,8 @@ def _tell_independent(group: Sequence[Explained], evidence: Evidence) -> Finding
     return Finding(
         "independent",
         only(group),
-        f"the loss does not depend on {names}, whose gradient is not zero: a block that the loss does not use, or whose "
-        "effect is cancelled (a bias before batch normalisation)?",
+        f"the loss does not depend on {names}, whose gradient is not zero: a block that the loss does not use, or "
+        "whose effect is cancelled (a bias before batch normalisation)?",
         numbers(group, short="should be zero"),
     )
 
@@ -82,11 +82,12 @@ def _tell_constant(group: Sequence[Explained], evidence: Evidence) -> Finding:
 
 
 def _copied(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
-    for other in evidence.blocks:
-        if other.name != block.name and other.block.shape == block.block.shape and not other.wrong:
-            if block.g.any() and len(block.g) > 1 and np.array_equal(block.array(block.g), other.array(other.g)):
-                yield Hypothesis("copied", np.zeros(len(block.n)), -FACT, facts={"other": other.name})
-                return
+    if not block.g.any() or len(block.g) < 2:
+        return
+    for other in evidence.right:
+        if other.block.shape == block.block.shape and np.array_equal(block.array(block.g), other.array(other.g)):
+            yield Hypothesis("copied", np.zeros(len(block.n)), -FACT, facts={"other": other.name})
+            return
 
 
 def _tell_copied(group: Sequence[Explained], evidence: Evidence) -> Finding:
@@ -116,8 +117,8 @@ def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         "clipped",
         only(group),
-        f"gradient of {listed([e.name for e in group])} is clipped at ±{shown(limit)}: {rows:,} entries beyond it stand "
-        "at the limit, the others are right. Check the gradient before it is clipped.",
+        f"gradient of {listed([e.name for e in group])} is clipped at ±{shown(limit)}: {rows:,} entries beyond it "
+        "stand at the limit, the others are right. Check the gradient before it is clipped.",
         numbers(group, limit=limit.value, short=f"clipped at ±{shown(limit)}"),
     )
 
@@ -136,8 +137,8 @@ def _tell_single(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         "float32",
         only(group),
-        f"gradient of {listed([e.name for e in group])} consists of float32 numbers and is off by a relative {size:.1g}, "
-        "as float32 arithmetic is: look for an astype, a dtype= or a default of float32 on the way back.",
+        f"gradient of {listed([e.name for e in group])} consists of float32 numbers and is off by a relative "
+        f"{size:.1g}, as float32 arithmetic is: look for an astype, a dtype= or a default of float32 on the way back.",
         numbers(group, relative=size, short="float32 arithmetic?"),
     )
 
