@@ -183,9 +183,9 @@ def _findings(
             yield Finding(
                 "drowned",
                 name,
-                f"{name} is drowned by {largest}: its gradient is {ratio:.2g} of that one's, so the sum alone would "
-                f"not have shown an error of {name} below a relative {hidden:.2g}"
-                + f". Alone it was checked: {reports[name].verdict.value}.",
+                f"{name} is drowned by {largest}: its gradient is {ratio:.2g} of that one's, so in the sum alone an "
+                f"error of {name} up to a relative {hidden:.2g} may pass unseen. It was checked alone: "
+                f"{reports[name].verdict.value}.",
                 {"ratio": ratio, "hidden": hidden},
             )
     for name, own in reports.items():

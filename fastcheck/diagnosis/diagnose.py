@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from fastcheck.diagnosis.evidence import Evidence
@@ -21,10 +22,8 @@ __all__ = ["RULES", "diagnose"]
 
 RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
 
-
 EXPERIMENTS: tuple[Callable[[Lab, Evidence], Finding | None], ...] = (samples, stale)
 JOINS = 2.0  # digits that a number proven elsewhere must save in a block
-
 WITNESSES = 3  # blocks that must agree on a number where none of them proves it
 
 
@@ -53,8 +52,8 @@ def diagnose(evidence: Evidence, lab: Lab | None = None, rules: Sequence[Rule] =
     known = [e for e in explained.values() if not e.hypothesis.pattern]
     patterns = [e for e in explained.values() if e.hypothesis.pattern]
     unknown = [block for block in wrong if block.name not in explained]
-    causes = [group[0].rule.tell(group, evidence) for group in _groups(known[::-1])]
-    places = [group[0].rule.tell(group, evidence) for group in _groups(patterns[::-1])]
+    causes = [_told(group, evidence) for group in _groups(known[::-1])]
+    places = [_told(group, evidence) for group in _groups(patterns[::-1])]
     if not unknown and len(patterns) <= 1:
         return (*causes, *places)
     if lab is not None and not known and not any(e.hypothesis.cause for e in patterns):
@@ -91,6 +90,14 @@ def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
             if one.score + one.hypothesis.paid >= JOINS and (taken is None or taken.hypothesis.pattern):
                 chosen[name] = one
     return {found[0].name: chosen[found[0].name] for found in candidates if found and found[0].name in chosen}
+
+
+def _told(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    finding = group[0].rule.tell(group, evidence)
+    exceptions, rows = (sum(n) for n in zip(*((one.exceptions, len(one.block.n)) for one in group), strict=True))
+    if not exceptions:
+        return finding
+    return dataclasses.replace(finding, message=f"{finding.message} ({exceptions:,} of {rows:,} rows do not fit that.)")
 
 
 def _groups(explained: Sequence[Explained]) -> list[list[Explained]]:

@@ -9,6 +9,7 @@ of about 10^-score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,13 @@ from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.finding import Finding
 
-__all__ = ["LEFT", "SCORE", "Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
+__all__ = ["EXCEPTIONS", "LEFT", "SCORE", "Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
 
 SCORE = 3.0
 """Digits that a hypothesis must save before it is told."""
 LEFT = 1e-8
 """Share of the squared error, clear of the tolerance, that it may leave."""
+EXCEPTIONS = 0.05  # share of the rows that a hypothesis may leave unexplained
 MEMBER = 0.3  # digits to say of one row whether it is wrong
 
 
@@ -121,6 +123,8 @@ class Explained:
         Digits it saves.
     share : float
         Share of the squared error that it explains.
+    exceptions : int
+        Rows that it does not explain: measured across a kink, or wrong for a reason of their own.
     """
 
     block: BlockEvidence
@@ -128,6 +132,7 @@ class Explained:
     rule: Rule
     score: float
     share: float
+    exceptions: int = 0
 
     @property
     def name(self) -> str:
@@ -167,11 +172,16 @@ def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> 
     for rule in rules:
         for hypothesis in rule.propose(block, evidence):
             tolerance = block.tolerance if hypothesis.tolerance is None else hypothesis.tolerance
-            left = _clear(hypothesis.residual, tolerance)
+            over = np.flatnonzero(np.abs(hypothesis.residual) > tolerance)
+            excepted = np.zeros(0, dtype=np.int64)
+            if 0 < len(over) <= EXCEPTIONS * len(block.n) and not hypothesis.pattern:
+                excepted = over
+            left = _clear(np.delete(hypothesis.residual, excepted), np.delete(tolerance, excepted))
             if left <= allowed:
-                over = int(np.count_nonzero(np.abs(hypothesis.residual) > tolerance))
-                score = written - _digits(hypothesis.residual, tolerance) - MEMBER * over - hypothesis.cost
-                found.append(Explained(block, hypothesis, rule, score, 1 - left / squared if squared else 1.0))
+                said = MEMBER * len(over) + math.log10(1 + len(block.n)) * len(excepted)
+                score = written - _digits(hypothesis.residual, tolerance) - said - hypothesis.cost
+                share = 1 - _clear(hypothesis.residual, tolerance) / squared if squared else 1.0
+                found.append(Explained(block, hypothesis, rule, score, share, len(excepted)))
     return sorted(found, key=lambda one: one.rank, reverse=True)
 
 

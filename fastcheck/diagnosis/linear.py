@@ -15,13 +15,16 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.facts import Facts
-from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule, number_cost
+from fastcheck.diagnosis.hypothesis import EXCEPTIONS, Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.readings import likely_factors, read_factor, shown
 from fastcheck.diagnosis.told import listed, numbers, only
 from fastcheck.finding import Finding
 
 __all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
 
+STEPS = 4  # in which a fit drops the rows that fit worst
+ENOUGH = 20  # rows of which a few may be dropped
+MORE = 1.0  # digits for the choice to fit one more number
 CONDITION = 1e8  # of the normal equations, above which the columns can't be told apart
 
 
@@ -41,7 +44,29 @@ class _Fit:
 
 
 def _fit(columns: Sequence[FloatArray], target: FloatArray, tolerance: FloatArray) -> _Fit | None:
-    """Fit the target by the columns; None where the columns can't be told apart, or no row is left to test the fit.
+    """Fit the target by the columns, but for a few rows that may be off; None where that is not possible.
+
+    Rows are dropped by concentration steps (Rousseeuw, van Driessen 2006, "Computing LTS regression for large data
+    sets", Data Mining and Knowledge Discovery 12, section 2).
+    """
+    X, fit = np.stack(columns, axis=1), _least_squares(columns, target, tolerance)
+    for _ in range(STEPS if len(target) >= ENOUGH else 0):
+        if fit is None:
+            return None
+        ratio = np.abs(target - fit.prediction) / tolerance
+        if ratio.max() <= 1:
+            return fit
+        keep = ratio <= np.quantile(ratio, 1 - EXCEPTIONS)
+        kept = _least_squares(list(X[keep].T), target[keep], tolerance[keep])
+        if kept is None:
+            return fit
+        prediction = X @ np.array([number.value for number in kept.numbers])
+        fit = _Fit(kept.numbers, kept.known, prediction)
+    return fit
+
+
+def _least_squares(columns: Sequence[FloatArray], target: FloatArray, tolerance: FloatArray) -> _Fit | None:
+    """Fit all rows; None where the columns can't be told apart, or no row is left to test the fit.
 
     The half widths hold even if the rows' errors are all one systematic error, as a truncation is.
     """
@@ -96,7 +121,7 @@ def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothes
             name: Number(fit.numbers[k].value / off, fit.numbers[k].half / abs(off))
             for k, name in zip(rest, names, strict=True)
         }
-        yield _scaled(block, fit, rates, sum(fit.cost(k, 0.0) for k in rest), evidence.facts)
+        yield _scaled(block, fit, rates, sum(MORE + fit.cost(k, 0.0) for k in rest), evidence.facts)
 
 
 def _penalties(kind: str) -> Rule:
@@ -119,7 +144,7 @@ def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypoth
     fit = _fit(columns, block.error, block.tolerance)
     if fit:
         l2, l1 = fit.numbers
-        cost = fit.cost(0, 0.0), fit.cost(1, 0.0)
+        cost = MORE + fit.cost(0, 0.0), MORE + fit.cost(1, 0.0)
         yield Hypothesis("l2", block.error - fit.prediction, sum(cost), l2, cost[0], facts={"l1": l1})
 
 

@@ -35,6 +35,8 @@ def _coordinates(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesi
     if rows is None or len(rows) < 2:
         return
     clear = _clear(block)
+    if not clear.any():
+        return
     order = np.argsort(-clear, kind="stable")
     held = np.cumsum(clear[order]) / clear.sum()
     k = int(np.searchsorted(held, 1 - LEFT)) + 1
@@ -88,9 +90,10 @@ def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding
 def _slices(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield one row, column or channel that holds the error: with one factor, or with any values."""
     rows, shape = block.rows, block.block.shape
-    if rows is None or sum(n > 1 for n in shape) < 2:
+    clear = _clear(block)
+    if rows is None or sum(n > 1 for n in shape) < 2 or not clear.any():
         return
-    clear, index = _clear(block), _indices(block, rows)
+    index = _indices(block, rows)
     for axis, length in enumerate(shape):
         if length < 2:
             continue

@@ -11,6 +11,7 @@ from fastcheck.diagnosis.hypothesis import Number
 __all__ = ["likely_factors", "read_factor", "shown"]
 
 MOST_BATCHES = 1000  # sizes of a full batch that a smaller last one may have been taken for
+VAGUE = 1e-2  # relative half width of a factor that may be anything
 LARGEST_INTEGER = 10_000  # a factor that is an integer up to here is worth saying
 
 
@@ -23,11 +24,11 @@ def likely_factors(facts: Facts) -> tuple[float, ...]:
 
 def read_factor(factor: Number, facts: Facts) -> str:
     """Return what a factor (analytic over measured) may come from, e.g. ``"missing 1/m? (batch m = 3)"``; or ""."""
+    if factor.half > VAGUE * abs(factor.value):
+        return ""
     for value, words in _table(facts):
         if factor.near(value):
             return words
-    if factor.half > 1e-3 * abs(factor.value):
-        return ""
     for value in (factor.value, 1 / factor.value if factor.value else math.inf):
         nearest = round(value) if abs(value) < LARGEST_INTEGER else 0
         if abs(nearest) > 1 and factor.near(nearest if value == factor.value else 1 / nearest):

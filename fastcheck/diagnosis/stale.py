@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+from scipy.optimize import brentq
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
@@ -14,10 +16,9 @@ from fastcheck.finding import Finding
 __all__ = ["stale"]
 
 AWAY = 2.0**-4  # relative to the parameters
-FIRST_RATE = 1e-3  # of theta over the gradient, where the search for the step begins
-TURNS = 25
-NEAR = 1e-6  # of the error along a direction that may be left
-WITNESSES = 3  # directions that must agree on one rate
+OCTAVES = range(-20, 2)  # of the rate, relative to theta over the gradient, that are scanned
+NEAR = 1e-3  # of the error along a direction that may be left
+WITNESSES = 4  # directions that must agree on one rate
 
 
 def stale(lab: Lab, evidence: Evidence) -> Finding | None:
@@ -54,36 +55,37 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
 def _one_step_ago(lab: Lab, evidence: Evidence) -> Finding | None:
     """Look for a rate r > 0 at which the loss at theta + r g has the gradient g, along every direction."""
     g = lab.claimed
-    if not all(block.wrong or not block.checked for block in evidence.blocks) or not g.any():
+    if evidence.right or not g.any():
         return None
-    directions = lab.directions(evidence, evidence.wrong, WITNESSES)
-    rate = _rate(lab, g, directions[0])
-    if rate is None:
-        return None
-    for v in directions[1:]:
-        before, after = lab.slope(lab.evaluator, v) - float(g @ v), lab.slope(lab.evaluator, v, rate * g) - float(g @ v)
-        if not abs(after) <= 1e-3 * abs(before):
-            return None
-    return Finding(
-        "stale",
-        None,
-        f"The gradient is right for the parameters one descent step ago, theta + r g with a rate of r = {rate:.4g}: it "
-        "was computed before the last update, or from the cache of the forward pass before it.",
-        {"blocks": [b.name for b in evidence.wrong], "rate": rate, "short": "of the parameters one step ago"},
-    )
-
-
-def _rate(lab: Lab, g: FloatArray, v: FloatArray) -> float | None:
-    """Return r > 0 with d/dv J(theta + r g) = g.v, by secants; None where there is none."""
-    target = float(g @ v)
-    low, f_low = 0.0, lab.slope(lab.evaluator, v) - target
-    high = FIRST_RATE * float(np.linalg.norm(lab.theta)) / float(np.linalg.norm(g))
-    first = abs(f_low)
-    for _ in range(TURNS):
-        f_high = lab.slope(lab.evaluator, v, high * g) - target
-        if not math.isfinite(f_high) or f_high == f_low:
-            return None
-        if abs(f_high) <= NEAR * first:
-            return high if high > 0 else None
-        low, high, f_low = high, high - f_high * (high - low) / (f_high - f_low), f_high
+    first, *others = lab.directions(evidence, evidence.wrong, WITNESSES)
+    errors = [lab.slope(lab.evaluator, v) - float(g @ v) for v in others]
+    for rate in _rates(lab, g, first):
+        left = [lab.slope(lab.evaluator, v, rate * g) - float(g @ v) for v in others]
+        if all(abs(after) <= NEAR * abs(before) for after, before in zip(left, errors, strict=True)):
+            return Finding(
+                "stale",
+                None,
+                f"The gradient is right for the parameters one descent step ago, theta + r g with a rate of r = "
+                f"{rate:.4g}: it was computed before the last update, or from the cache of the forward pass before it.",
+                {"blocks": [b.name for b in evidence.wrong], "rate": rate, "short": "of the parameters one step ago"},
+            )
     return None
+
+
+def _rates(lab: Lab, g: FloatArray, v: FloatArray) -> Iterator[float]:
+    """Yield the rates r > 0 with d/dv J(theta + r g) = g.v that a scan by octaves finds."""
+    target = float(g @ v)
+
+    def apart(rate: float) -> float:
+        return lab.slope(lab.evaluator, v, rate * g) - target
+
+    unit = float(np.linalg.norm(lab.theta)) / float(np.linalg.norm(g))
+    low, before = 0.0, lab.slope(lab.evaluator, v) - target
+    for octave in OCTAVES:
+        high = unit * 2.0**octave
+        after = apart(high)
+        if not math.isfinite(after):
+            return
+        if before * after < 0:
+            yield float(brentq(apart, low, high, xtol=1e-12 * high, rtol=1e-9))
+        low, before = high, after

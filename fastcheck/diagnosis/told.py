@@ -34,6 +34,7 @@ def numbers(group: Sequence[Explained], **more: Any) -> dict[str, Any]:
     return {
         "blocks": [explained.name for explained in group],
         "explained": min(explained.share for explained in group),
+        "exceptions": sum(explained.exceptions for explained in group),
         "score": round(sum(explained.score for explained in group), 1),
         **more,
     }
