@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ __all__ = ["stale"]
 AWAY = 2.0**-4  # relative to the parameters
 OCTAVES = range(-20, 2)  # of the rate, relative to theta over the gradient, that are scanned
 NEAR = 1e-3  # of the error along a direction that may be left
-WITNESSES = 4  # directions that must agree on one rate
+SCANNED, WITNESSES = 2, 3  # directions in which a rate is looked for, and in which it must hold too
 
 
 def stale(lab: Lab, evidence: Evidence) -> Finding | None:
@@ -57,9 +58,11 @@ def _one_step_ago(lab: Lab, evidence: Evidence) -> Finding | None:
     g = lab.claimed
     if evidence.right or not g.any():
         return None
-    first, *others = lab.directions(evidence, evidence.wrong, WITNESSES)
+    directions = lab.directions(evidence, evidence.wrong, SCANNED + WITNESSES)
+    scanned, others = directions[:SCANNED], directions[SCANNED:]
     errors = [lab.slope(lab.evaluator, v) - float(g @ v) for v in others]
-    for rate in _rates(lab, g, first):
+    # A kink on the way can hide the rate from the scan along one direction, hardly from that along another.
+    for rate in itertools.chain.from_iterable(_rates(lab, g, v) for v in scanned):
         left = [lab.slope(lab.evaluator, v, rate * g) - float(g @ v) for v in others]
         if all(abs(after) <= NEAR * abs(before) for after, before in zip(left, errors, strict=True)):
             return Finding(
