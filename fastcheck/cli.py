@@ -13,7 +13,7 @@ import click
 import fastcheck
 from fastcheck.errors import FastcheckError, InputError
 from fastcheck.problem import Problem
-from fastcheck.settings import MODES
+from fastcheck.settings import MODES, as_args
 from fastcheck.verdict import Verdict
 
 __all__ = ["main"]
@@ -137,23 +137,25 @@ def load_problem(target: str) -> Problem:
             f"{path} defines no {' and no '.join(missing)}. It needs loss(params, *args), gradient (a function or a "
             f"tree) and params; or name a fastcheck.Problem in it: {path}:NAME."
         )
-    return Problem(path.stem, names["loss"], names["gradient"], names["params"], tuple(names.get("args", ())))
+    return Problem(path.stem, names["loss"], names["gradient"], names["params"], as_args(names.get("args", ())))
 
 
 def _run_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"FILE={str(path)!r}: no such file.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A file called like a loaded module (random.py, fastcheck.py) must not take that module's place.
+    name = path.stem if path.stem not in sys.modules else f"_checked_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"FILE={str(path)!r} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that what it defines can be sent to worker processes
+    sys.modules[name] = module  # so that what it defines can be sent to worker processes
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
         raise InputError(f"{path} raised {type(error).__name__} when it was run: {error}") from error
     return vars(module)
 
@@ -166,7 +168,7 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
     if callable(value) and not isinstance(value, Problem):
         try:
             value = value()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"{path}:{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(value, Problem):
         raise InputError(

@@ -181,7 +181,7 @@ class Judge:
         status: Sequence[Status],
         missing: int,
     ) -> BlockComparison:
-        excess = self.norm_excess(norms)
+        excess = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
         suspects = np.flatnonzero(each > self.tolerance)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
         grades = {int(row): grade(float(each[row]), self.tolerance, int(row) in excused) for row in suspects}

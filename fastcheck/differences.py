@@ -186,6 +186,8 @@ class BlockDerivatives:
         Pieces of the uncertainty; an uncertainty needs no more digits.
     looked : dict of int to Resolved
         What the second look found, by place in theta.
+    least : float
+        Norm that the gradient's error has at least, by measurements along directions of the block.
     slack : float
         Norm of an error that the single measurements showed together, but a measurement along it did not.
     """
@@ -196,6 +198,7 @@ class BlockDerivatives:
     rounding: NDArray[np.float32]
     truncation: NDArray[np.float32]
     looked: dict[int, Resolved] = field(default_factory=dict)
+    least: float = 0.0
     slack: float = 0.0
 
     @classmethod

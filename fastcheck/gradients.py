@@ -50,8 +50,9 @@ def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
     flat = np.empty(layout.size)
     eps = np.empty(len(layout.blocks))
     used = set()
+    taken = {block.name for block in layout.blocks}
     for number, block in enumerate(layout.blocks):
-        name = _name_in(found, block.name)
+        name = _name_in(found, block.name, taken)
         used.add(name)
         array = _as_block(found[name], name, block.shape, block.name)
         eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
@@ -59,13 +60,14 @@ def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
     return Analytic(flat, eps, tuple(name for name in found if name not in used))
 
 
-def _name_in(found: dict[str, Any], name: str) -> str:
+def _name_in(found: dict[str, Any], name: str, taken: set[str]) -> str:
+    """Return the entry that is the gradient of a block; an entry named like another block is that block's own."""
     if name in found:
         return name
     path, _, last = name.rpartition(".")
     stem = path + "." if path else ""
     spelled = [stem + spelling.format(last) for spelling in SPELLINGS]
-    hits = [candidate for candidate in spelled if candidate in found]
+    hits = [candidate for candidate in spelled if candidate in found and candidate not in taken]
     if len(hits) == 1:
         return hits[0]
     if hits:

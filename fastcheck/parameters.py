@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -131,12 +132,12 @@ class Parameters:
             blocks.append(Block(label, array.shape, array.dtype, start, start + array.size, order))
             start += array.size
         names = [block.name for block in blocks]
-        for label in names:
-            if names.count(label) > 1:
-                raise InputError(
-                    f"{name} has two blocks called {label!r}; names are the dict keys, attributes and positions "
-                    "joined with dots. Rename one."
-                )
+        label, times = next(iter(Counter(names).most_common(1)), ("", 0))
+        if times > 1:
+            raise InputError(
+                f"{name} has two blocks called {label!r}; names are the dict keys, attributes and positions "
+                "joined with dots. Rename one."
+            )
         if start == 0:
             raise InputError(f"{name} has no coordinate to check (blocks: {names}). Pass at least one non-empty array.")
         return cls(tuple(blocks), _skeleton(tree))
@@ -186,11 +187,15 @@ class Parameters:
         Raises
         ------
         InputError
-            A pattern matches no block.
+            A pattern matches no block, or is no text.
         """
         if patterns is None:
             return self.blocks
-        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+        wanted = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(wanted, Sequence) or not all(isinstance(pattern, str) for pattern in wanted):
+            raise InputError(
+                f"blocks={patterns!r} (type={type(patterns).__name__}) must be a name or glob, or a list of them."
+            )
         if not wanted:
             raise InputError("blocks=[] selects nothing; pass None for all blocks.")
         for pattern in wanted:
@@ -268,7 +273,12 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
             f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
             "Parameters are arrays of floats; pass everything else through args=."
         )
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:
+        raise InputError(
+            f"{label} (type={type(leaf).__name__}) can't be read as an array: {error}. Convert it to a numpy array."
+        ) from error
     if np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_:
         raise InputError(
             f"{label} has dtype {array.dtype}: adding a small step to integers does nothing. "
@@ -280,5 +290,6 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         raise InputError(f"{label} has dtype {array.dtype}: parameters are arrays of floats. Convert it to float64.")
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]
-        raise InputError(f"{label}{bad.tolist()}={array[tuple(bad)]} is not finite; no derivative exists there.")
+        at = f"{label}{bad.tolist()}" if array.ndim else label
+        raise InputError(f"{at}={array[tuple(bad)]} is not finite; no derivative exists there.")
     return array

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.python import PythonLoss, as_float
 from fastcheck.noise import scale_of_blocks
-from fastcheck.parameters import Parameters
+from fastcheck.parameters import ROOT, Parameters, leaves
 
 __all__ = ["Preflight", "preflight"]
 
@@ -126,15 +127,19 @@ def _gradient_at_theta(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ..
     layout: Parameters = evaluator.layout
     if not callable(gradient):
         return match_gradient(gradient, layout), False
-    private = evaluator.theta.copy()
-    tree = evaluator.tree_of(private)
-    before = layout.flatten(tree)
+    tree = evaluator.tree_of(evaluator.theta.copy())
     try:
         returned = gradient(tree, *args)
     except Exception as error:
         raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
     analytic = match_gradient(returned, layout)
-    return analytic, not np.array_equal(before, layout.flatten(tree))
+    return analytic, not _holds(tree, layout, evaluator.theta)
+
+
+def _holds(tree: Any, layout: Parameters, theta: FloatArray) -> bool:
+    """Say whether a tree, which somebody may have put other arrays into, still holds theta."""
+    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(tree)}
+    return all(block.name in found and np.array_equal(found[block.name], block.view(theta)) for block in layout.blocks)
 
 
 def _differ(a: float, b: float) -> bool:
@@ -142,11 +147,11 @@ def _differ(a: float, b: float) -> bool:
 
 
 def _fingerprint(args: tuple[Any, ...]) -> int:
-    """Return a checksum of the arrays among the arguments."""
+    """Return a checksum of the arrays in the arguments, however deep in dicts, lists or tuples."""
     total = 0
-    for item in args:
-        if isinstance(item, np.ndarray) and item.dtype != object:
-            total = zlib.crc32(np.ascontiguousarray(item).data.cast("B"), total)
+    for _, item in leaves(args):
+        if isinstance(item, np.ndarray) and not item.dtype.hasobject:
+            total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
     return total
 
 

@@ -20,8 +20,8 @@ from fastcheck.losses.evaluator import Evaluator
 
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
-RATIO = 8.0  # between two steps of the ladder
-LADDER = tuple(8.0 * RATIO**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
+LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
+LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
@@ -54,70 +54,80 @@ def resolve(
     central = (plus - minus) / (ahead + behind)
     right, left = (plus - base) / ahead, (base - minus) / behind
     rounding = 2 * loss_error / (ahead + behind)
+    ratio = float(ahead[0] / ahead[1])
     gap = right - left  # f'' h where J is smooth; constant at a kink
     if _is_jump(plus, minus, base, loss_error):
         return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
     kink = _kink_rung(gap, rounding)
     if kink is not None:
         return _at_kink(kink, left, right, rounding)
-    value, rounded, truncated, rung = _best_pair(central, gap, rounding)
-    crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung)
+    value, rounded, truncated, rung = _best_pair(central, gap, rounding, ratio)
+    crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung, ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
     return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
 
 
-def _crossed(error: FloatArray, explained: FloatArray, rung: int) -> bool:
+def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:
     """Say whether the longer steps failed by a kink: truncation would fall with the square of the step."""
     for k in range(min(rung, 3)):
         if error[k] > 4 * explained[k]:
-            ratio = error[k] / max(error[k + 1], 1e-300)
+            fell = error[k] / max(error[k + 1], 1e-300)
             following = error[k + 1] > 4 * explained[k + 1]
-            if following and not 0.25 * RATIO**2 < ratio < 4 * RATIO**2:
+            if following and not 0.25 * ratio**2 < fell < 4 * ratio**2:
                 return True
     return False
 
 
-def _best_pair(central: FloatArray, gap: FloatArray, rounding: FloatArray) -> tuple[float, float, float, int]:
+def _best_pair(
+    central: FloatArray, gap: FloatArray, rounding: FloatArray, ratio: float
+) -> tuple[float, float, float, int]:
     """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty.
 
     What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
     from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
     off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
-    longest step that no shorter one contradicts). Only a change that fell like the square of the step twice in a row
-    promises the next one: a kink crossed by a longer step breaks that pattern, and so never earns the promise.
-    One-sided slopes that do not close up as the step shrinks leave the derivative open between them.
+    longest step that no shorter one contradicts). Where J bends to one side, at kinks or not, half of the gap between
+    the one-sided slopes bounds the error too. Only changes that fell like the square of the step promise the next one:
+    a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided slopes that do not
+    close up as the step shrinks leave the derivative open between them.
     """
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
-        truncation = min(truncation, _promised(change[:k], rounding))
-        if _stays_open(gap, rounding, k) or _stays_open(gap, rounding, k + 1):
+        truncation = max(SAFETY * float(max(change[k - 1], change[k], rounding[k + 1])), 0.5 * float(abs(gap[k])))
+        truncation = min(truncation, _promised(change[:k], rounding, ratio))
+        if _stays_open(gap, rounding, ratio, k) or _stays_open(gap, rounding, ratio, k + 1):
             truncation += 0.5 * float(abs(gap[k]))
         if rounding[k] + truncation < best[1] + best[2]:
             best = (float(central[k]), float(rounding[k]), truncation, k)
     return best
 
 
-def _promised(change: FloatArray, rounding: FloatArray) -> float:
+def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:
     """Return the truncation after the last of some changes, if they fell like the square of the step; else infinity.
 
-    Two changes clear of the noise must have fallen so; those after them must lie below what that promises, or in the
-    noise.
+    Changes clear of the noise must have fallen so, by a factor of 64 in all; those after them must lie below what that
+    promises, or in the noise.
     """
     noise = rounding[:-1] + rounding[1:]
-    for j in range(len(change) - 1, 0, -1):
-        if change[j] > noise[j] and 0.5 * RATIO**2 < change[j - 1] / change[j] < 2 * RATIO**2:
+    falls = max(1, round(math.log(64) / math.log(ratio**2)))
+    for j in range(len(change) - 1, falls - 1, -1):
+        fell = (
+            change[j - falls : j] / change[j - falls + 1 : j + 1]
+            if np.all(change[j - falls : j + 1] > 0)
+            else np.zeros(1)
+        )
+        if change[j] > noise[j] and np.all((0.5 * ratio**2 < fell) & (fell < 2 * ratio**2)):
             later = np.arange(j + 1, len(change))
-            expected = change[j] / RATIO ** (2 * (later - j))
+            expected = change[j] / ratio ** (2 * (later - j))
             if np.all(change[later] <= 2 * expected + noise[later]):
-                return PROMISE * float(change[j] / RATIO ** (2 * (len(change) - j)))
+                return PROMISE * float(change[j] / ratio ** (2 * (len(change) - j)))
     return math.inf
 
 
-def _stays_open(gap: FloatArray, rounding: FloatArray, k: int) -> bool:
+def _stays_open(gap: FloatArray, rounding: FloatArray, ratio: float, k: int) -> bool:
     """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
-    return bool(abs(gap[k]) > 2 / RATIO * abs(gap[k - 1]) + 4 * rounding[k])
+    return bool(abs(gap[k]) > 2 / ratio * abs(gap[k - 1]) + 4 * rounding[k])
 
 
 def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:
@@ -184,7 +194,7 @@ def look_again(
 def look_along(
     evaluator: Evaluator, base: float, start: int, direction: FloatArray, step: float, loss_error: float
 ) -> Resolved:
-    """Measure the derivative along a direction down the ladder; 16 evaluations.
+    """Measure the derivative along a direction down a longer ladder; 24 evaluations.
 
     Parameters
     ----------
@@ -201,6 +211,6 @@ def look_along(
     loss_error : float
         Largest error of one loss value, at the run's confidence.
     """
-    steps = step * np.array(LADDER)
+    steps = step * np.array(LONG_LADDER)
     values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
     return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)

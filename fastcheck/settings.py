@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.errors import InputError
 
-__all__ = ["MODES", "SCHEME_NAMES", "Settings"]
+__all__ = ["MODES", "SCHEME_NAMES", "Settings", "as_args"]
 
 MODES = ("auto", "full", "sample", "screen")
 SCHEME_NAMES = ("central", "forward", "complex", "richardson")
@@ -60,9 +60,30 @@ class Settings:
                 f"backend={self.backend!r} (type={type(self.backend).__name__}) must be a name, as 'auto'."
             )
 
+        if self.progress not in (None, True, False):
+            raise InputError(f"progress={self.progress!r} must be True, False, or None for when the work is long.")
+        if not (self.checkpoint is None or isinstance(self.checkpoint, (str, Path))):
+            raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def as_args(args: Any) -> tuple[Any, ...]:
+    """Return the extra positional arguments of the loss as a tuple.
+
+    Raises
+    ------
+    InputError
+        They are neither a tuple nor a list: a lone array would be taken apart row by row.
+    """
+    if not isinstance(args, (tuple, list)):
+        raise InputError(
+            f"args (type={type(args).__name__}) must be a tuple of the further arguments of the loss: "
+            "write args=(X,) with its comma for a single one, args=() for none."
+        )
+    return tuple(args)
 
 
 def _plain(value: Any) -> Any:

@@ -32,3 +32,31 @@ def textbook_ratio(analytic: NDArray[np.float64], numerical: NDArray[np.float64]
     """Return ||g - n|| / (||g|| + ||n||)."""
     apart = np.linalg.norm(analytic - numerical)
     return float(apart / (np.linalg.norm(analytic) + np.linalg.norm(numerical)))
+
+
+def grade_in_words(error: float, tolerance: float = 1e-7, kinks: bool = False) -> str:
+    """Return the textbook's grade of a relative error, as its sentences have it."""
+    if error <= tolerance:
+        return "correct"
+    if error <= 1e-4:
+        return "acceptable" if kinks else "suspicious"
+    return "suspicious" if error <= 1e-2 else "wrong"
+
+
+def relative_errors(g: list[float], n: list[float], u: list[float]) -> list[float]:
+    """Return max(0, |g - n| - u) / (|g| + |n|), one coordinate after another, in long double."""
+    out = []
+    for a, b, c in zip(g, n, u, strict=True):
+        a, b, c = np.longdouble(a), np.longdouble(b), np.longdouble(c)
+        clear = abs(a - b) - c
+        out.append(float(clear / (abs(a) + abs(b))) if clear > 0 else 0.0)
+    return out
+
+
+def moving_difference_table(values: list[float]) -> list[list[float]]:
+    """Return the columns of the difference table, each entry from the two beside it, in long double."""
+    columns = [[np.longdouble(v) for v in values]]
+    while len(columns[-1]) > 1:
+        last = columns[-1]
+        columns.append([last[i + 1] - last[i] for i in range(len(last) - 1)])
+    return [[float(v) for v in column] for column in columns]

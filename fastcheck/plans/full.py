@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
-from fastcheck.differences import BlockDerivatives, Scheme
+from fastcheck.differences import BlockDerivatives, Resolved, Scheme
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
@@ -25,6 +25,7 @@ FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
+MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
@@ -78,7 +79,7 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
         _first_pass(plan, block)
     for (number, _, _), block in zip(chosen, found, strict=True):
         _second_looks(plan, number, block)
-        _look_along_error(plan, number, block)
+        _look_along(plan, number, block)
     return found
 
 
@@ -151,29 +152,43 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
-def _look_along_error(plan: Full, number: int, found: BlockDerivatives) -> None:
-    """Look again at a block that stands out only as a whole, along the error itself.
+def _look_along(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Look again at a block as a whole, along the error that its coordinates show together, and along its gradient.
 
-    Errors below the uncertainty of each coordinate can add up to one that no independent noise explains. If the
-    gradient is to blame, the derivative along the error shows it, and there a single measurement's noise stands against
-    all of it. If not, the coordinates shared a systematic error, and the block's uncertainty is that much larger.
+    Along a direction a single measurement's noise stands against the error of all coordinates at once. Errors below
+    the uncertainty of each coordinate may add up to one that no independent noise explains: if the gradient is to
+    blame, the derivative along them shows it; if not, the coordinates shared a systematic error, and the block's
+    uncertainty is that much larger. And where noise hides the single coordinates, the block may still be seen wrong.
     """
     analytic = plan.analytic.flat[found.block.slice]
     compared = plan.judge.compare(found, analytic, float(plan.analytic.eps[number]))
-    if plan.run.stopped or compared.excess <= plan.judge.tolerance or len(compared.wrong):
+    stands_out = compared.excess > plan.judge.tolerance
+    if plan.run.stopped or len(compared.wrong) or not compared.norms.scale or not (stands_out or compared.silent):
         return
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
-    direction = np.zeros(found.block.size)
-    direction[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
-    direction /= np.abs(direction).max()
+    error = np.zeros(found.block.size)
+    error[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
     step = float(np.median(plan.steps.of(plan.evaluator, places)))
-    seen = look_along(
-        plan.evaluator, plan.base, found.block.start, direction, step, plan.judge.loss_error(plan.noise.level)
-    )
-    apart = abs(float(analytic @ direction) - seen.value)
-    if not apart - seen.uncertainty > plan.judge.tolerance * compared.norms.scale:
+    for direction in (error, analytic):
+        found.least = max(found.least, _least_error(plan, found, analytic, direction, step))
+    if stands_out and found.least <= plan.judge.tolerance * compared.norms.scale:
         found.slack = math.sqrt(compared.norms.error)
+
+
+def _least_error(
+    plan: Full, found: BlockDerivatives, analytic: FloatArray, direction: FloatArray, step: float
+) -> float:
+    """Return the norm that the gradient's error has at least, by a measurement along a direction."""
+    largest = float(np.abs(direction).max())
+    if not largest:
+        return 0.0
+    unit = direction / largest
+    seen = look_along(plan.evaluator, plan.base, found.block.start, unit, step, plan.judge.loss_error(plan.noise.level))
+    low, high = seen.interval
+    predicted = float(analytic @ unit)
+    apart = max(low - predicted, predicted - high, 0.0) - MARGIN * seen.uncertainty
+    return max(0.0, apart) / float(np.linalg.norm(unit))
 
 
 def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
@@ -204,7 +219,21 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
         part = slice(start, start + FIRST_LOOKS)
         seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
         for place, resolved in zip(places[part].tolist(), seen, strict=True):
-            found.put(place, resolved)
+            found.put(place, _weighed(plan, found, place, resolved))
+
+
+def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) -> Resolved:
+    """Return what a second look leaves of the first measurement.
+
+    In a noisy loss the ladder can be less certain than the first quotient and agree with it. Then the coordinate is
+    judged no more for itself, but its first value still counts in the norms of its block.
+    """
+    row = found.row(place)
+    first, known = float(found.value[row]), float(found.rounding[row] + found.truncation[row])
+    if not seen.uncertainty > known or abs(seen.value - first) > seen.uncertainty + known:
+        return seen
+    doubt = abs(float(plan.analytic.flat[place]) - first)
+    return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 
 def _shorter(plan: Full, found: BlockDerivatives, rows: IntArray, factor: float) -> None:

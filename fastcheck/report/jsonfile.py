@@ -62,7 +62,7 @@ def from_dict(data: Mapping[str, Any]) -> Report:
         raise InputError(f"version={data.get('version')!r}: this fastcheck reads version {VERSION}. Upgrade fastcheck.")
     try:
         return _from_dict(data)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise InputError(f"the report is damaged: {type(error).__name__}: {error}.") from error
 
 
@@ -86,16 +86,27 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         wrong=wrong,
         findings=tuple(Finding(**finding) for finding in data["findings"]),
         settings=data["settings"],
-        numerical=None if numerical is None else {k: np.array(_numbers(v), dtype=float) for k, v in numerical.items()},
+        numerical=None
+        if numerical is None
+        else {k: np.array(_numbers(v), dtype=float).reshape(blocks[k].shape) for k, v in numerical.items()},
         **{name: _number(data[name]) for name in _SCALARS},
     )
 
 
 def write(report: Report, path: Path) -> None:
-    """Write the report; the file is complete or not there."""
+    """Write the report; the file is complete or not there.
+
+    Raises
+    ------
+    InputError
+        The file can't be written.
+    """
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"path={str(path)!r} can't be written: {error.strerror}.") from error
 
 
 def read(path: Path) -> Report:

@@ -33,14 +33,15 @@ def bar(run: Run, total: int, wanted: bool | None) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     shown = Progress(
         TextColumn("checking"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
+        console=console,
+        transient=console.is_terminal,  # a log keeps the last state, a terminal needs none
     )
     task = shown.add_task("checking", total=total, rate="")
     began = time.perf_counter()

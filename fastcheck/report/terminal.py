@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -22,43 +23,66 @@ STYLES = {
     Verdict.SUSPICIOUS: "bold magenta",
     Verdict.WRONG: "bold red",
 }
+LINES = 25
 BLOCKS = 8
+BLOCKS_BESIDE_COORDINATES = 5
 COORDINATES = 6
 FINDINGS = 4
+WIDTH = 110  # of plain text, and assumed where findings are counted in lines
 
 
-def render(report: Report) -> RenderableType:
-    """Return the report for a rich console."""
-    return Group(*_parts(report))
+def render(report: Report, width: int = WIDTH) -> RenderableType:
+    """Return the report for a rich console; the width, in characters, decides how many findings have room."""
+    return Group(*_parts(report, width))
 
 
-def as_text(report: Report, width: int = 110) -> str:
+def as_text(report: Report, width: int = WIDTH) -> str:
     """Return the report as plain text."""
     console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    console.print(render(report))
+    console.print(render(report, width))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def _parts(report: Report) -> Iterator[RenderableType]:
-    word, _, rest = words.headline(report).partition(":")
+def _parts(report: Report, width: int) -> Iterator[RenderableType]:
+    headline = words.headline(report)
+    word, _, rest = headline.partition(":")
+    tables = [_blocks(report)] + ([_coordinates(report)] if report.wrong else [])
+    closing = list(_closing(report))
+    taken = _lines(headline, width) + sum(1 + table.row_count for table in tables) + len(closing)
     yield Text.assemble((word, STYLES[report.verdict]), f":{rest}")
-    yield _blocks(report)
-    if report.wrong:
-        yield _coordinates(report)
-    shown = [f for f in report.findings if f.message not in words.headline(report)][:FINDINGS]
-    for finding in shown:
-        yield Text(f"- {finding.message}")
-    hidden = len(report.findings) - FINDINGS
-    if hidden > 0 and len(shown) == FINDINGS:
-        yield Text(f"  ({words.count(hidden, 'more finding')} in report.findings)")
-    if not report.passed:
-        yield Text(report.verdict.remedy, style="italic")
-        yield Text(
-            f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
-            f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {report.settings.get('seed')}",
-            style="dim",
-        )
+    yield from tables
+    yield from _findings([f.message for f in report.findings if f.message not in headline], LINES - taken, width)
+    yield from closing
+
+
+def _findings(messages: list[str], room: int, width: int) -> Iterator[Text]:
+    """Yield as many findings as the lines have room for, the first at any rate, and how many there are besides."""
+    shown = 0
+    for message in messages[:FINDINGS]:
+        room -= _lines(f"- {message}", width)
+        if shown and room < (1 if len(messages) > shown + 1 else 0):
+            break
+        yield Text(f"- {message}")
+        shown += 1
+    if len(messages) > shown:
+        yield Text(f"  ({words.count(len(messages) - shown, 'more finding')} in report.findings)")
+
+
+def _closing(report: Report) -> Iterator[Text]:
+    """Yield what a pass says in its first line, and what to do next."""
+    if report.passed:
+        return
+    yield Text(report.verdict.remedy, style="italic")
+    yield Text(
+        f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
+        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {report.settings.get('seed')}",
+        style="dim",
+    )
+
+
+def _lines(text: str, width: int) -> int:
+    return len(textwrap.wrap(text, width))
 
 
 def _table(*columns: str) -> Table:
@@ -73,12 +97,13 @@ def _table(*columns: str) -> Table:
 def _blocks(report: Report) -> Table:
     table = _table("block", "shape", "checked", "difference", "uncertainty", "detectable", "verdict")
     ordered = words.block_order(report)
-    for name, block in ordered[:BLOCKS]:
+    rows = BLOCKS_BESIDE_COORDINATES if report.wrong else BLOCKS
+    for name, block in ordered[:rows]:
         verdict = Text(block.verdict.value, style=STYLES[block.verdict])
         if block.verdict is Verdict.INCONCLUSIVE:
             verdict = Text("unchecked", style=STYLES[block.verdict])
         table.add_row(
-            name,
+            Text(name),  # not a plain str, in which rich would read [...] as markup
             "×".join(map(str, block.shape)) or "scalar",
             f"{block.checked:,}",
             words.number(block.difference, 3),
@@ -86,22 +111,23 @@ def _blocks(report: Report) -> Table:
             words.number(block.detectable),
             verdict,
         )
-    if len(ordered) > BLOCKS:
-        table.add_row(f"... {len(ordered) - BLOCKS} more", "", "", "", "", "", "")
+    if len(ordered) > rows:
+        table.add_row(f"... {len(ordered) - rows:,} more", "", "", "", "", "", "")
     return table
 
 
 def _coordinates(report: Report) -> Table:
     table = _table("coordinate", "analytic", "numerical", "uncertainty", "")
-    for coordinate in report.wrong[:COORDINATES]:
+    shown = report.wrong[:COORDINATES]
+    for coordinate in shown:
         table.add_row(
-            coordinate.name,
+            Text(coordinate.name),
             f"{coordinate.analytic:.8g}",
             words.with_uncertainty(coordinate.numerical, coordinate.uncertainty),
             words.number(coordinate.uncertainty),
             words.ratio(coordinate),
         )
     total = sum(block.wrong for block in report.blocks.values())
-    if total > COORDINATES:
-        table.add_row(f"... {total - COORDINATES:,} more", "", "", "", "")
+    if total > len(shown):
+        table.add_row(f"... {total - len(shown):,} more", "", "", "", "")
     return table

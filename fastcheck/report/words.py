@@ -71,7 +71,8 @@ def _culprits(report: Report) -> str:
     if len(parts) > 3:
         shown += f" and {len(parts) - 3} more"
     right = [name for name, block in report.blocks.items() if block.verdict.passed]
-    return shown + (f"; {len(right)} of {count(len(report.blocks), 'block')} agree" if right else "")
+    agree = "agrees" if len(right) == 1 else "agree"
+    return shown + (f"; {len(right)} of {count(len(report.blocks), 'block')} {agree}" if right else "")
 
 
 def _named(report: Report, bad: Sequence[str]) -> list[tuple[str, list[str], str]]:
@@ -109,7 +110,8 @@ def statement(report: Report) -> str:
     bounds = [block.bound for block in checked if not math.isnan(block.bound)]
     size, confidence = report.size, 100 * float(report.settings.get("confidence", math.nan))
     who = "every block" if not unchecked else f"{len(checked)} of {count(len(report.blocks), 'block')}"
-    said = f"{who} of this {size:,}-parameter gradient is right"
+    verb = "are" if unchecked and len(checked) != 1 else "is"
+    said = f"{who} of this {size:,}-parameter gradient {verb} right"
     if bounds:
         said += f" to {number(max(bounds))} with {confidence:.6g}% confidence"
     if report.coverage == 1:
@@ -123,4 +125,6 @@ def ratio(coordinate: Coordinate) -> str:
     """Return how the analytic derivative relates to the measured one, where that says something."""
     if abs(coordinate.numerical) <= 4 * coordinate.uncertainty:
         return ""
-    return f"×{coordinate.analytic / coordinate.numerical + 0.0:.4g}"
+    quotient = coordinate.analytic / coordinate.numerical + 0.0
+    off = quotient - 1
+    return f"×{quotient:.4g}" if abs(off) > 1e-3 else f"×(1 {'+' if off > 0 else '-'} {abs(off):.1e})"

@@ -1,0 +1,43 @@
+"""Shared by all tests: one hypothesis profile, and a small problem that everybody understands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
+
+from fastcheck.problem import Problem
+
+# The machines that run the tests are shared and slow at times; a deadline would test them, not the code.
+settings.register_profile(
+    "fastcheck", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.load_profile("fastcheck")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_for_small_products():
+    """Let BLAS use one thread: the nets here are small, and threads that fight over a busy machine take minutes."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture
+def regression(rng):
+    """Return a linear least squares problem with two blocks and a right gradient."""
+    X, y = rng.normal(size=(20, 3)), rng.normal(size=20)
+
+    def loss(p, X, y):
+        return float(0.5 * np.mean((X @ p["w"] + p["b"] - y) ** 2))
+
+    def gradient(p, X, y):
+        r = X @ p["w"] + p["b"] - y
+        return {"dw": X.T @ r / len(y), "db": np.mean(r, keepdims=True)}
+
+    return Problem("regression", loss, gradient, {"w": rng.normal(size=3), "b": rng.normal(size=1)}, (X, y))

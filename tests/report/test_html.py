@@ -1,0 +1,303 @@
+"""The page: well formed, in the report's own words, of one piece, safe with any name."""
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import fastcheck
+from fastcheck.errors import MissingDependencyError
+from fastcheck.examples import course_net
+from fastcheck.finding import Finding
+from fastcheck.report import BlockReport, Coordinate, Report, plots, words
+from fastcheck.report.html import as_html
+from fastcheck.verdict import Verdict
+
+VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
+LOADS = {"src", "href", "xlink:href", "data", "action", "srcset", "poster", "background"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element that is opened is closed, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text, self.styles = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag in ("td", "th"):
+            self.text.append(" ")
+
+    def handle_data(self, data):
+        (self.styles if self.open and self.open[-1] == "style" else self.text).append(data)
+
+    @property
+    def words(self):
+        return " ".join("".join(self.text).split())
+
+    def all(self, tag, name):
+        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
+
+
+def run(net, **settings):
+    return fastcheck.check(net.loss, net.gradient, net.params, args=net.args, progress=False, **settings)
+
+
+def random_loss(net):
+    rng = np.random.default_rng(0)
+    return replace(net, loss=lambda params, *args: net.loss(params, *args) * (1 + 1e-3 * rng.standard_normal()))
+
+
+def block(verdict=Verdict.CORRECT, difference=1e-10, shape=(4, 3), **other):
+    size = math.prod(shape)
+    given = {"checked": size, "bound": 3e-9, "uncertainty": 1e-9, "detectable": 2e-7, "wrong": 0, "kinks": 0} | other
+    return BlockReport(shape=shape, size=size, difference=difference, verdict=verdict, **given)
+
+
+def report(blocks, wrong=(), findings=(), **settings):
+    verdict = max((b.verdict for b in blocks.values()), key=lambda v: v.severity)
+    settings = {"confidence": 0.9999, "tolerance": 1e-7, "seed": 0} | settings
+    return Report(verdict, 0.1, 1e-9, 0.3, blocks, tuple(wrong), tuple(findings), 1.0, 100, 0.5, settings)
+
+
+def wrong_block(name, shape, indices):
+    listed = [Coordinate(name, index, 3.0 * (i + 1), 1.0 * (i + 1), 1e-9) for i, index in enumerate(indices)]
+    return {name: block(Verdict.WRONG, 0.5, shape, wrong=len(listed))}, listed
+
+
+@pytest.fixture(scope="module")
+def wrong():
+    return run(course_net(bugs=True))
+
+
+@pytest.mark.parametrize("net", [course_net(), course_net(bugs=True), random_loss(course_net())])
+def test_says_what_the_report_says(net):
+    found = run(net)
+    page = Page(as_html(found))
+    assert words.headline(found) in page.words
+    assert found.verdict.message in page.words
+    assert all(finding.message in page.words for finding in found.findings)
+    assert all(name in page.words for name in found.blocks)
+    assert page.all("html", "lang") == ["en"]
+    assert page.tags.count("title") >= 1
+    assert page.tags.count("h1") == 1
+
+
+def test_lists_wrong_coordinates_with_the_digits_they_deserve(wrong):
+    page = Page(as_html(wrong))
+    for coordinate in wrong.wrong:
+        assert coordinate.name in page.words
+        assert words.with_uncertainty(coordinate.numerical, coordinate.uncertainty) in page.words
+        assert words.with_uncertainty(coordinate.analytic, coordinate.uncertainty) in page.words
+    assert "×3" in page.words
+    assert "×2" in page.words
+
+
+def test_blocks_stand_worst_first(wrong):
+    text = Page(as_html(wrong)).words.split("verdict", 1)[1]
+    places = [text.index(f"{name} {b.verdict.value}") for name, b in words.block_order(wrong)]
+    assert places == sorted(places)
+
+
+def test_loads_nothing(wrong):
+    text = as_html(wrong)
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    loaded = [value for _, name, value in page.attributes if name in LOADS]
+    assert loaded
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in loaded)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert any("default-src 'none'" in value for value in page.all("meta", "content"))
+
+
+def test_every_table_has_headers_and_every_plot_words(wrong):
+    page = Page(as_html(wrong))
+    assert page.tags.count("table") == len(page.all("table", "aria-label"))
+    assert set(page.all("th", "scope")) == {"row", "col"}
+    assert page.tags.count("th") == len(page.all("th", "scope"))
+    roles = sum(value == "img" for tag, name, value in page.attributes if name == "role")
+    hidden = page.all("svg", "aria-hidden").count("true")
+    assert page.tags.count("figure") == hidden == 2  # one for W2, one for b1, each within a described element
+    assert roles == page.tags.count("svg")
+    assert any("W2" in value and "all 4 wrong coordinates" in value for value in page.all("div", "aria-label"))
+
+
+def test_ids_are_unique_and_references_lead_somewhere(wrong):
+    text = as_html(wrong)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:href="|url\()#([^")]+)', text)
+    assert references
+    assert set(references) <= set(ids)
+
+
+HOSTILE = "<script>alert('1')</script> & \"$x_{1}$\""
+
+
+def test_hostile_names_are_only_text():
+    blocks, listed = wrong_block(HOSTILE, (4, 3), [(0, 0), (1, 2)])
+    found = report(blocks, listed, [Finding("x", None, "<img src=x onerror=alert(1)>", {"<b>": 1.0})], mode="</pre><i>")
+    text = as_html(found)
+    page = Page(text)
+    assert "<script" not in text
+    assert not {"script", "img", "i", "b"} & set(page.tags)
+    assert HOSTILE in page.words
+    assert "<img src=x onerror=alert(1)>" in page.words
+    assert "</pre><i>" in page.words
+    assert any(HOSTILE in value for value in page.all("div", "aria-label"))
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 200])
+def test_any_number_of_blocks(count):
+    found = report({f"layer.{i}": block(difference=10.0 ** -(8 + i % 9)) for i in range(count)})
+    page = Page(as_html(found))
+    assert page.tags.count("circle") == count
+    assert all(f"layer.{i} " in page.words for i in range(count))
+    assert (f"{count - 16} more block" in page.words) == (count > 16)
+
+
+def test_unknown_and_extreme_values():
+    nan, inf = math.nan, math.inf
+    blocks = {
+        "none": block(Verdict.INCONCLUSIVE, nan, checked=0, bound=nan, uncertainty=nan, detectable=inf),
+        "zero": block(difference=0.0, uncertainty=0.0, shape=()),
+        "tiny": block(difference=1e-300, uncertainty=5e-324),
+        "empty": block(Verdict.INCONCLUSIVE, nan, shape=(0, 4), uncertainty=nan, bound=nan, detectable=inf),
+        "bad": block(Verdict.WRONG, 1.0, uncertainty=3.0, wrong=3, bound=inf),
+    }
+    listed = [
+        Coordinate("bad", (0, 0), nan, 1.0, 1e-9),
+        Coordinate("bad", (0, 1), 1e300, -1e-300, 1e-305),
+        Coordinate("bad", (1, 1), 0.0, 1.0, nan),
+    ]
+    page = Page(as_html(report(blocks, listed)))
+    assert "unchecked" in page.words
+    assert page.tags.count("circle") == 3  # nothing is drawn of what is not known
+    assert "nan" not in " ".join(v for t, n, v in page.attributes if t in ("circle", "line", "rect") and v)
+
+
+def test_a_loaded_report_gives_the_same_page(tmp_path, wrong):
+    loaded = Report.load(wrong.save(tmp_path / "r.json"))
+    assert as_html(loaded) == as_html(wrong)
+    assert as_html(replace(loaded, numerical=None)) == as_html(wrong)
+
+
+def test_save_writes_the_page_whole(tmp_path, wrong):
+    path = wrong.save(tmp_path / "r.html")
+    assert path.read_text(encoding="utf-8") == as_html(wrong)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_the_call_that_repeats_the_run():
+    found = run(course_net(), step=1e-7, seed=5, blocks=["W*"], mode="full")
+    call = "fastcheck.check(loss, gradient, params, mode='full', blocks=['W*'], step=1e-07, seed=5)"
+    assert call in Page(as_html(found)).words
+
+
+@pytest.mark.parametrize(
+    ("module", "shown"), [("jinja2", "Jinja2"), ("matplotlib", "matplotlib"), ("matplotlib.figure", "matplotlib")]
+)
+def test_without_a_library(monkeypatch, tmp_path, wrong, module, shown):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=rf"{shown}: pip install 'fastcheck\[html\]'"):
+        wrong.save(tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_right_gradient_needs_no_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert Page(as_html(report({"W": block()}))).tags.count("figure") == 0
+
+
+def test_the_log_axis_keeps_order_and_limits():
+    ladder = plots.Ladder.of([block(difference=3e-13, uncertainty=2e-9)], 1e-7)
+    assert ladder.low == pytest.approx(1e-13)
+    assert ladder.at(ladder.low) == 0 == ladder.at(0.0)
+    assert ladder.at(1.0) == ladder.width == ladder.at(math.inf)
+    assert ladder.at(math.nan) is None
+    assert ladder.limits == (1e-7, 1e-4, 1e-2)
+    decades = [ladder.at(10.0**-k) for k in range(14)]
+    assert np.diff(decades) == pytest.approx(-ladder.width / 13, abs=0.02)
+    assert {text for _, text in ladder.labels} == {"1", "1e-2", "1e-4", "1e-7", "1e-13"}
+
+
+@pytest.mark.parametrize("tolerance", [1e-15, 1e-7, 1e-4, 3e-2, 0.5])
+def test_labels_of_the_axis_do_not_overlap(tolerance):
+    places = sorted(place for place, _ in plots.Ladder.of([block()], tolerance).labels)
+    assert min(np.diff(places)) > 30
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 5), (4, 6), (2, 3, 4), (300, 250), (97, 1), (1000,)])
+def test_errors_by_index_against_an_obvious_loop(shape):
+    rng = np.random.default_rng(3)
+    analytic, measured = np.ones(shape), np.ones(shape)
+    chosen = {tuple(int(rng.integers(n)) for n in shape) for _ in range(20)}
+    for index in chosen:
+        measured[index] = rng.uniform(0.1, 0.9)
+    listed = [Coordinate("W", i, float(analytic[i]), float(measured[i]), 1e-9) for i in chosen]
+    errors, (rows, columns) = plots.by_index(shape, listed)
+    assert rows * columns == math.prod(shape)
+    assert max(errors.shape) <= plots.CELLS
+    full = (np.abs(analytic - measured) / (analytic + measured)).reshape(rows, columns)
+    tall, wide = math.ceil(rows / plots.CELLS), math.ceil(columns / plots.CELLS)
+    for i in range(errors.shape[0]):
+        for j in range(errors.shape[1]):
+            cell = full[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide].max()
+            assert errors[i, j] == cell if cell else math.isnan(errors[i, j])
+
+
+def test_the_caption_says_what_a_blank_means():
+    blocks, listed = wrong_block("W", (4, 3), [(0, 0), (1, 2)])
+    captions = [
+        (blocks["W"], "measured and agree"),
+        (replace(blocks["W"], checked=5), "5 of 12 were measured one by one, so a blank is no proof"),
+        (replace(blocks["W"], wrong=4), "the worst 2 of 4 wrong coordinates; a blank was measured, and is"),
+        (replace(blocks["W"], wrong=12), "the worst 2 of 12 wrong coordinates; the whole block is wrong"),
+    ]
+    for one, caption in captions:
+        assert caption in Page(as_html(report({"W": one}, listed))).words
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(tmp_path, wrong, scheme):
+    import matplotlib.image
+
+    page, shot = wrong.save(tmp_path / "r.html"), tmp_path / "shot.png"
+    switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    command = [CHROMIUM, *switches.split(), "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1200,1500"]
+    command += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", page.as_uri()]
+    subprocess.run(command, check=True, timeout=100, capture_output=True)
+    pixels = matplotlib.image.imread(shot)[..., :3]
+    paper = pixels[-1, -1]
+    assert (paper.mean() > 0.9) == (scheme == "light")
+    heat = np.array([0xA8, 0x23, 0x7F]) / 255  # the map of W2 and b1 is there
+    assert np.mean(np.abs(pixels - heat).max(axis=-1) < 0.1) > 0.005
+    ink = np.abs(pixels - paper).max(axis=-1) > 0.3
+    assert ink[:150].any()
+    assert ink[-300:].any()
