@@ -24,7 +24,7 @@ from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
-from fastcheck.settings import Settings
+from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
@@ -109,7 +109,7 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    report = _check(loss, gradient, params, tuple(args), settings)
+    report = _check(loss, gradient, params, as_args(args), settings)
     return report.raise_if_wrong() if throw else report
 
 
@@ -201,8 +201,9 @@ def numerical_gradient(
     run = Run()
     layout = Parameters.of(params)
     rng = np.random.default_rng(seed)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), tuple(args))
-    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), tuple(args), rng)
+    args = as_args(args)
+    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
     if seen.fatal:
         raise LossError(seen.findings[-1].message)
     plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)

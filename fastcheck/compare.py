@@ -32,7 +32,8 @@ class Norms:
     """Squared norms of one block or more, to be added up.
 
     ``error`` is of g - n, ``analytic`` of g, ``measured`` of n, ``noise`` of one standard deviation of n (with safety),
-    ``truncation`` of the systematic part of the uncertainty; ``count`` coordinates went in.
+    ``truncation`` of the systematic part of the uncertainty; ``count`` coordinates went in, and the largest standard
+    deviation of one is ``noisiest``, not squared.
     """
 
     error: float = 0.0
@@ -41,9 +42,11 @@ class Norms:
     noise: float = 0.0
     truncation: float = 0.0
     count: int = 0
+    noisiest: float = 0.0
 
     def __add__(self, other: Norms) -> Norms:
-        return Norms(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        return Norms(**sums | {"noisiest": max(self.noisiest, other.noisiest)})
 
     @property
     def scale(self) -> float:
@@ -58,13 +61,13 @@ class Norms:
     def uncertainty(self, z: float) -> float:
         """Return an upper bound on the norm of the measurement's error, in units of the derivative.
 
-        The norm of m independent errors of standard deviation s is at most s (sqrt(m) + z / sqrt(2)): the square has
-        mean m s^2 and standard deviation sqrt(2 m) s^2. Systematic parts add without such help.
+        The norm of independent errors of standard deviations s_i is at most sqrt(sum s_i^2) + z max s_i: it is a
+        Lipschitz function of them (Boucheron, Lugosi, Massart 2013, "Concentration Inequalities", theorem 5.6).
+        Systematic parts add without such help.
         """
         if not self.count:
             return math.nan
-        stretch = 1 + z / math.sqrt(2 * self.count)
-        return math.sqrt(self.noise) * stretch + math.sqrt(self.truncation)
+        return math.sqrt(self.noise) + z * self.noisiest + math.sqrt(self.truncation)
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,10 @@ class Judge:
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
             missing += int(np.count_nonzero(~here))
-            norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], own, here, self.z)
+            norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
             excesses.append(np.where(here, self._excess(g, n, distance, u, own)[0], 0.0))
-        norms = norms + Norms(truncation=found.slack**2)
+        lost = GRADIENT_ROUNDING / 8 * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
+        norms = norms + Norms(truncation=found.slack**2 + lost**2)
         each = np.concatenate(excesses) if excesses else np.zeros(0)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
@@ -243,7 +247,6 @@ def _norms(
     distance: FloatArray,
     rounding: NDArray[np.float32],
     truncation: NDArray[np.float32],
-    own: float,
     here: NDArray[np.bool_],
     z: float,
 ) -> Norms:
@@ -251,7 +254,7 @@ def _norms(
     # A rounding piece bounds the worst of the run; the standard deviation of one is z times smaller. The sum of two
     # loss errors is divided by two steps, hence the root.
     noise = rounding[here].astype(np.float64) / (z * math.sqrt(2.0))
-    systematic = truncation[here].astype(np.float64) + own
+    systematic = truncation[here].astype(np.float64)
     return Norms(
         float(distance @ distance),
         float(g @ g),
@@ -259,6 +262,7 @@ def _norms(
         float(noise @ noise),
         float(systematic @ systematic),
         len(g),
+        float(noise.max(initial=0.0)),
     )
 
 

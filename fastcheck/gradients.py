@@ -26,7 +26,7 @@ class Analytic:
     flat : float64, shape (P,)
         In the order of theta, in units of the loss over units of the parameter.
     eps : float64, shape (blocks,)
-        Unit roundoff of the arithmetic each block came in.
+        Unit roundoff of the arithmetic each block came in, times the number of blocks: errors grow with depth.
     extras : tuple of str
         Entries of the gradient that belong to no block.
     """
@@ -57,7 +57,7 @@ def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
         array = _as_block(found[name], name, block.shape, block.name)
         eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
         block.view(flat)[...] = array
-    return Analytic(flat, eps, tuple(name for name in found if name not in used))
+    return Analytic(flat, eps * len(layout.blocks), tuple(name for name in found if name not in used))
 
 
 def _name_in(found: dict[str, Any], name: str, taken: set[str]) -> str:

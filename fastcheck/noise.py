@@ -119,7 +119,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     direction = rng.standard_normal(layout.size)
     for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
         direction[block.slice] *= scale
-    places = np.arange(POINTS) - POINTS // 2
+    places = np.arange(POINTS)  # to one side: a kink at theta itself is no noise
     spacing, level = FIRST_SPACING, 0.0
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
     grids: list[FloatArray] = []
@@ -146,6 +146,12 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         grain = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
         level = max(floor, grain, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
         return Noise(level, level / abs(base) if base else 0.0, False)
+    if level > 64 * FLOAT64_EPS * abs(base):
+        # A kink near theta looks like noise, but one that shrinks with the grid.
+        values[places != 0] = evaluator.along(0, direction, spacing / 64 * places[places != 0].astype(float))
+        finer = difference_table_noise(values)
+        if 0 < finer < level / 16:
+            level = finer
     if level > IMPRECISE * abs(base):
         # Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too
         # little. Look again on grids as wide as the steps that such a noise asks for.

@@ -23,6 +23,7 @@ __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
+SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
@@ -58,9 +59,8 @@ def resolve(
     gap = right - left  # f'' h where J is smooth; constant at a kink
     if _is_jump(plus, minus, base, loss_error):
         return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
-    kink = _kink_rung(gap, rounding)
-    if kink is not None:
-        return _at_kink(kink, left, right, rounding)
+    if _has_kink(gap, rounding):
+        return _at_kink(left, right, rounding)
     value, rounded, truncated, rung = _best_pair(central, gap, rounding, ratio)
     crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung, ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
@@ -94,7 +94,9 @@ def _best_pair(
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        truncation = max(SAFETY * float(max(change[k - 1], change[k], rounding[k + 1])), 0.5 * float(abs(gap[k])))
+        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
+        if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
+            truncation = max(truncation, 0.5 * float(abs(gap[k])))
         truncation = min(truncation, _promised(change[:k], rounding, ratio))
         if _stays_open(gap, rounding, ratio, k) or _stays_open(gap, rounding, ratio, k + 1):
             truncation += 0.5 * float(abs(gap[k]))
@@ -125,30 +127,38 @@ def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:
     return math.inf
 
 
+def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
+    """Say whether the one-sided slopes close up in proportion to the step, clear of the noise, as f'' h does."""
+    if abs(gap[2]) < 4 * rounding / SMOOTHLY:
+        return False
+    return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
+
+
 def _stays_open(gap: FloatArray, rounding: FloatArray, ratio: float, k: int) -> bool:
     """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
     return bool(abs(gap[k]) > 2 / ratio * abs(gap[k - 1]) + 4 * rounding[k])
 
 
-def _kink_rung(gap: FloatArray, rounding: FloatArray) -> int | None:
-    """Return the rung at which a constant gap between the one-sided slopes is seen best, or None where J is smooth.
+def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
+    """Say whether the gap between the one-sided slopes stays as the step shrinks.
 
     In a smooth J the gap falls by the ratio from rung to rung; at a kink in theta it stays. The three smallest rungs
     that stand clear of the noise decide.
     """
     clear = np.flatnonzero(np.abs(gap) > 8 * rounding)
     if len(clear) < 3 or np.any(np.diff(clear[-3:]) != 1):
-        return None
+        return False
     a, b, c = np.abs(gap[clear[-3:]])
-    steady = c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a
-    return int(clear[-1]) if steady else None
+    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a)
 
 
-def _at_kink(rung: int, left: FloatArray, right: FloatArray, rounding: FloatArray) -> Resolved:
+def _at_kink(left: FloatArray, right: FloatArray, rounding: FloatArray) -> Resolved:
+    """Return the slopes to both sides from the rung where their drift and their rounding are smallest together."""
+    drift = np.maximum(np.abs(np.diff(left)), np.abs(np.diff(right)))
+    rung = 1 + int(np.argmin(2 * rounding[1:] + SAFETY * drift))
     slopes = (float(left[rung]), float(right[rung]))
-    drift = max(abs(left[rung] - left[rung - 1]), abs(right[rung] - right[rung - 1]))
     middle = 0.5 * (slopes[0] + slopes[1])
-    return Resolved(middle, 2 * float(rounding[rung]), SAFETY * float(drift), *slopes, Status.KINK)
+    return Resolved(middle, 2 * float(rounding[rung]), SAFETY * float(drift[rung - 1]), *slopes, Status.KINK)
 
 
 def _is_jump(plus: FloatArray, minus: FloatArray, base: float, loss_error: float) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
-from fastcheck.differences import BlockDerivatives, Resolved, Scheme
+from fastcheck.differences import BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise
@@ -165,15 +165,20 @@ def _look_along(plan: Full, number: int, found: BlockDerivatives) -> None:
     stands_out = compared.excess > plan.judge.tolerance
     if plan.run.stopped or len(compared.wrong) or not compared.norms.scale or not (stands_out or compared.silent):
         return
+    if any(resolved.status is Status.KINK for resolved in found.looked.values()):
+        return  # at a kink the derivative along a direction is not the product with a subgradient
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
     error = np.zeros(found.block.size)
     error[places - found.block.start] = plan.analytic.flat[places] - found.value[rows]
     step = float(np.median(plan.steps.of(plan.evaluator, places)))
+    shown = math.sqrt(compared.norms.error)
     for direction in (error, analytic):
-        found.least = max(found.least, _least_error(plan, found, analytic, direction, step))
+        least = _least_error(plan, found, analytic, direction, step)
+        if least <= shown:  # an error larger than all coordinates show together is the ladder's own
+            found.least = max(found.least, least)
     if stands_out and found.least <= plan.judge.tolerance * compared.norms.scale:
-        found.slack = math.sqrt(compared.norms.error)
+        found.slack = shown
 
 
 def _least_error(
@@ -226,13 +231,16 @@ def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) ->
     """Return what a second look leaves of the first measurement.
 
     In a noisy loss the ladder can be less certain than the first quotient and agree with it. Then the coordinate is
-    judged no more for itself, but its first value still counts in the norms of its block.
+    judged no more for itself, but its first value still counts in the norms of its block. A step that the user named
+    says nothing of its truncation, and is not to be trusted so.
     """
     row = found.row(place)
     first, known = float(found.value[row]), float(found.rounding[row] + found.truncation[row])
-    if not seen.uncertainty > known or abs(seen.value - first) > seen.uncertainty + known:
+    g = float(plan.analytic.flat[place])
+    contradicts = abs(seen.value - first) > seen.uncertainty + known or abs(seen.value - g) > seen.uncertainty
+    if contradicts or not seen.uncertainty > known or not plan.steps.exact:
         return seen
-    doubt = abs(float(plan.analytic.flat[place]) - first)
+    doubt = abs(g - first)
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 

@@ -124,7 +124,7 @@ def random_net(seed: int, *, precision: str | None = None) -> RandomNet:
     theta_scale = float(10 ** rng.uniform(-3, 3)) if rng.random() < 0.5 else 1.0
     loss_scale = float(10 ** rng.uniform(-6, 6)) if rng.random() < 0.5 else 1.0
     precision = precision or str(rng.choice(["float64", "float64", "float64", "float32", "float32_inside"]))
-    names = tuple(str(rng.choice(ACTIVATIONS)) for _ in range(depth - 1)) + ("identity",)
+    names = (*(str(rng.choice(ACTIVATIONS)) for _ in range(depth - 1)), "identity")
     dtype = np.float64 if precision == "float64" else np.float32
     params, n = {}, features
     for i, name in enumerate(names):

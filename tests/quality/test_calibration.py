@@ -64,5 +64,7 @@ def test_a_difference_quotient_against_forty_digits(theta):
     value, uncertainty = measured(lambda t: math.sin(t[0]), np.cos([theta]), np.array([theta]), 0)
     with mpmath.workdps(40):
         h = mpmath.mpf(10) ** -12
-        exact = (precise_sine(theta) * 0 + mpmath.sin(mpmath.mpf(theta) + h) - mpmath.sin(mpmath.mpf(theta) - h)) / (2 * h)
+        exact = (precise_sine(theta) * 0 + mpmath.sin(mpmath.mpf(theta) + h) - mpmath.sin(mpmath.mpf(theta) - h)) / (
+            2 * h
+        )
     assert abs(value[0] - float(exact)) <= uncertainty[0]

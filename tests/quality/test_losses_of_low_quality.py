@@ -63,7 +63,7 @@ def test_float32_parameters_are_checked_through_float64():
 def test_thirty_layers_of_float32_pass():
     rng = np.random.default_rng(3)
     X = rng.normal(size=(16, 6)).astype(np.float32)
-    params = [(rng.normal(size=(6, 6)) / 2).astype(np.float32) for _ in range(30)]
+    params = [(rng.normal(size=(6, 6)) / 6).astype(np.float32) for _ in range(30)]
 
     def forward(weights):
         A = [X.astype(weights[0].dtype)]
@@ -99,8 +99,8 @@ def test_any_subgradient_is_acceptable_at_a_kink(slope):
         mode="full",
     )
     assert report.passed
-    (kinks,) = [f for f in report.findings if f.kind == "kinks"]
-    assert kinks.evidence["at"] == [0]
+    kinks = [f.evidence["at"] for f in report.findings if f.kind == "kinks"]
+    assert kinks == ([[0]] if slope else [])  # zero is the central difference itself: nothing stood out
 
 
 def test_no_subgradient_is_wrong_at_a_kink():
@@ -111,8 +111,13 @@ def test_no_subgradient_is_wrong_at_a_kink():
 
 
 def test_a_crossed_kink_is_measured_again():
-    theta = np.array([1e-7, 1.0, -2.0])  # the first step crosses zero at the first coordinate
-    report = fastcheck.check(lambda t: float(np.sum(np.maximum(t, 0) * 3 + t)), np.array([4.0, 4.0, 1.0]), theta)
+    theta = np.linspace(0.5, 2.0, 200)
+    theta[77] = 1e-8  # the first step crosses zero there
+
+    def loss(t):
+        return float(np.sum(np.maximum(t, 0) * 3 + np.sin(t)))
+
+    report = fastcheck.check(loss, 3 + np.cos(theta), theta, mode="full")
     assert report.passed
     assert report.blocks["theta"].kinks == 1
 

@@ -1,0 +1,1 @@
+"""Compiled kernels: numba only, pure functions of arrays."""

@@ -1,0 +1,143 @@
+"""Kernels that carry small differences through a network.
+
+Every difference d that meets a nonlinearity f is small (the callers hold it below `REACH`), so f(z + d) - f(z) is
+d * (f'(z) + d f''(z) / 2) up to a relative d^2 |f'''| / 6|f'|, which is below one unit in the last place. The tables
+hold f' and f''/2 of every unit and sample, and ``rho``, how far d may go: to the nearest kink, or to `REACH`. A
+difference that goes further is marked in ``far`` and measured again otherwise.
+
+Arrays are C-contiguous float64. M counts the changes carried at once (each unit with both signs), B the samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "pool"]
+
+FloatArray = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Flags = NDArray[np.uint8]
+
+REACH = 2.0**-26
+
+_kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Flags) -> None:
+    """Replace differences before an elementwise function by those after it.
+
+    Parameters
+    ----------
+    d : shape (n, M, B), changed in place
+    c1, c2, rho : shape (n, B)
+        f', f''/2 and the reach at each unit and sample.
+    far : uint8, shape (M, B)
+        Set where a difference is beyond its reach.
+    """
+    for r in range(d.shape[0]):
+        for k in range(d.shape[1]):
+            for b in range(d.shape[2]):
+                x = d[r, k, b]
+                far[k, b] |= abs(x) > rho[r, b]
+                d[r, k, b] = x * (c1[r, b] + c2[r, b] * x)
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def outer(w: FloatArray, s: FloatArray, out: FloatArray) -> None:
+    """Write ``out[r, k, t, b] = w[r, k] * s[k, t, b]``: unit k alone changes, seen by every unit r above it."""
+    for r in range(w.shape[0]):
+        for k in range(w.shape[1]):
+            for t in range(s.shape[1]):
+                for b in range(s.shape[2]):
+                    out[r, k, t, b] = w[r, k] * s[k, t, b]
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def outer_bend(
+    w: FloatArray, s: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, out: FloatArray, far: Flags
+) -> None:
+    """`outer` followed by `bend`, without a trip through memory; ``far`` has shape (m * S, B), ``out`` (n, m, S, B)."""
+    signs = s.shape[1]
+    for r in range(w.shape[0]):
+        for k in range(w.shape[1]):
+            for t in range(signs):
+                for b in range(s.shape[2]):
+                    x = w[r, k] * s[k, t, b]
+                    far[k * signs + t, b] |= abs(x) > rho[r, b]
+                    out[r, k, t, b] = x * (c1[r, b] + c2[r, b] * x)
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def label_loss(
+    d: FloatArray, label: Labels, c1: FloatArray, c2: FloatArray, rho: FloatArray, log: bool, far: Flags
+) -> FloatArray:
+    """Return the change, shape (M, B), of a loss of the outputs less the label's output.
+
+    With v_k = d_k - d_label and t = sum_k v_k (c1_k + c2_k v_k), the change is t, or log1p(t) if ``log`` (softmax
+    cross-entropy, where c1 is the softmax with the label's own entry put to zero: nothing cancels when the net is
+    sure of itself).
+    """
+    classes, many, samples = d.shape
+    out = np.zeros((many, samples))
+    for k in range(many):
+        own = np.empty(samples)
+        for b in range(samples):
+            own[b] = d[label[b], k, b]
+        for c in range(classes):
+            for b in range(samples):
+                v = d[c, k, b] - own[b]
+                far[k, b] |= abs(v) > rho[c, b]
+                out[k, b] += v * (c1[c, b] + c2[c, b] * v)
+        if log:
+            for b in range(samples):
+                t = out[k, b]
+                out[k, b] = t - t * t / 2
+    return out
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def pool(
+    d: FloatArray,
+    share: FloatArray,
+    rho: FloatArray,
+    corner: tuple[int, int, int, int],
+    stride: int,
+    padding: int,
+    out: FloatArray,
+    far: Flags,
+) -> None:
+    """Add to each cell its share of the differences in its window.
+
+    Parameters
+    ----------
+    d : shape (C, h, w, M, B)
+        Differences of a window of the input; those outside are zero.
+    share, rho : shape (k, k, C, H, W, B)
+        Weight of each place of each cell (1 for the winner of a max pool, 1/k^2 for an average), and its reach.
+    corner : (y, x, cy, cx)
+        First input row and column of the window, first row and column of the cells.
+    out : shape (C, oh, ow, M, B), zeros on entry
+    far : uint8, shape (M, B)
+    """
+    y0, x0, cy0, cx0 = corner
+    for c in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                for u in range(share.shape[0]):
+                    y = (cy0 + i) * stride + u - padding - y0
+                    if y < 0 or y >= d.shape[1]:
+                        continue
+                    for v in range(share.shape[1]):
+                        x = (cx0 + j) * stride + v - padding - x0
+                        if x < 0 or x >= d.shape[2]:
+                            continue
+                        for k in range(d.shape[3]):
+                            for b in range(d.shape[4]):
+                                e = d[c, y, x, k, b]
+                                far[k, b] |= abs(e) > rho[u, v, c, cy0 + i, cx0 + j, b]
+                                out[c, i, j, k, b] += share[u, v, c, cy0 + i, cx0 + j, b] * e

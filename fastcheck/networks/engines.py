@@ -1,0 +1,220 @@
+"""The two engines at the level of blocks: what is wanted, who measures it, where it is written."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from fastcheck.differences import Measured, Status
+from fastcheck.networks import coordinate, unit
+from fastcheck.networks.coordinate import Task
+from fastcheck.networks.network import Network, Placed
+from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted
+from fastcheck.networks.slopes import Tally
+from fastcheck.networks.unit import Field
+from fastcheck.parameters import Parameters
+
+__all__ = ["ENGINES", "Problem"]
+
+_ALONE = 0.06  # seconds of work left that are not worth starting threads for
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything one measurement needs; ``whole`` says that all coordinates are wanted."""
+
+    network: Network
+    placed: Placed
+    layout: Parameters
+    theta: FloatArray
+    chosen: IntArray
+    whole: bool
+    step: float
+    workers: int
+
+    def place_of(self, name: str) -> IntArray:
+        """Return the coordinate of theta of every entry of a canonical block, flat."""
+        block = self.layout[name]
+        where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
+        ids = np.arange(block.start, block.stop)
+        return slot.canonical(ids.reshape(block.shape, order=block.order), where).ravel()  # type: ignore[call-overload]
+
+    def tasks(self, operator: Weighted, after: tuple[Operator, ...], marked: NDArray[np.bool_]) -> list[Task]:
+        """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
+        found = []
+        for name in operator.blocks:
+            at = self.place_of(name)
+            flat = np.flatnonzero(marked[at])
+            if len(flat):
+                found.append(Task(operator, after, name, flat, at[flat]))
+        return found
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Return a mask (P,) of the chosen coordinates."""
+        mask = np.zeros(self.layout.size, bool)
+        mask[self.chosen] = True
+        return mask
+
+    def finish(self, tally: Tally) -> Measured:
+        """Add the penalties and return the chosen coordinates."""
+        l2, l1 = (self.network.penalties(p, "") for p in (self.network.l2, self.network.l1))
+        for block in self.layout.blocks:
+            if block.name in l2 or block.name in l1:
+                part = self.theta[block.slice]
+                tally.penalise(block.slice, part, l2.get(block.name, 0.0), l1.get(block.name, 0.0), self.step)
+        # Truncation: h^2 times third derivatives. Every difference that meets a nonlinearity is held below 2^-26, whose
+        # square is one unit in the last place: as much again as the rounding of one operation.
+        return tally.measured(self.chosen, 0.25)
+
+
+def _run(jobs: list[Callable[[], None]], workers: int) -> None:
+    """Run independent jobs in this thread, or over joblib's threads when the first ones show that it is worth it."""
+    if not jobs:
+        return
+    # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
+    with threadpool_limits(limits=1, user_api="blas"):
+        waiting = deque(jobs)
+        started = time.perf_counter()
+        left = 0.0
+        while waiting and (workers == 1 or left < _ALONE):
+            waiting.popleft()()
+            spent = time.perf_counter() - started
+            left = spent / (len(jobs) - len(waiting)) * len(waiting)
+        if waiting:
+            Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
+
+
+def _by_coordinate(problem: Problem) -> Measured:
+    tally = Tally(problem.layout.size)
+    mask = problem.wanted()
+    tasks = [task for operator, after in problem.placed.paths() for task in problem.tasks(operator, after, mask)]
+    _reference(problem, tasks, tally)
+    return problem.finish(tally)
+
+
+def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
+    placed = problem.placed
+    jobs: list[Callable[[], None]] = []
+    for task in tasks:
+        for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
+            share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
+            jobs.append(partial(coordinate.measure, share, placed.loss, placed.factor, problem.step, tally))
+    _run(jobs, problem.workers)
+    for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
+        # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what
+        # counts as zero is told by the operator's other coordinates.
+        at = np.concatenate([task.at for task in tasks if task.operator is operator])
+        tally.noise[at] = np.maximum(tally.noise[at], np.sqrt(np.mean(tally.noise[at] ** 2)))
+
+
+def _by_unit(problem: Problem) -> Measured:
+    tally = Tally(problem.layout.size)
+    mask = None if problem.whole else problem.wanted()
+    fields, direct = _fields(problem, mask)
+    loss, h = problem.placed.loss, problem.step
+    _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
+    crossed = [field.far.copy() for field in fields]
+    _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
+    _run(
+        [partial(unit.settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
+        problem.workers,
+    )
+    again: list[list[Task]] = [[] for _ in fields]
+    _run([partial(_contract, problem, *pair, tally) for pair in zip(fields, again, strict=True)], problem.workers)
+    # A kink seen from entries that move together in one coordinate is decided by moving that coordinate.
+    _reference(problem, [*direct, *(task for tasks in again for task in tasks)], tally)
+    return problem.finish(tally)
+
+
+def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Field], list[Task]]:
+    """Return the fields to measure, and the coordinates that are cheaper one by one (coupled samples, few of them)."""
+    fields: list[Field] = []
+    direct: list[Task] = []
+    everything = np.ones(problem.layout.size, bool)
+    for operator, after in problem.placed.paths():
+        tasks = problem.tasks(operator, after, everything if mask is None else mask)
+        if not tasks:
+            continue
+        if unit.coupled(after) and sum(len(task.flat) for task in tasks) <= operator.out.size:
+            direct += tasks
+            continue
+        rows = np.arange(len(operator.out))
+        if mask is not None:
+            rows = np.unique(np.concatenate([operator.rows_of(task.name, task.flat) for task in tasks]))
+        fields.append(Field(operator, after, rows))
+    return fields, direct
+
+
+def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
+    """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
+    operator, factor = field.operator, problem.placed.factor
+    typical = _typical(field.central)
+    value = operator.contract(field.central)
+    scale = operator.contract(np.abs(field.central) + typical, _sizes)
+    for name in operator.blocks:
+        at = problem.place_of(name)
+        tally.value[at] = factor * value[name].ravel()
+        tally.noise[at] = tally.rounding(factor * scale[name].ravel(), len(field.after))
+    if field.bits.any():
+        left += _kinks(problem, field, tally)
+
+
+def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
+    operator, factor = field.operator, problem.placed.factor
+    crossed = operator.contract(_marks(field.bits & CROSSED), _nonzero)
+    kinked = operator.contract(_marks(field.bits & AT_KINK), _nonzero)
+    if operator.single and not unit.coupled(field.after):
+        # One entry per sample moves, along +x or -x: the directional derivative to each side is exact.
+        up, down = operator.contract(field.right, _positive), operator.contract(field.left, _negative)
+        back, fore = operator.contract(field.left, _positive), operator.contract(field.right, _negative)
+        for name in operator.blocks:
+            met = ((crossed[name] > 0) | (kinked[name] > 0)).ravel()
+            at = problem.place_of(name)[met]
+            right, left = (up[name] + down[name]).ravel()[met], (back[name] + fore[name]).ravel()[met]
+            tally.settle(at, factor * right, factor * left, crossed[name].ravel()[met] > 0)
+        return []
+    marked = np.zeros(problem.layout.size, bool)
+    for name in operator.blocks:
+        at = problem.place_of(name)
+        marked[at] = kinked[name].ravel() > 0
+        tally.status[at[crossed[name].ravel() > 0]] = Status.CROSSED
+    if not problem.whole:
+        marked &= problem.wanted()
+    return problem.tasks(operator, field.after, marked)
+
+
+def _typical(x: FloatArray) -> FloatArray:
+    """Return the root mean square over the features of each sample, shape (1, ..., B)."""
+    return np.asarray(np.sqrt(np.mean(x**2, axis=tuple(range(x.ndim - 1)), keepdims=True)), np.float64)
+
+
+def _sizes(x: FloatArray) -> FloatArray:
+    # An input that came out small has the rounding of the sum it came from; one that is exactly zero has none.
+    return np.asarray(np.where(x != 0, np.abs(x) + _typical(x), 0.0))
+
+
+def _marks(bits: NDArray[np.uint8]) -> FloatArray:
+    return np.asarray(bits > 0, np.float64)
+
+
+def _nonzero(x: FloatArray) -> FloatArray:
+    return np.asarray((x != 0) * 1.0)
+
+
+def _positive(x: FloatArray) -> FloatArray:
+    return np.maximum(x, 0.0)
+
+
+def _negative(x: FloatArray) -> FloatArray:
+    return np.minimum(x, 0.0)
+
+
+ENGINES: dict[str, Callable[[Problem], Measured]] = {"unit": _by_unit, "coordinate": _by_coordinate}

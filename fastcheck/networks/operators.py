@@ -1,0 +1,277 @@
+"""What an operator of a network is: a function at a fixed point, and how a change of its input comes out.
+
+A network at theta on its data is a chain of operators, each holding its input and output. Arrays inside are
+"samples last": shape (*features, B), with features (n,) or (C, H, W). Changes carry one more axis before B, so that
+many are propagated at once: shape (*features, m, B).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.kernels import network as kernels
+from fastcheck.networks.activations import Activation
+
+__all__ = [
+    "AT_KINK",
+    "CROSSED",
+    "Bend",
+    "Change",
+    "Operator",
+    "Softmax",
+    "Weighted",
+    "fast_through",
+    "selected",
+    "single",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Bits = NDArray[np.uint8]
+Far = NDArray[np.uint8]
+Labels = NDArray[np.uint64]
+Transform = Callable[[FloatArray], FloatArray]
+
+CROSSED, AT_KINK = np.uint8(1), np.uint8(2)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Small changes on their way through the network.
+
+    Attributes
+    ----------
+    d : float64
+        Full: shape (*features, S, m', B) with S and m' flattened, that is (n or C, [h, w], m, S, B). Own (``rows``
+        given): shape (m, S, B); change k is of feature (or channel) ``rows.start + k`` alone.
+    rows : slice or None
+        The features that change, one each.
+    window : (y0, y1, x0, x1) or None
+        Rows and columns of the map that ``d`` covers; the differences elsewhere are zero. None: all, or no map.
+    """
+
+    d: FloatArray
+    rows: slice | None = None
+    window: tuple[int, int, int, int] | None = None
+
+    @property
+    def many(self) -> tuple[int, int, int]:
+        """The trailing axes (m, S, B)."""
+        m, s, b = self.d.shape[-3:]
+        return m, s, b
+
+    def spread(self, features: tuple[int, ...]) -> Change:
+        """Return the same changes with one row per feature, still only over the window."""
+        if self.rows is None:
+            return self
+        m = self.many[0]
+        place = (1, 1) if self.window else ()
+        d = np.zeros((features[0], *place, *self.many))
+        index: tuple[Any, ...] = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in place), np.arange(m))
+        d[index] = self.d
+        return Change(d, None, self.window)
+
+    def everywhere(self, features: tuple[int, ...]) -> FloatArray:
+        """Return the differences of every feature, shape (*features, m * S, B)."""
+        m, s, b = self.many
+        whole = self.spread(features)
+        if whole.window is None:
+            return whole.d.reshape(*features, m * s, b)
+        d = np.zeros((*features, m * s, b))
+        y0, y1, x0, x1 = whole.window
+        d[:, y0:y1, x0:x1] = whole.d.reshape(*whole.d.shape[:3], m * s, b)
+        return d
+
+
+def single(window: tuple[int, int, int, int] | None) -> bool:
+    """Whether a window is one place, or there is no map."""
+    return window is None or (window[1] - window[0] == 1 and window[3] - window[2] == 1)
+
+
+Holder = TypeVar("Holder")
+
+
+def selected(holder: Holder, names: tuple[str, ...], samples: IntArray) -> Holder:
+    """Return a shallow copy with only some samples of the named attributes, of shape (..., B)."""
+    chosen = copy.copy(holder)
+    for name in names:
+        setattr(chosen, name, getattr(holder, name)[..., samples])
+    return chosen
+
+
+class Operator:
+    """One step of the network at a point: ``out`` is its output, shape (*features, B)."""
+
+    inputs: tuple[int, ...]
+    """Features of the input."""
+    out: FloatArray
+    by_sample: tuple[str, ...] = ()
+    """Attributes that `exact` uses, of shape (..., B)."""
+    couples = False
+    """Whether a change of one sample's input changes other samples' outputs."""
+
+    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """Return the exact differences of the output.
+
+        Parameters
+        ----------
+        d : shape (*input features, m, B)
+            Differences of the input, of any size. Not changed.
+        bits : uint8, shape (m, B)
+            `CROSSED` is set where a difference passes a kink, `AT_KINK` where the point itself is one.
+        """
+        raise NotImplementedError
+
+    def fast(self, change: Change, far: Far) -> Change:
+        """Return small changes of the output; ``far``, shape (m * S, B), marks those that go too far."""
+        m, s, b = change.many
+        bits = np.zeros((m * s, b), np.uint8)
+        d = self.exact(change.everywhere(self.inputs), bits)
+        far |= bits > 0
+        return Change(d.reshape(*self.out.shape[:-1], m, s, b))
+
+    def select(self, samples: IntArray) -> Self:
+        """Return the operator with only these samples; of use for `exact` alone."""
+        return selected(self, self.by_sample, samples)
+
+    def identify(self, labels: Labels) -> Labels | None:
+        """Return the labels (H', W', B) of the places of the output map from those of the input's; None if unknown.
+
+        Two places of one sample have one label if they hold the same function of the parameters, having the same data
+        below them: all channels of both stay equal whatever the parameters are.
+        """
+        return None
+
+    def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], tuple[int, int, int, int] | None] | None:
+        """Return the matrix (n, m) by which changes of one feature each come out, its features and window; or None."""
+        return None
+
+
+class Weighted(Operator):
+    """An operator with parameters, in which its output is linear."""
+
+    blocks: Mapping[str, tuple[int, ...]]
+    """Block names and canonical shapes."""
+    single = True
+    """Whether each coordinate acts on a sample through one entry of the output."""
+
+    def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
+        """Return sum over entries and samples of slopes times (transformed) derivative of the output by each block."""
+        raise NotImplementedError
+
+    def impulse(self, name: str, flat: IntArray, h: float) -> FloatArray:
+        """Return the output's differences, shape (*features, m, B), when each coordinate of a block moves by h."""
+        raise NotImplementedError
+
+    def rows_of(self, name: str, flat: IntArray) -> IntArray:
+        """Return the leading features of the output on which these coordinates of the block act."""
+        raise NotImplementedError
+
+
+def fast_through(operators: tuple[Operator, ...], change: Change, far: Far) -> Change:
+    """Carry small changes through a chain of operators."""
+    steps: Iterator[tuple[Operator, Operator | None]] = zip_longest(operators, operators[1:])
+    for operator, following in steps:
+        columns = operator.columns(change)
+        if columns is None:
+            change = operator.fast(change, far)
+            continue
+        matrix, shape, window = columns
+        m, s, b = change.many
+        out = np.empty((matrix.shape[0], m, s, b))
+        if isinstance(following, Bend):
+            tables = following.tables_of(window)
+            kernels.outer_bend(matrix, np.ascontiguousarray(change.d), *tables, out, far)
+            next(steps)
+        else:
+            kernels.outer(matrix, np.ascontiguousarray(change.d), out)
+        change = Change(out.reshape(*shape, m, s, b), None, window)
+    return change
+
+
+class Bend(Operator):
+    """An elementwise activation."""
+
+    by_sample = ("z",)
+
+    def __init__(self, z: FloatArray, activation: Activation) -> None:
+        self.z = z
+        self.inputs = z.shape[:-1]
+        self.activation = activation
+        self.out = activation.value(z)
+        self._tables: tuple[FloatArray, FloatArray, FloatArray] | None = None
+
+    @property
+    def tables(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Slope, half curvature and reach, each shaped like z."""
+        if self._tables is None:
+            c1, c2 = (np.ascontiguousarray(c) for c in self.activation.slopes(self.z))
+            rho = np.full_like(self.z, kernels.REACH if c2.any() else np.inf)
+            self._tables = c1, c2, np.minimum(rho, np.abs(self.z)) if self.activation.kinked else rho
+        return self._tables
+
+    def tables_of(self, window: tuple[int, int, int, int] | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the tables of a window, each of shape (features in the window, B)."""
+        c1, c2, rho = (_cut(table, window) for table in self.tables)
+        return c1, c2, rho
+
+    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
+        z = self.z[..., None, :]
+        if self.activation.kinked:
+            axes = tuple(range(self.z.ndim - 1))
+            bits |= CROSSED * (((z > 0) & (d < -z)) | ((z < 0) & (d > -z))).any(axis=axes)
+            bits |= AT_KINK * ((z == 0) & (d != 0)).any(axis=axes)
+        return self.activation.difference(z, d)
+
+    def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
+        m, s, b = change.many
+        if change.rows is None:
+            d = np.ascontiguousarray(change.d)
+            kernels.bend(d.reshape(-1, m * s, b), *self.tables_of(change.window), far)
+            return replace(change, d=d)
+        place = () if change.window is None else (change.window[0], change.window[2])
+        c1, c2, rho = (table[(change.rows, *place)][:, None, :] for table in self.tables)
+        far |= (np.abs(change.d) > rho).reshape(m * s, b)
+        return replace(change, d=change.d * (c1 + c2 * change.d))
+
+    def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
+        return labels
+
+
+def _cut(table: FloatArray, window: tuple[int, int, int, int] | None) -> FloatArray:
+    if window is not None:
+        table = table[:, window[0] : window[1], window[2] : window[3]]
+    return np.ascontiguousarray(table).reshape(-1, table.shape[-1])
+
+
+class Softmax(Operator):
+    """Softmax over the first axis of the features of each sample."""
+
+    by_sample = ("out",)
+
+    def __init__(self, z: FloatArray) -> None:
+        self.inputs = z.shape[:-1]
+        e = np.exp(z - z.max(axis=0))
+        self.out = e / e.sum(axis=0)
+
+    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
+        # p_k e^{d_k} / sum_j p_j e^{d_j} - p_k, with r = sum_j p_j expm1(d_j).
+        p = self.out[..., None, :]
+        e = np.expm1(d)
+        r = (p * e).sum(axis=0)
+        return np.asarray(p * (e - r) / (1.0 + r))
+
+    def identify(self, labels: Labels) -> Labels:
+        """See `Operator.identify`."""
+        return labels

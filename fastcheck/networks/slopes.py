@@ -1,0 +1,146 @@
+"""One-sided slopes by exact differences of any size: the slow and obvious way through a network.
+
+Also what both engines write their measurements to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcheck.differences import Measured, Status
+from fastcheck.networks.losses import LossAt
+from fastcheck.networks.operators import Bits, FloatArray, IntArray, Operator
+
+__all__ = ["TINY", "Slopes", "Tally", "chunks", "one_sided", "widest"]
+
+TINY = 2.0**-70
+"""The step that decides at a kink. Differences are propagated, not subtracted, so nothing is lost at such a step; it
+passes a kink only where a pre-activation is nearer to it than its own rounding."""
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Slopes of each sample's loss to both sides, shape (m, B), and the kinks met on the way (a bit set, (m, B))."""
+
+    right: FloatArray
+    left: FloatArray
+    bits: Bits
+
+
+def one_sided(operators: Sequence[Operator], loss: LossAt, move: Callable[[float], FloatArray], h: float) -> Slopes:
+    """Measure (J_b(+h) - J_b) / h and (J_b - J_b(-h)) / h of every sample b by exact differences.
+
+    Parameters
+    ----------
+    operators : sequence of Operator
+        What the change goes through before the loss.
+    move : callable
+        Step -> differences entering the first operator, shape (*features, m, B).
+    h : float
+    """
+    sides = []
+    start = move(h)
+    bits = np.zeros(start.shape[-2:], np.uint8)
+    for sign in (1.0, -1.0):
+        d = sign * start
+        for operator in operators:
+            d = operator.exact(d, bits)
+        sides.append(sign * loss.exact(d.reshape(-1, *d.shape[-2:]), bits) / h)
+    return Slopes(sides[0], sides[1], bits)
+
+
+def widest(operators: Sequence[Operator], size: int) -> int:
+    """Return the largest number of features on the way, at least ``size``."""
+    return max([size, *(operator.out[..., 0].size for operator in operators)])
+
+
+def chunks(indices: IntArray, width: int, budget: int = 2**21) -> Iterator[IntArray]:
+    """Cut indices so that ``width`` numbers for each stay below a budget of numbers."""
+    size = max(1, budget // max(width, 1))
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+class Tally:
+    """Measurements of all P coordinates, filled in block by block.
+
+    Attributes
+    ----------
+    value, right, left : float64, shape (P,)
+    noise : float64, shape (P,)
+        Rounding of the value.
+    status : uint8, shape (P,)
+    """
+
+    def __init__(self, size: int) -> None:
+        self.value = np.zeros(size)
+        self.right = np.full(size, np.nan)
+        self.left = np.full(size, np.nan)
+        self.noise = np.zeros(size)
+        self.status = np.zeros(size, np.uint8)
+
+    @staticmethod
+    def rounding(scale: FloatArray, depth: int) -> FloatArray:
+        """Return the rounding of sums of terms of total size ``scale`` that went through ``depth`` operators.
+
+        The constant is an estimate with a margin, not a worst case: relative errors of independent signs add up like
+        the terms themselves (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis").
+        """
+        return np.asarray(16 * _EPS * (depth + 2) * scale)
+
+    def settle(self, at: IntArray, right: FloatArray, left: FloatArray, crossed: NDArray[np.bool_]) -> None:
+        """Write coordinates measured to both sides with a step so small that only a kink at theta can part them.
+
+        Parameters
+        ----------
+        at : int64, shape (m,)
+        right, left : float64, shape (m,)
+        crossed : bool, shape (m,)
+            Whether the first step had passed a kink.
+        """
+        value = (right + left) / 2
+        apart = np.abs(right - left) > 1e-9 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]
+        self.value[at] = value
+        self.status[at] = np.where(apart, Status.KINK, np.where(crossed, Status.CROSSED, Status.SMOOTH))
+        self.right[at] = np.where(apart, right, np.nan)
+        self.left[at] = np.where(apart, left, np.nan)
+
+    def penalise(self, at: slice, w: FloatArray, l2: float, l1: float, h: float) -> None:
+        """Add the central difference of l2/2 w^2 + l1 |w| for one block, w flat.
+
+        (l2/2)((w + h)^2 - (w - h)^2) / 2h is l2 w for every h. |w| has a kink at 0.
+        """
+        slope = l2 * w + l1 * np.sign(w)
+        self.value[at] += slope
+        self.noise[at] += _EPS * np.abs(slope)
+        if l1:
+            zero, near = w == 0, (w != 0) & (np.abs(w) < h)
+            one_sided = np.isfinite(self.right[at])
+            self.right[at] = np.where(zero | one_sided, np.where(one_sided, self.right[at], self.value[at]), np.nan)
+            self.left[at] = np.where(zero | one_sided, np.where(one_sided, self.left[at], self.value[at]), np.nan)
+            self.right[at] += np.where(zero, l1, slope)
+            self.left[at] += np.where(zero, -l1, slope)
+            smooth = self.status[at] == Status.SMOOTH
+            self.status[at] = np.where(zero, Status.KINK, np.where(near & smooth, Status.CROSSED, self.status[at]))
+        else:
+            self.right[at] += slope
+            self.left[at] += slope
+
+    def measured(self, coordinates: NDArray[np.int64], truncation: float) -> Measured:
+        """Return the measurements of some coordinates; ``truncation`` is relative to their rounding."""
+        noise = self.noise[coordinates]
+        return Measured(
+            coordinates,
+            self.value[coordinates],
+            noise,
+            truncation * noise,
+            self.left[coordinates],
+            self.right[coordinates],
+            self.status[coordinates],
+        )
