@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastcheck.finding import Finding
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
-    from fastcheck.self_test import SelfTestReport, self_test
+    from fastcheck.selftest import SelfTestReport, self_test
     from fastcheck.terms import TermsReport, check_terms
     from fastcheck.verdict import Verdict
 
@@ -39,14 +39,14 @@ _HOMES = {
     "MissingDependencyError": "fastcheck.errors",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
-    "SelfTestReport": "fastcheck.self_test",
+    "SelfTestReport": "fastcheck.selftest",
     "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
     "check": "fastcheck.checks",
     "check_terms": "fastcheck.terms",
     "numerical_gradient": "fastcheck.checks",
-    "self_test": "fastcheck.self_test",
+    "self_test": "fastcheck.selftest",
 }
 
 __all__ = [

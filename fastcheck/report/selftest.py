@@ -12,7 +12,7 @@ from rich.text import Text
 from fastcheck.report import words
 
 if TYPE_CHECKING:
-    from fastcheck.self_test import PlantedBug, SelfTestReport
+    from fastcheck.selftest import PlantedBug, SelfTestReport
 
 __all__ = ["as_text", "render"]
 

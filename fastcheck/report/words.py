@@ -69,7 +69,8 @@ def _culprits(report: Report) -> str:
     parts = [f"{where} {words}" for where, _, words in named] + [_culprit(report, n) for n in bad if n not in told]
     shown = ", ".join(parts[:3]) or "the whole gradient"
     if len(parts) > 3:
-        shown += f" and {len(parts) - 3} more"
+        before = [name for _, names, _ in named[:3] for name in names]
+        shown += f" and {count(len(bad) - len(before) - max(0, 3 - len(named)), 'more block')}"
     right = [name for name, block in report.blocks.items() if block.verdict.passed]
     agree = "agrees" if len(right) == 1 else "agree"
     return shown + (f"; {len(right)} of {count(len(report.blocks), 'block')} {agree}" if right else "")
