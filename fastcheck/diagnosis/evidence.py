@@ -7,6 +7,7 @@ gradient, on a sample of it, and on a few directional derivatives of a block of 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -124,6 +125,13 @@ class BlockEvidence:
     def whole(self) -> bool:
         """Whether every coordinate of the block is a row."""
         return isinstance(self.view, Coordinates) and self.view.rows is None
+
+    def some(self, count: int) -> BlockEvidence:
+        """Return the evidence of so many of the rows, evenly spread; the rows must be coordinates."""
+        places = self.rows
+        assert places is not None
+        kept = np.linspace(0, len(places) - 1, count).astype(np.int64)
+        return dataclasses.replace(self, view=Coordinates(places[kept]), n=self.n[kept], tolerance=self.tolerance[kept])
 
     def array(self, vector: FloatArray) -> FloatArray:
         """Return a vector over the block in the block's shape, as a view."""

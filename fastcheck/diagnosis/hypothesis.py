@@ -27,6 +27,7 @@ SCORE = 3.0
 LEFT = 1e-8
 """Share of the squared error, clear of the tolerance, that it may leave."""
 EXCEPTIONS = 0.05  # share of the rows that a hypothesis may leave unexplained
+TRIED = 2048  # rows of a large block on which a rule is tried first
 MEMBER = 0.3  # digits to say of one row whether it is wrong
 
 
@@ -61,10 +62,13 @@ class Rule:
         ``propose(block, evidence)`` yields the hypotheses worth a trial, each with its residual; pure.
     tell : callable
         ``tell(group, evidence)`` puts hypotheses of one kind and number, of one block or more, in words.
+    every_row : bool
+        It can say nothing of some rows of a block; other rules are tried on a few rows of a large block first.
     """
 
     propose: Callable[[BlockEvidence, Evidence], Iterator[Hypothesis]]
     tell: Callable[[Sequence[Explained], Evidence], Finding]
+    every_row: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,13 @@ def number_cost(number: Number, neutral: float, readings: Iterable[float] = ()) 
 
 def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> list[Explained]:
     """Return the hypotheses about one block that leave nothing of its error, best first; not all may stand."""
+    if block.rows is not None and len(block.n) > 2 * TRIED:
+        few = block.some(TRIED)
+        rules = [rule for rule in rules if rule.every_row or _fitting(few, evidence, [rule])]
+    return sorted(_fitting(block, evidence, rules), key=lambda one: one.rank, reverse=True)
+
+
+def _fitting(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> list[Explained]:
     # An arbitrary error is written down as it is, or as the true derivative, whichever is shorter.
     smaller = np.where(np.abs(block.error) <= np.abs(block.n), block.error, block.n)
     wrong = np.abs(block.error) > block.tolerance
@@ -182,7 +193,7 @@ def explain(block: BlockEvidence, evidence: Evidence, rules: Sequence[Rule]) -> 
                 score = written - _digits(hypothesis.residual, tolerance) - said - hypothesis.cost
                 share = 1 - _clear(hypothesis.residual, tolerance) / squared if squared else 1.0
                 found.append(Explained(block, hypothesis, rule, score, share, len(excepted)))
-    return sorted(found, key=lambda one: one.rank, reverse=True)
+    return found
 
 
 def _digits(residual: FloatArray, tolerance: FloatArray) -> float:

@@ -135,7 +135,7 @@ def _penalties(kind: str) -> Rule:
             cost = fit.cost(0, 0.0, likely)
             yield Hypothesis(kind, block.error - fit.prediction, cost, fit.numbers[0], cost)
 
-    return Rule(propose, _tell_l2 if kind == "l2" else _tell_l1)
+    return Rule(propose, _tell_l2 if kind == "l2" else _tell_l1, every_row=False)
 
 
 def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -253,7 +253,13 @@ def _read_rate(rate: Number, facts: Facts, term: str) -> tuple[str, str]:
     return f"{term} {'missing' if rate.value < 0 else 'too much'}?", ""
 
 
-FACTOR = Rule(_factors, _tell_factor)
+FACTOR = Rule(_factors, _tell_factor, every_row=False)
 RIDGE = _penalties("l2")
 LASSO = _penalties("l1")
-LINEAR = (FACTOR, RIDGE, LASSO, Rule(_data_factors, _tell_factor), Rule(_both_penalties, _tell_l2))
+LINEAR = (
+    FACTOR,
+    RIDGE,
+    LASSO,
+    Rule(_data_factors, _tell_factor, every_row=False),
+    Rule(_both_penalties, _tell_l2, every_row=False),
+)

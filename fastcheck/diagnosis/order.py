@@ -194,4 +194,8 @@ def _tell_exchanged(group: Sequence[Explained], evidence: Evidence) -> Finding:
     )
 
 
-ORDER = (Rule(_moved, _tell_moved), Rule(_exchanged, _tell_exchanged), Rule(_permuted, _tell_moved))
+ORDER = (
+    Rule(_moved, _tell_moved, every_row=False),
+    Rule(_exchanged, _tell_exchanged, every_row=False),
+    Rule(_permuted, _tell_moved),
+)
