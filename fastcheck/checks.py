@@ -14,6 +14,7 @@ import numpy as np
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
+from fastcheck.diagnosis import diagnosed
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
@@ -156,6 +157,7 @@ def _check(
         else:
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
+    report = diagnosed(report, plan, found, loss, gradient, args)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
