@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     from fastcheck.finding import Finding
     from fastcheck.losses.batched import batched
+    from fastcheck.monitor import Monitor
+    from fastcheck.networks import Network
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.verdict import Verdict
@@ -36,6 +38,8 @@ _HOMES = {
     "InputError": "fastcheck.errors",
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
+    "Monitor": "fastcheck.monitor",
+    "Network": "fastcheck.networks",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
     "Verdict": "fastcheck.verdict",
@@ -55,6 +59,8 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
+    "Monitor",
+    "Network",
     "Problem",
     "Report",
     "Verdict",

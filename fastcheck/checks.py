@@ -11,21 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
-from fastcheck.differences import SCHEMES
+from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses import Evaluator, evaluator_for
-from fastcheck.noise import measure_noise
+from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
+from fastcheck.noise import Noise, measure_noise
 from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.crew import cores
 from fastcheck.parallel.identity import identity
 from fastcheck.parallel.staff import Staff
-from fastcheck.parameters import Parameters
-from fastcheck.plans import full
+from fastcheck.parameters import Block, Parameters
+from fastcheck.plans import full, sample, screen
+from fastcheck.plans.locate import locate
+from fastcheck.plans.probing import Probing
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
+from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps
 
@@ -130,24 +135,68 @@ def _check(
     if settings.checkpoint is not None:
         problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
         run.checkpoint = Checkpoint(settings.checkpoint, problem)
+    began, before = run.seconds, evaluator.evaluations
+    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     count = sum(block.size for block in chosen)
-    plan = _plan(evaluator, seen, settings, run, rng, numbers, count)
+    cost = 0.0 if isinstance(loss, MeasuresItself) else (run.seconds - began) / max(1, evaluator.evaluations - before)
+    mode = settings.mode_for(count, cost)
+    if mode == "screen":
+        with bar(run, count, settings.progress):
+            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run)
+    places: Sequence[IntArray | None] = [None] * len(chosen)
+    if mode == "sample":
+        drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
+        places, count = drawn.places, sum(map(len, drawn.places))
+    pilot = () if isinstance(loss, MeasuresItself) else numbers
+    plan = _plan(evaluator, seen, noise, settings, run, rng, pilot, count)
     with bar(run, count, settings.progress):
-        found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
-    return assemble(layout, chosen, seen, plan, found, settings)
+        if isinstance(loss, MeasuresItself):
+            workers = cores() if settings.workers in (None, -1) else int(settings.workers or 1)
+            found = _by_structure(loss, plan, chosen, places, workers)
+        else:
+            found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
+    report = assemble(layout, chosen, seen, plan, found, settings)
+    return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
+
+
+def _by_structure(
+    loss: MeasuresItself, plan: full.Full, chosen: Sequence[Block], places: Sequence[IntArray | None], workers: int
+) -> list[BlockDerivatives]:
+    """Let a loss that knows its structure measure the blocks, or some places of them."""
+    layout, theta = plan.evaluator.layout, plan.evaluator.theta
+    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(chosen, places, strict=True)]
+    whole = sum(map(len, some)) == layout.size
+    measured = loss.measure(theta, layout, None if whole else np.concatenate(some), workers=workers)
+    return [BlockDerivatives.of_measured(block, measured) for block in chosen]
+
+
+def _screen(
+    evaluator: Evaluator,
+    seen: Preflight,
+    noise: Noise,
+    chosen: Sequence[tuple[int, Block]],
+    settings: Settings,
+    run: Run,
+) -> Report:
+    """Screen the blocks, and locate the errors of those that fail."""
+    judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
+    plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
+    screened = screen.screen(plan, chosen, settings.confidence)
+    located = locate(plan, [one for one in screened if one.failed])
+    return assemble_screen(plan, seen, screened, located, settings)
 
 
 def _plan(
     evaluator: Evaluator,
     seen: Preflight,
+    noise: Noise,
     settings: Settings,
     run: Run,
     rng: np.random.Generator,
     numbers: tuple[int, ...],
     count: int,
 ) -> full.Full:
-    """Measure the noise, choose the steps, and return what the plans work with."""
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    """Choose the steps, and return what the full plan works with."""
     scheme = SCHEMES[settings.scheme]
     judge = Judge(settings.tolerance, settings.confidence, count)
     if settings.step is None:
@@ -212,7 +261,8 @@ def numerical_gradient(
         seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
         if seen.fatal:
             raise LossError(seen.findings[-1].message)
-        plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+        noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+        plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
         with bar(run, layout.size, progress):
             value = full.first_pass(plan)
     if run.stopped == "interrupted":

@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.differences import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "Shardable"]
+__all__ = ["Evaluator", "MeasuresItself", "Shardable"]
+
+
+@runtime_checkable
+class MeasuresItself(Protocol):
+    """A loss that knows its own structure and measures its derivatives by it, as a bound `Network` does."""
+
+    def measure(
+        self, theta: FloatArray, layout: Parameters, coordinates: IntArray | None = None, *, workers: int = 1
+    ) -> Measured:
+        """Return the measured derivatives of the coordinates, or of all of them."""
+        ...
 
 
 class Evaluator(Protocol):
