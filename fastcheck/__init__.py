@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fastcheck.networks import Network
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
+    from fastcheck.selftest import SelfTestReport, self_test
+    from fastcheck.terms import TermsReport, check_terms
     from fastcheck.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -42,11 +44,15 @@ _HOMES = {
     "Network": "fastcheck.networks",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
+    "SelfTestReport": "fastcheck.selftest",
+    "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
     "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
+    "check_terms": "fastcheck.terms",
     "numerical_gradient": "fastcheck.checks",
+    "self_test": "fastcheck.selftest",
 }
 
 __all__ = [
@@ -63,11 +69,15 @@ __all__ = [
     "Network",
     "Problem",
     "Report",
+    "SelfTestReport",
+    "TermsReport",
     "Verdict",
     "assert_gradient",
     "batched",
     "check",
+    "check_terms",
     "numerical_gradient",
+    "self_test",
 ]
 
 

@@ -6,17 +6,20 @@ params -> flat theta -> probes -> loss differences -> measured derivatives -> co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
+from fastcheck.diagnosis import diagnosed, diagnosed_screen
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
+from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import cores
@@ -142,7 +145,7 @@ def _check(
     mode = settings.mode_for(count, cost)
     if mode == "screen":
         with bar(run, count, settings.progress):
-            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run)
+            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, loss, args)
     places: Sequence[IntArray | None] = [None] * len(chosen)
     if mode == "sample":
         drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
@@ -156,6 +159,7 @@ def _check(
         else:
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
+    report = diagnosed(report, plan, found, loss, gradient, args)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
@@ -177,13 +181,16 @@ def _screen(
     chosen: Sequence[tuple[int, Block]],
     settings: Settings,
     run: Run,
+    loss: Callable[..., Any],
+    args: tuple[Any, ...],
 ) -> Report:
-    """Screen the blocks, and locate the errors of those that fail."""
+    """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
     located = locate(plan, [one for one in screened if one.failed])
-    return assemble_screen(plan, seen, screened, located, settings)
+    report = assemble_screen(plan, seen, screened, located, settings)
+    return diagnosed_screen(report, plan, loss, args)
 
 
 def _plan(
@@ -198,12 +205,20 @@ def _plan(
 ) -> full.Full:
     """Choose the steps, and return what the full plan works with."""
     scheme = SCHEMES[settings.scheme]
+    real = scheme if scheme.subtracts else SCHEMES["central"]
     judge = Judge(settings.tolerance, settings.confidence, count)
-    if settings.step is None:
-        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, scheme, rng, numbers)
+    if settings.step is None or not scheme.subtracts:
+        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, real, rng, numbers)
     else:
         steps = fixed_steps(evaluator, settings.step)
-    return full.Full(evaluator, seen.analytic, seen.base, noise, steps, scheme, judge, run)
+    plan = full.Full(evaluator, seen.analytic, seen.base, noise, steps, real, judge, run)
+    if scheme.subtracts:
+        return plan
+    imaginary = ImaginaryLoss(evaluator)
+    direction = rng.standard_normal(evaluator.theta.size) * steps.of(evaluator, np.arange(evaluator.theta.size))
+    imaginary.verify(seen.base, direction, np.array([0.25]))
+    first = fixed_steps(evaluator, settings.step or STEP * float(np.abs(evaluator.theta).max() or 1.0))
+    return replace(plan, first=replace(plan, evaluator=cast(Evaluator, imaginary), steps=first, scheme=scheme))
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
