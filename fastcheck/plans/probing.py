@@ -27,6 +27,7 @@ __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
 RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
+NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
 OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 LONGEST = 2.0**-7  # step, in units of the block's parameters
@@ -209,7 +210,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
                 found = _doubtful(rung, longer), State.REPEATED
-        if found is not None:
+        if found is not None and not _meaningless(plan, *found):
             return _probe(plan, number, shortened, *found)
         step /= RATIO
     return _probe(plan, number, RUNGS, rungs[-1], State.UNSETTLED)
@@ -257,6 +258,14 @@ def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
 def _doubtful(rung: _Rung, other: _Rung) -> _Rung:
     """Return a rung whose uncertainty includes how far another one is from it: what is left of truncation and kinks."""
     return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
+
+
+def _meaningless(plan: Probing, rung: _Rung, state: State) -> bool:
+    """Say whether an error is only that the loss does not move where it should, while it has next to no digits.
+
+    A loss that goes up and down many times within each step looks like that; it may have the derivative all the same.
+    """
+    return state is State.REPEATED and abs(rung.slope) <= rung.uncertainty and plan.noise.relative > NO_DIGITS
 
 
 def _same(a: _Rung, b: _Rung) -> bool:
