@@ -253,6 +253,9 @@ class _Search:
             if len(loud) < 2:
                 return loud
             both = both or loud
+        if region.size <= SAMPLED + RIGHT:
+            self._look([region.nth(k) for k in range(region.size)])
+            return []
         if self._dense(region):
             self.dense.append(region)
             return []
