@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.finding import Finding
+    from fastcheck.losses.batched import batched
+    from fastcheck.monitor import Monitor
+    from fastcheck.networks import Network
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.selftest import SelfTestReport, self_test
@@ -37,12 +40,15 @@ _HOMES = {
     "InputError": "fastcheck.errors",
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
+    "Monitor": "fastcheck.monitor",
+    "Network": "fastcheck.networks",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
     "SelfTestReport": "fastcheck.selftest",
     "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
+    "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
     "check_terms": "fastcheck.terms",
     "numerical_gradient": "fastcheck.checks",
@@ -59,12 +65,15 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
+    "Monitor",
+    "Network",
     "Problem",
     "Report",
     "SelfTestReport",
     "TermsReport",
     "Verdict",
     "assert_gradient",
+    "batched",
     "check",
     "check_terms",
     "numerical_gradient",

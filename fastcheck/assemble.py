@@ -19,7 +19,7 @@ from fastcheck.settings import Settings
 from fastcheck.steps import Steps
 from fastcheck.verdict import Verdict
 
-__all__ = ["assemble", "unmeasurable"]
+__all__ = ["assemble", "coordinates_of", "settings_of", "unmeasurable"]
 
 LISTED = 1000  # coordinates that a report lists; the counts in its blocks are complete
 
@@ -53,12 +53,12 @@ def assemble(
         uncertainty=_relative(norms.uncertainty(judge.z), norms.scale),
         bound=_bound(norms, judge),
         blocks=blocks,
-        wrong=_coordinates(compared, found, seen),
+        wrong=coordinates_of(compared, found, seen),
         findings=(*seen.findings, *observations(compared, found, plan)),
         coverage=measured / layout.size,
         evaluations=plan.evaluator.evaluations,
         seconds=run.seconds,
-        settings=_settings(settings, layout, plan.noise, plan.steps),
+        settings=settings_of(settings, layout, plan.noise, plan.steps),
         numerical=layout.unflatten(found[0].value.base) if complete and found[0].value.base is not None else None,
     )
 
@@ -84,7 +84,7 @@ def unmeasurable(
         coverage=0.0,
         evaluations=evaluations,
         seconds=seconds,
-        settings=_settings(settings, layout, None, None),
+        settings=settings_of(settings, layout, None, None),
     )
 
 
@@ -122,7 +122,7 @@ def _relative(value: float, scale: float) -> float:
     return value / scale if scale else math.nan
 
 
-def _coordinates(
+def coordinates_of(
     compared: dict[str, BlockComparison], found: Sequence[BlockDerivatives], seen: Preflight
 ) -> tuple[Coordinate, ...]:
     """Return the wrong coordinates, worst first; where they are too many, each block keeps its share of the list."""
@@ -141,7 +141,7 @@ def _coordinates(
     return tuple(coordinate for _, coordinate in listed)
 
 
-def _settings(settings: Settings, layout: Parameters, noise: Noise | None, steps: Steps | None) -> dict[str, Any]:
+def settings_of(settings: Settings, layout: Parameters, noise: Noise | None, steps: Steps | None) -> dict[str, Any]:
     """Return all that is needed to repeat the run, and what the run chose itself."""
     data = settings.as_dict() | {"version": __version__, "size": layout.size, "listed": LISTED}
     if noise is not None:

@@ -11,19 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.diagnosis import diagnosed
-from fastcheck.differences import SCHEMES
+from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses import PythonLoss, evaluator_for
-from fastcheck.noise import measure_noise
-from fastcheck.parameters import Parameters
-from fastcheck.plans import full
+from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
+from fastcheck.noise import Noise, measure_noise
+from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.crew import cores
+from fastcheck.parallel.identity import identity
+from fastcheck.parallel.staff import Staff
+from fastcheck.parameters import Block, Parameters
+from fastcheck.plans import full, sample, screen
+from fastcheck.plans.locate import locate
+from fastcheck.plans.probing import Probing
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
+from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps
 
@@ -109,12 +117,14 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    report = _check(loss, gradient, params, as_args(args), settings)
+    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+        report = _check(loss, gradient, params, as_args(args), settings, run)
     return report.raise_if_wrong() if throw else report
 
 
-def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings) -> Report:
-    run = Run(settings.budget)
+def _check(
+    loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
+) -> Report:
     layout = Parameters.of(params)
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
@@ -123,25 +133,72 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
+    if settings.checkpoint is not None:
+        problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
+        run.checkpoint = Checkpoint(settings.checkpoint, problem)
+    began, before = run.seconds, evaluator.evaluations
+    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     count = sum(block.size for block in chosen)
-    plan = _plan(evaluator, seen, settings, run, rng, numbers, count)
+    cost = 0.0 if isinstance(loss, MeasuresItself) else (run.seconds - began) / max(1, evaluator.evaluations - before)
+    mode = settings.mode_for(count, cost)
+    if mode == "screen":
+        with bar(run, count, settings.progress):
+            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run)
+    places: Sequence[IntArray | None] = [None] * len(chosen)
+    if mode == "sample":
+        drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
+        places, count = drawn.places, sum(map(len, drawn.places))
+    pilot = () if isinstance(loss, MeasuresItself) else numbers
+    plan = _plan(evaluator, seen, noise, settings, run, rng, pilot, count)
     with bar(run, count, settings.progress):
-        found = full.measure(plan, [(number, block, None) for number, block in zip(numbers, chosen, strict=True)])
+        if isinstance(loss, MeasuresItself):
+            workers = cores() if settings.workers in (None, -1) else int(settings.workers or 1)
+            found = _by_structure(loss, plan, chosen, places, workers)
+        else:
+            found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
-    return diagnosed(report, plan, found, loss, gradient, args)
+    report = diagnosed(report, plan, found, loss, gradient, args)
+    return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
+
+
+def _by_structure(
+    loss: MeasuresItself, plan: full.Full, chosen: Sequence[Block], places: Sequence[IntArray | None], workers: int
+) -> list[BlockDerivatives]:
+    """Let a loss that knows its structure measure the blocks, or some places of them."""
+    layout, theta = plan.evaluator.layout, plan.evaluator.theta
+    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(chosen, places, strict=True)]
+    whole = sum(map(len, some)) == layout.size
+    measured = loss.measure(theta, layout, None if whole else np.concatenate(some), workers=workers)
+    return [BlockDerivatives.of_measured(block, measured) for block in chosen]
+
+
+def _screen(
+    evaluator: Evaluator,
+    seen: Preflight,
+    noise: Noise,
+    chosen: Sequence[tuple[int, Block]],
+    settings: Settings,
+    run: Run,
+) -> Report:
+    """Screen the blocks, and locate the errors of those that fail."""
+    judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
+    plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
+    screened = screen.screen(plan, chosen, settings.confidence)
+    located = locate(plan, [one for one in screened if one.failed])
+    return assemble_screen(plan, seen, screened, located, settings)
 
 
 def _plan(
-    evaluator: PythonLoss,
+    evaluator: Evaluator,
     seen: Preflight,
+    noise: Noise,
     settings: Settings,
     run: Run,
     rng: np.random.Generator,
     numbers: tuple[int, ...],
     count: int,
 ) -> full.Full:
-    """Measure the noise, choose the steps, and return what the plans work with."""
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    """Choose the steps, and return what the full plan works with."""
     scheme = SCHEMES[settings.scheme]
     judge = Judge(settings.tolerance, settings.confidence, count)
     if settings.step is None:
@@ -198,17 +255,20 @@ def numerical_gradient(
     settings = Settings(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
-    run = Run()
     layout = Parameters.of(params)
     rng = np.random.default_rng(seed)
     args = as_args(args)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
-    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
-    if seen.fatal:
-        raise LossError(seen.findings[-1].message)
-    plan = _plan(evaluator, seen, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
-    with bar(run, layout.size, progress):
-        value = full.first_pass(plan)
+    with Run(staff=Staff(workers, backend)) as run:
+        evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+        seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
+        if seen.fatal:
+            raise LossError(seen.findings[-1].message)
+        noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+        plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+        with bar(run, layout.size, progress):
+            value = full.first_pass(plan)
+    if run.stopped == "interrupted":
+        raise KeyboardInterrupt
     if not np.isfinite(value).all():
         raise LossError(
             f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"

@@ -233,7 +233,10 @@ class BlockDerivatives:
         """Return the places in theta of some rows."""
         if self.coordinates is not None:
             return self.coordinates[rows]
-        return np.arange(self.block.start, self.block.stop, dtype=np.int64)[rows]
+        if isinstance(rows, slice):
+            first, stop, stride = rows.indices(len(self))
+            return np.arange(self.block.start + first, self.block.start + stop, stride, dtype=np.int64)
+        return self.block.start + rows
 
     def row(self, place: int) -> int:
         """Return the row of a place in theta."""

@@ -93,11 +93,12 @@ def difference_table_noise(values: FloatArray) -> float:
 def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
     """Return a typical magnitude of each block's parameters, shape (blocks,): its rms, or the whole's, or 1."""
     theta = evaluator.theta
-    whole = float(np.sqrt(np.mean(theta**2))) or 1.0
-    scales = [
-        float(np.sqrt(np.mean(theta[b.slice] ** 2))) if b.size and np.any(theta[b.slice]) else whole
-        for b in evaluator.layout.blocks
-    ]
+
+    def rms(part: FloatArray) -> float:
+        return math.sqrt(float(part @ part) / len(part)) if len(part) else 0.0  # without a vector of squares
+
+    whole = rms(theta) or 1.0
+    scales = [rms(theta[block.slice]) or whole for block in evaluator.layout.blocks]
     return np.array(scales)
 
 

@@ -14,7 +14,7 @@ from fastcheck.plans.full import Full
 from fastcheck.run import Run
 from fastcheck.verdict import Verdict
 
-__all__ = ["observations"]
+__all__ = ["below_tolerance", "observations", "precision"]
 
 NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
 
@@ -27,10 +27,11 @@ def observations(
     yield from _stopped(compared, found, plan.run)
     yield from _failed(layout, plan.evaluator, found)
     yield from _jumps(layout, found)
-    yield from _precision(plan.noise, plan.base)
+    yield from precision(plan.noise, plan.base)
     yield from _unchecked(compared, plan.judge)
     yield from _kinks(layout, compared, found)
-    yield from _below_tolerance(compared, plan.judge)
+    for name, block in compared.items():
+        yield from below_tolerance(name, block.excess, block.norms.difference, plan.judge)
 
 
 def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDerivatives], run: Run) -> Iterator[Finding]:
@@ -38,7 +39,11 @@ def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDeriv
         return
     total = sum(len(block) for block in found)
     done = total - sum(block.missing for block in compared.values())
-    why = f"after its budget of {run.budget:g} s" if run.stopped == "budget" else "when it was interrupted"
+    why = {
+        "budget": f"after its budget of {run.budget or 0:g} s",
+        "interrupted": "when it was interrupted",
+        "workers": "because its worker processes died again and again",
+    }[run.stopped]
     yield Finding(
         "stopped",
         None,
@@ -73,7 +78,8 @@ def _jumps(layout: Parameters, found: Sequence[BlockDerivatives]) -> Iterator[Fi
             )
 
 
-def _precision(noise: Noise, base: float) -> Iterator[Finding]:
+def precision(noise: Noise, base: float) -> Iterator[Finding]:
+    """Yield a finding where the loss has few digits."""
     if noise.relative > NOISY:
         yield Finding(
             "noisy_loss",
@@ -126,16 +132,16 @@ def _kinks(
     yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
 
 
-def _below_tolerance(compared: Mapping[str, BlockComparison], judge: Judge) -> Iterator[Finding]:
-    for name, block in compared.items():
-        if 0 < block.excess <= judge.tolerance:
-            yield Finding(
-                "below_tolerance",
-                name,
-                f"{name} differs by a relative {block.norms.difference:.2g}, more than its uncertainty explains, but "
-                f"less than the tolerance {judge.tolerance:g}.",
-                {"excess": block.excess},
-            )
+def below_tolerance(name: str, excess: float, difference: float, judge: Judge) -> Iterator[Finding]:
+    """Yield a finding where a block's error is clear of its uncertainty, but no larger than is tolerated."""
+    if 0 < excess <= judge.tolerance:
+        yield Finding(
+            "below_tolerance",
+            name,
+            f"{name} differs by a relative {difference:.2g}, more than its uncertainty explains, but "
+            f"less than the tolerance {judge.tolerance:g}.",
+            {"excess": excess},
+        )
 
 
 def _shown(layout: Parameters, places: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from fastcheck.errors import InputError
 __all__ = ["MODES", "SCHEME_NAMES", "Settings", "as_args"]
 
 MODES = ("auto", "full", "sample", "screen")
+CHEAP = 2.0  # seconds that a full check may take before "auto" screens instead
 SCHEME_NAMES = ("central", "forward", "complex", "richardson")
 
 
@@ -55,15 +56,38 @@ class Settings:
             _integer("workers", self.workers, 1, optional=True, also=" (or -1 for one per core)")
         if self.samples is not None and self.mode not in ("sample", "auto"):
             raise InputError(f"samples={self.samples} goes with mode='sample', not mode={self.mode!r}.")
+        if self.mode == "screen" and (self.step is not None or self.scheme != "central"):
+            raise InputError(
+                f"step={self.step!r}, scheme={self.scheme!r}: mode='screen' chooses its steps itself, by directions. "
+                "Leave both out, or name them with mode='full'."
+            )
         if not isinstance(self.backend, str):
             raise InputError(
                 f"backend={self.backend!r} (type={type(self.backend).__name__}) must be a name, as 'auto'."
             )
-
         if self.progress not in (None, True, False):
             raise InputError(f"progress={self.progress!r} must be True, False, or None for when the work is long.")
         if not (self.checkpoint is None or isinstance(self.checkpoint, (str, Path))):
             raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
+
+    def mode_for(self, count: int, cost: float) -> str:
+        """Return the mode to run: for ``"auto"``, full where it is cheap, else a screen.
+
+        Parameters
+        ----------
+        count : int
+            Coordinates to check.
+        cost : float
+            Seconds of one evaluation.
+        """
+        if self.mode != "auto":
+            return self.mode
+        if self.samples is not None:
+            return "sample"
+        if self.step is not None or self.scheme != "central" or self.checkpoint is not None:
+            return "full"  # asked for by name, and a screen has no use for them
+        patience = CHEAP if self.budget is None else min(CHEAP, 0.5 * self.budget)
+        return "full" if 2 * count * cost <= patience else "screen"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,35 +75,49 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
     """
     value = np.full(plan.evaluator.theta.size, np.nan)
     found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
-    for block in found:
-        _first_pass(plan, block)
-    for (number, _, _), block in zip(chosen, found, strict=True):
-        _second_looks(plan, number, block)
-        _look_along(plan, number, block)
+    with plan.run.interruptible():
+        _first_pass(plan, found)
+        for (number, _, _), block in zip(chosen, found, strict=True):
+            _second_looks(plan, number, block)
+            _look_along(plan, number, block)
     return found
 
 
 def first_pass(plan: Full) -> FloatArray:
     """Return one difference quotient for every coordinate, shape (P,), without a second look at any."""
     value = np.full(plan.evaluator.theta.size, np.nan)
-    for block in plan.evaluator.layout.blocks:
-        _first_pass(plan, BlockDerivatives.empty(block, None, value))
+    blocks = plan.evaluator.layout.blocks
+    with plan.run.interruptible():
+        _first_pass(plan, [BlockDerivatives.empty(block, None, value) for block in blocks])
     return value
 
 
-def _first_pass(plan: Full, found: BlockDerivatives) -> None:
-    """Fill in one difference quotient for every row."""
-    span = 1 << 20  # rows whose indices and steps are held at a time
-    for start in range(0, len(found), span):
-        rows = np.arange(start, min(start + span, len(found)))
-        places = found.places(rows)
-        steps = plan.steps.of(plan.evaluator, places)
-        for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
-            _quotients(plan, found, rows[part], places[part], steps[part], values)
+def _first_pass(plan: Full, found: Sequence[BlockDerivatives]) -> None:
+    """Fill in one difference quotient for every row of every block, in one stream."""
+    stops = np.cumsum([len(block) for block in found])
+
+    def pieces(rows: slice) -> Iterator[tuple[BlockDerivatives, slice]]:
+        """Yield the blocks that some rows of the stream lie in, and which rows of theirs those are."""
+        for k in range(int(np.searchsorted(stops, rows.start, side="right")), len(found)):
+            first = int(stops[k]) - len(found[k])
+            if first >= rows.stop:
+                return
+            yield found[k], slice(max(rows.start - first, 0), min(rows.stop - first, len(found[k])))
+
+    def probes(rows: slice) -> tuple[IntArray, FloatArray]:
+        places = np.concatenate([block.places(part) for block, part in pieces(rows)])
+        return places, plan.steps.of(plan.evaluator, places)
+
+    for shard, values in plan.run.stream(plan.evaluator, int(stops[-1]), probes, plan.scheme.offsets):
+        at = 0
+        for block, rows in pieces(shard.rows):
+            part = slice(at, at + rows.stop - rows.start)
+            _quotients(plan, block, rows, shard.coordinates[part], shard.steps[part], values[part])
+            at = part.stop
 
 
 def _quotients(
-    plan: Full, found: BlockDerivatives, rows: IntArray, places: IntArray, steps: FloatArray, values: FloatArray
+    plan: Full, found: BlockDerivatives, rows: IntArray | slice, places: IntArray, steps: FloatArray, values: FloatArray
 ) -> None:
     """Write the quotients of some rows and their uncertainty."""
     scheme, evaluator = plan.scheme, plan.evaluator
@@ -130,6 +144,9 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     """Look again at every row that stands clear of its uncertainty, until none does or all are explained."""
     analytic = plan.analytic.flat[found.block.slice]
     eps = float(plan.analytic.eps[number])
+    for place in plan.run.lost:  # what ended a worker process would end this one
+        if found.block.start <= place < found.block.stop:
+            found.put(place, Resolved(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
     allowance = max(FIRST_LOOKS, int(OVERHEAD * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER))))
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
@@ -221,6 +238,8 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     steps = plan.steps.of(plan.evaluator, places)
     loss_error = plan.judge.loss_error(plan.noise.level)
     for start in range(0, len(rows), FIRST_LOOKS):
+        if plan.run.over():
+            return
         part = slice(start, start + FIRST_LOOKS)
         seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
         for place, resolved in zip(places[part].tolist(), seen, strict=True):

@@ -110,6 +110,9 @@ def _list(names: Sequence[str]) -> str:
 def _culprit(report: Report, name: str) -> str:
     listed = [c for c in report.wrong if c.block == name]
     wrong = report.blocks[name].wrong
+    pattern = next((f.evidence["where"] for f in report.findings if f.block == name and "where" in f.evidence), None)
+    if pattern is not None:
+        return str(pattern)
     if not listed:
         return name
     if wrong == 1:
@@ -128,7 +131,9 @@ def statement(report: Report) -> str:
     who = "every block" if not unchecked else f"{len(checked)} of {count(len(report.blocks), 'block')}"
     verb = "are" if unchecked and len(checked) != 1 else "is"
     said = f"{who} of this {size:,}-parameter gradient {verb} right"
-    if bounds:
+    if len(bounds) < len(checked):
+        said += f" at {count(sum(block.checked for block in checked), 'sampled coordinate')}"
+    elif bounds:
         said += f" to {number(max(bounds))} with {confidence:.6g}% confidence"
     if report.coverage == 1:
         said += ", every coordinate measured"

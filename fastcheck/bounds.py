@@ -1,0 +1,146 @@
+"""The statistics behind every bound in a report: pure functions, each with the source of its formula.
+
+Directions. Let e be the error of a gradient and v_1 ... v_k independent Gaussian directions. The residuals
+r_i = e.v_i are independent N(0, ||e||^2), so sum(r_i^2) / ||e||^2 is chi-square with k degrees of freedom, whatever e
+is. A measured residual carries an error n_i of its own. By Anderson's inequality (T. W. Anderson, "The integral of a
+symmetric unimodal function over a symmetric convex set and some probability inequalities", Proc. AMS 6 (1955) 170-176)
+an independent shift n never makes (r + n) more likely to lie in a ball about zero than r alone: every upper bound below
+holds with any such measurement error, and needs no estimate of it.
+
+Samples. Of N coordinates M are wrong; n are drawn without replacement, and X of them are found wrong: hypergeometric.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import optimize, stats
+
+from fastcheck.arrays import FloatArray
+
+__all__ = [
+    "detectable_norm",
+    "error_norm",
+    "error_norm_bound",
+    "error_norm_floor",
+    "sample_size",
+    "split",
+    "wrong_count_bound",
+]
+
+
+def split(confidence: float, parts: int) -> float:
+    """Return the confidence of each of several statements that are then all true at `confidence` (Bonferroni)."""
+    return 1 - (1 - confidence) / max(1, parts)
+
+
+def error_norm(residuals: FloatArray) -> float:
+    """Return the estimate of ||e|| from residuals, the root of their mean square; its square is unbiased."""
+    return math.sqrt(float(np.mean(residuals**2))) if len(residuals) else math.nan
+
+
+def error_norm_bound(residuals: FloatArray, confidence: float) -> float:
+    """Return an upper bound on ||e||.
+
+    Parameters
+    ----------
+    residuals : float64, shape (k,)
+        e.v for Gaussian v of unit variance, each with any independent measurement error.
+    confidence : float
+        Of the bound.
+
+    Returns
+    -------
+    float
+        sqrt(sum(r^2) / q), with q the chi-square quantile of 1 - confidence at k degrees of freedom; inf for k = 0.
+    """
+    if not len(residuals):
+        return math.inf
+    quantile = float(stats.chi2.ppf(1 - confidence, len(residuals)))
+    return math.sqrt(float(residuals @ residuals) / quantile)
+
+
+def error_norm_floor(residuals: FloatArray, confidence: float) -> float:
+    """Return a lower bound on ||e||, from residuals that are already less their measurement error; see the bound."""
+    if not len(residuals):
+        return 0.0
+    quantile = float(stats.chi2.isf(1 - confidence, len(residuals)))
+    return math.sqrt(float(residuals @ residuals) / quantile)
+
+
+def detectable_norm(thresholds: FloatArray, confidence: float) -> float:
+    """Return the smallest ||e|| that shows above its threshold in at least one direction, at `confidence`.
+
+    Parameters
+    ----------
+    thresholds : float64, shape (k,)
+        A residual beyond its threshold is seen.
+    confidence : float
+        Probability of seeing an error of the returned norm, or of any larger one.
+
+    Returns
+    -------
+    float
+        The root s of prod(2 Phi(t_i / s) - 1) = 1 - confidence; inf for k = 0. A measurement error independent of v
+        only lowers the probability of a miss (Anderson).
+    """
+    if not len(thresholds) or not np.isfinite(thresholds).any():
+        return math.inf
+    finite = thresholds[np.isfinite(thresholds)]
+    if not finite.max() > 0:
+        return 0.0
+
+    def excess(log_norm: float) -> float:
+        chances = 2 * stats.norm.cdf(finite / math.exp(log_norm)) - 1
+        return float(np.log(np.maximum(chances, 1e-300)).sum()) - math.log1p(-confidence)
+
+    low = math.log(finite[finite > 0].min()) - 5
+    high = math.log(finite.max()) + 5
+    while excess(high) > 0:
+        high += 5
+    return math.exp(optimize.brentq(excess, low, high, xtol=1e-6))
+
+
+def wrong_count_bound(population: int, sampled: int, failures: int, confidence: float) -> int:
+    """Return the largest number of wrong coordinates that a sample without replacement leaves possible.
+
+    Parameters
+    ----------
+    population, sampled, failures : int
+        N coordinates, n of them drawn and measured, x of those wrong.
+    confidence : float
+        Of the bound: the exact one, the largest M with P(X <= x | N, M, n) > 1 - confidence (T. Wright, "Exact
+        Confidence Bounds when Sampling from Small Finite Universes", Springer 1991, chapter 2).
+    """
+    low, high = failures, population - (sampled - failures)  # so many are known wrong; so many known right
+    while low < high:
+        middle = (low + high + 1) // 2
+        if stats.hypergeom.cdf(failures, population, middle, sampled) > 1 - confidence:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def sample_size(population: int, share: float, miss: float) -> int:
+    """Return the smallest sample that misses `share` wrong coordinates altogether with probability at most `miss`.
+
+    Parameters
+    ----------
+    population : int
+        N coordinates.
+    share : float
+        Of them at least ``ceil(share * N)`` are wrong, one at least.
+    miss : float
+        Accepted probability that a sample without replacement holds none of those.
+    """
+    wrong = max(1, math.ceil(share * population))
+    low, high = 1, population - wrong + 1  # with that many drawn, one is surely wrong
+    while low < high:
+        middle = (low + high) // 2
+        if stats.hypergeom.pmf(0, population, wrong, middle) <= miss:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,248 @@
+"""One directional derivative, measured until it means something.
+
+A residual is analytic minus measured, e.v for an error e. A real error stays the same at every step; truncation falls
+with the square of the step, the bias of kinks (relu, max, abs) with some power of it, and noise grows with its inverse.
+So: a residual within its noise is accepted at once; one that stands out is believed only if another step repeats it,
+and otherwise the step is shortened until it is either repeated or drowned.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.compare import Judge
+from fastcheck.gradients import Analytic
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import FLOAT64_EPS, Noise
+from fastcheck.plans.regions import Region
+from fastcheck.run import Run
+
+__all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
+
+RATIO = 8.0  # between a step and the next shorter one
+RUNGS = 9
+NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
+LONGEST = 2.0**-7  # step, in units of the block's parameters
+AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
+COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
+
+
+class State(enum.Enum):
+    """What a probe came to."""
+
+    CLEAN = "clean"  # the residual is within its noise
+    REPEATED = "repeated"  # it stands out, and another step gave the same
+    KINK = "kink"  # it stands out, but theta itself is at a kink, whose two slopes explain it
+    UNSETTLED = "unsettled"  # no two steps agree
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One direction over a region: its residual and what is known of it.
+
+    Attributes
+    ----------
+    number : int
+        Of the direction.
+    step : float
+        The step t of ``theta +- t v`` that was accepted.
+    slope, residual : float
+        The measured directional derivative, and the analytic one minus it.
+    deviation : float
+        Standard deviation of the residual by the noise of the loss.
+    uncertainty : float
+        The residual's noise is at most this, over the whole run.
+    state : State
+        What it came to.
+    shortened : int
+        How often the step was shortened.
+    """
+
+    number: int
+    step: float
+    slope: float
+    residual: float
+    deviation: float
+    uncertainty: float
+    state: State
+    shortened: int
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What a probe needs.
+
+    Attributes
+    ----------
+    evaluator : Evaluator
+        The loss.
+    analytic : Analytic
+        The user's gradient.
+    base : float
+        J(theta).
+    noise : Noise
+        The noise of J.
+    judge : Judge
+        What counts as an error.
+    run : Run
+        Budget and progress.
+    seed : int
+        Of the directions.
+    """
+
+    evaluator: Evaluator
+    analytic: Analytic
+    base: float
+    noise: Noise
+    judge: Judge
+    run: Run
+    seed: int
+
+    def deviation(self, step: float) -> float:
+        """Return the standard deviation of a central difference at a step."""
+        return self.noise.level / (math.sqrt(2.0) * step)
+
+    def uncertainty(self, step: float) -> float:
+        """Return what the noise of a central difference stays below in the whole run."""
+        return self.judge.loss_error(self.noise.level) / (math.sqrt(2.0) * step)
+
+
+@dataclass(frozen=True)
+class _Rung:
+    step: float
+    slope: float
+    residual: float
+    uncertainty: float
+    gap: float  # half the difference of the two one-sided slopes: falls with the step where J is smooth
+
+
+def probe_step(plan: Probing, norm: float, scale: float) -> float:
+    """Return the first step: the shortest that answers the question, because kinks and truncation grow with it.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and its noise.
+    norm : float
+        ||g|| of the region.
+    scale : float
+        Typical magnitude of its parameters.
+    """
+    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
+    return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
+
+
+def measure(plan: Probing, region: Region, number: int, step: float, expected: float = 0.0) -> Probe | None:
+    """Measure one direction over a region; 2 evaluations where all is well.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and the settings.
+    region : Region
+        What moves.
+    number : int
+        Of the direction.
+    step : float
+        The first step.
+    expected : float
+        A residual of up to this size is no surprise, and is not repeated at another step.
+
+    Returns
+    -------
+    Probe or None
+        None when the run was stopped.
+    """
+    start, direction = region.direction(plan.seed, number)
+    gradient = plan.analytic.flat[start : start + len(direction)]
+    analytic = float(gradient @ direction)
+    # theta + t v is rounded, each coordinate by up to half a unit of its own last place
+    theta = plan.evaluator.theta[start : start + len(direction)]
+    lost = FLOAT64_EPS * max(float(theta.max()), -float(theta.min())) * math.sqrt(float(gradient @ gradient))
+    rungs: list[_Rung] = []
+    for shortened in range(RUNGS):
+        rung = _rung(plan, start, direction, analytic, step, lost)
+        if rung is None:
+            return None
+        rungs.append(rung)
+        found = _settled(rungs)
+        if found is None and shortened == 0 and abs(rung.residual) <= expected:
+            found = rung, State.REPEATED
+        if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
+            longer = _rung(plan, start, direction, analytic, 2 * step, lost)
+            if longer is None:
+                return None
+            if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
+                found = _doubtful(rung, longer), State.REPEATED
+        if found is not None:
+            return _probe(plan, number, shortened, *found)
+        step /= RATIO
+    return _probe(plan, number, RUNGS, rungs[-1], State.UNSETTLED)
+
+
+def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State) -> Probe:
+    deviation = plan.deviation(rung.step)
+    return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
+
+
+def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float) -> _Rung | None:
+    if plan.run.over():
+        return None
+    try:
+        values = plan.evaluator.along(start, direction, np.array([step, -step]))
+    except KeyboardInterrupt:
+        plan.run.stopped = "interrupted"
+        return None
+    slope = float(values[0] - values[1]) / (2 * step)
+    gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
+    uncertainty = plan.uncertainty(step) + lost / step
+    return _Rung(step, slope, analytic - slope, uncertainty, gap)
+
+
+def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
+    """Return the rung to believe and why, or None where a shorter step is needed."""
+    last = rungs[-1]
+    if abs(last.residual) <= last.uncertainty:
+        return last, State.CLEAN
+    if len(rungs) < 2:
+        return None
+    above = rungs[-2]
+    extrapolated = _extrapolated(above, last)
+    if abs(extrapolated.residual) <= extrapolated.uncertainty:
+        return extrapolated, State.CLEAN
+    if _same(above, last):
+        return _doubtful(above, last), _kink_or(above, last)
+    if len(rungs) > 2:
+        before = _extrapolated(rungs[-3], above)
+        if _same(before, extrapolated):
+            return _doubtful(extrapolated, before), _kink_or(above, last)
+    return None
+
+
+def _doubtful(rung: _Rung, other: _Rung) -> _Rung:
+    """Return a rung whose uncertainty includes how far another one is from it: what is left of truncation and kinks."""
+    return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
+
+
+def _same(a: _Rung, b: _Rung) -> bool:
+    return abs(a.residual - b.residual) <= a.uncertainty + b.uncertainty
+
+
+def _extrapolated(longer: _Rung, shorter: _Rung) -> _Rung:
+    """Return Richardson's extrapolation, free of the error that falls with the square of the step."""
+    weight = 1 / (RATIO**2 - 1)
+    slope = shorter.slope + weight * (shorter.slope - longer.slope)
+    residual = shorter.residual + weight * (shorter.residual - longer.residual)
+    uncertainty = (1 + weight) * shorter.uncertainty + weight * longer.uncertainty
+    return _Rung(shorter.step, slope, residual, uncertainty, shorter.gap)
+
+
+def _kink_or(longer: _Rung, shorter: _Rung) -> State:
+    """Tell an error from a kink at theta: there the two one-sided slopes stay apart however short the step."""
+    apart = abs(shorter.gap) > 2 * shorter.uncertainty and abs(shorter.gap) > 0.5 * abs(longer.gap)
+    return State.KINK if apart and abs(shorter.residual) < 4 * abs(shorter.gap) else State.REPEATED

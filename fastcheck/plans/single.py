@@ -1,0 +1,59 @@
+"""Single coordinates, chosen by something else than the full plan: measured quickly, or down the ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastcheck.differences import Resolved, Status
+from fastcheck.noise import scale_of_blocks
+from fastcheck.plans.probing import Probing
+from fastcheck.second_look import LADDER, look_again
+from fastcheck.verdict import grade
+
+__all__ = ["is_wrong", "measured", "quickly"]
+
+STEPS = (2.0**-10, 2.0**-13)  # of a quick measurement, in units of the parameters
+
+
+def quickly(plan: Probing, number: int, place: int) -> Resolved:
+    """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and the settings.
+    number : int
+        Of the block.
+    place : int
+        In theta.
+    """
+    steps = float(scale_of_blocks(plan.evaluator)[number]) * np.array(STEPS)
+    at = np.full(len(steps), place, dtype=np.int64)
+    values = plan.evaluator.on_grid(at, steps, (1.0, -1.0))
+    theta = plan.evaluator.theta[at]
+    achieved = plan.evaluator.represent(at, theta + steps) - plan.evaluator.represent(at, theta - steps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        long, short = ((values[:, 0] - values[:, 1]) / achieved).tolist()
+    rounding = plan.uncertainty(float(steps[-1]))
+    return Resolved(short, rounding, abs(long - short), np.nan, np.nan, Status.SMOOTH)
+
+
+def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Resolved]:
+    """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
+    at = np.array(sorted(set(places)), dtype=np.int64)
+    scale = float(scale_of_blocks(plan.evaluator)[number])
+    steps = np.full(len(at), scale / LADDER[0])  # the ladder then begins at the size of the parameters
+    seen = look_again(plan.evaluator, plan.base, at, steps, plan.judge.loss_error(plan.noise.level))
+    return dict(zip(at.tolist(), seen, strict=True))
+
+
+def is_wrong(plan: Probing, place: int, resolved: Resolved) -> bool:
+    """Say whether the analytic derivative of a measured coordinate is suspicious or wrong."""
+    g = float(plan.analytic.flat[place])
+    low, high = resolved.interval
+    clear = max(low - g, g - high, 0.0) - resolved.uncertainty
+    if not clear > 0:
+        return False
+    return not grade(clear / (abs(g) + abs(resolved.value)), plan.judge.tolerance, kinks=False).passed

@@ -1,0 +1,189 @@
+"""The screen of small losses: what it certifies, what it refuses, what it costs."""
+
+import numpy as np
+import pytest
+
+import fastcheck
+from fastcheck import InputError, Verdict
+from fastcheck.examples import digits_net, mlp
+from tests.plans.losses import planted, smooth
+
+
+def screen(loss, gradient, params, **options):
+    return fastcheck.check(loss, gradient, params, mode="screen", **options)
+
+
+def test_a_correct_gradient_is_certified_block_by_block():
+    loss, gradient, params = smooth()
+    report = screen(loss, gradient, params)
+    assert report.verdict is Verdict.CORRECT
+    assert all(block.bound <= 1e-6 for block in report.blocks.values())
+    assert report.bound <= max(block.bound for block in report.blocks.values())
+    assert all(block.checked == 0 for block in report.blocks.values())
+    assert report.coverage == 0
+    assert "every block of this 201-parameter gradient is right to" in str(report)
+    assert report.evaluations <= 10 + 8 * 3
+
+
+def test_the_bound_holds():
+    loss, gradient, params = smooth()
+    nudge = np.random.default_rng(1).standard_normal((12, 9))
+    nudge *= 3e-8 / np.linalg.norm(nudge)
+
+    for seed in range(20):
+        wrong = planted(gradient, params, lambda tree: tree["W"].__iadd__(nudge * np.linalg.norm(tree["W"])))
+        report = screen(loss, wrong, params, seed=seed, tolerance=1e-6)
+        assert report.blocks["W"].bound >= 3e-8
+
+
+def test_the_same_seed_gives_the_same_report_and_another_seed_another():
+    loss, gradient, params = smooth()
+    a, b, c = (screen(loss, gradient, params, seed=seed) for seed in (4, 4, 5))
+    assert a.settings["directions"] == b.settings["directions"] != c.settings["directions"]
+    assert a.blocks == b.blocks
+
+
+@pytest.mark.parametrize("name", ["W", "V", "b"])
+def test_only_the_wrong_block_is_called_wrong(name):
+    loss, gradient, params = smooth()
+    wrong = planted(gradient, params, lambda tree: tree[name].__imul__(-1))
+    report = screen(loss, wrong, params)
+    assert report.verdict is Verdict.WRONG
+    assert [key for key, block in report.blocks.items() if not block.verdict.passed] == [name]
+
+
+def test_only_the_chosen_blocks_are_screened():
+    loss, gradient, params = smooth()
+    report = screen(loss, gradient, params, blocks=["W", "b"])
+    assert report.blocks["V"].verdict is Verdict.INCONCLUSIVE
+    assert report.blocks["W"].verdict is Verdict.CORRECT
+    assert report.passed
+
+
+def test_an_error_below_the_tolerance_is_said_and_passes():
+    loss, gradient, params = smooth()
+    wrong = planted(gradient, params, lambda tree: tree["W"].__imul__(1 + 2e-5))
+    report = screen(loss, wrong, params, tolerance=1e-3)
+    assert report.passed
+    assert any(f.kind == "below_tolerance" and f.block == "W" for f in report.findings)
+
+
+def test_a_block_that_the_loss_does_not_use_is_unchecked_and_the_others_pass():
+    loss, gradient, params = smooth()
+    params["idle"] = np.ones((3, 3))
+    report = screen(loss, lambda p: gradient(p) | {"idle": np.zeros((3, 3))}, params)
+    assert report.blocks["idle"].verdict is Verdict.INCONCLUSIVE
+    assert report.passed
+    assert any(f.kind == "unchecked" and f.block == "idle" for f in report.findings)
+
+
+def test_a_gradient_forgotten_as_zero_is_wrong():
+    loss, gradient, params = smooth()
+    report = screen(loss, planted(gradient, params, lambda tree: tree["W"].fill(0)), params)
+    assert report.blocks["W"].verdict is Verdict.WRONG
+    assert report.blocks["W"].difference == pytest.approx(1)
+
+
+def test_a_gradient_that_should_be_zero_is_wrong():
+    loss, gradient, params = smooth()
+    params["idle"] = np.ones((3, 3))
+    report = screen(loss, lambda p: gradient(p) | {"idle": np.full((3, 3), 0.1)}, params)
+    assert report.blocks["idle"].verdict is Verdict.WRONG
+
+
+def test_a_float32_loss_is_no_false_alarm():
+    loss, gradient, params = smooth()
+    report = screen(lambda p: float(np.float32(loss(p))), gradient, params)
+    assert report.verdict in (Verdict.INCONCLUSIVE, Verdict.CORRECT)
+    assert not report.wrong
+
+
+def test_at_a_kink_there_is_no_verdict():
+    params = {"w": np.zeros(40), "v": np.ones(40)}
+
+    def loss(p):
+        return float(np.abs(p["w"]).sum() + (p["v"] ** 2).sum())
+
+    report = screen(loss, {"w": np.zeros(40), "v": 2 * np.ones(40)}, params)
+    assert report.blocks["w"].verdict is Verdict.INCONCLUSIVE
+    assert report.blocks["v"].verdict is Verdict.CORRECT
+    right_side = screen(loss, {"w": np.ones(40), "v": 2 * np.ones(40)}, params)
+    assert right_side.blocks["w"].verdict is Verdict.INCONCLUSIVE
+
+
+def test_kinks_all_around_are_no_false_alarm():
+    rng = np.random.default_rng(0)
+    X, w = rng.standard_normal((4000, 30)), rng.standard_normal(30)
+
+    def loss(p):
+        return float(np.mean(np.abs(X @ p["w"])))
+
+    for seed in range(10):
+        report = screen(loss, {"w": X.T @ np.sign(X @ w) / len(X)}, {"w": w}, seed=seed)
+        assert report.verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+
+
+def test_a_budget_ends_the_screen_and_the_report_says_so():
+    loss, gradient, params = smooth()
+    report = screen(loss, gradient, params, budget=1e-9)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.findings[0].kind == "stopped"
+
+
+def test_an_interrupt_ends_the_screen_and_the_report_says_so():
+    loss, gradient, params = smooth()
+    calls = [0]
+
+    def interrupted(p):
+        calls[0] += 1
+        if calls[0] == 20:
+            raise KeyboardInterrupt
+        return loss(p)
+
+    before = {name: array.copy() for name, array in params.items()}
+    report = screen(interrupted, gradient, params)
+    assert report.findings[0].kind == "stopped"
+    assert all(np.array_equal(params[name], before[name]) for name in params)
+
+
+def test_a_loss_that_fails_at_long_steps_is_screened_at_short_ones():
+    def loss(p):
+        if np.any(np.abs(p["w"] - 1) > 1e-7):
+            raise ValueError("out of range")
+        return float(np.sum(p["w"] ** 2))
+
+    report = screen(loss, {"w": 2 * np.ones(5)}, {"w": np.ones(5)})
+    assert report.verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+    assert not report.wrong
+
+
+@pytest.mark.parametrize("options", [{"step": 1e-5}, {"scheme": "forward"}, {"samples": 5}])
+def test_what_a_screen_chooses_itself_cannot_be_asked_for(options):
+    loss, gradient, params = smooth()
+    with pytest.raises(InputError, match="screen"):
+        screen(loss, gradient, params, **options)
+
+
+def test_auto_is_full_where_that_is_cheap_and_a_screen_where_it_is_not():
+    net = digits_net((12,), batch=16)
+    small = fastcheck.check(net.loss, net.gradient, net.params, args=net.args)
+    assert small.coverage == 1
+    net = mlp((300, 400, 10), batch=64)
+    large = fastcheck.check(net.loss, net.gradient, net.params, args=net.args, budget=1.0)
+    assert large.coverage < 0.01
+    assert large.verdict is Verdict.CORRECT
+
+
+def test_a_scalar_and_an_empty_block_are_screened():
+    params = {"s": np.float64(0.7), "none": np.zeros((0, 3)), "w": np.arange(1.0, 4.0)}
+
+    def loss(p):
+        return float(np.sin(p["s"]) + np.sum(p["w"] ** 3))
+
+    gradient = {"s": np.cos(0.7), "none": np.zeros((0, 3)), "w": 3 * params["w"] ** 2}
+    report = screen(loss, gradient, params)
+    assert report.blocks["s"].verdict is Verdict.CORRECT
+    assert report.blocks["w"].verdict is Verdict.CORRECT
+    assert report.passed
+    wrong = screen(loss, gradient | {"s": -np.cos(0.7)}, params)
+    assert wrong.wrong[0].name == "s"
