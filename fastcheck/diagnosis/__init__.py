@@ -14,6 +14,7 @@ from fastcheck.diagnosis.facts import Facts, facts_of
 from fastcheck.diagnosis.lab import Lab
 from fastcheck.diagnosis.measured import BAD, evidence_of
 from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
+from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
 from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.full import Full
@@ -30,6 +31,7 @@ __all__ = [
     "derivative_along",
     "diagnose",
     "diagnosed",
+    "diagnosed_screen",
     "evidence_of",
     "facts_of",
     "from_probes",
