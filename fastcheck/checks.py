@@ -6,8 +6,9 @@ params -> flat theta -> probes -> loss differences -> measured derivatives -> co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
+from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import cores
@@ -182,7 +184,7 @@ def _screen(
     run: Run,
     facts: Facts,
 ) -> Report:
-    """Screen the blocks, and locate the errors of those that fail."""
+    """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
@@ -202,12 +204,20 @@ def _plan(
 ) -> full.Full:
     """Choose the steps, and return what the full plan works with."""
     scheme = SCHEMES[settings.scheme]
+    real = scheme if scheme.subtracts else SCHEMES["central"]
     judge = Judge(settings.tolerance, settings.confidence, count)
-    if settings.step is None:
-        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, scheme, rng, numbers)
+    if settings.step is None or not scheme.subtracts:
+        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, real, rng, numbers)
     else:
         steps = fixed_steps(evaluator, settings.step)
-    return full.Full(evaluator, seen.analytic, seen.base, noise, steps, scheme, judge, run)
+    plan = full.Full(evaluator, seen.analytic, seen.base, noise, steps, real, judge, run)
+    if scheme.subtracts:
+        return plan
+    imaginary = ImaginaryLoss(evaluator)
+    direction = rng.standard_normal(evaluator.theta.size) * steps.of(evaluator, np.arange(evaluator.theta.size))
+    imaginary.verify(seen.base, direction, np.array([0.25]))
+    first = fixed_steps(evaluator, settings.step or STEP * float(np.abs(evaluator.theta).max() or 1.0))
+    return replace(plan, first=replace(plan, evaluator=cast(Evaluator, imaginary), steps=first, scheme=scheme))
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.losses.base import PerturbedLoss, as_float
-from fastcheck.parameters import Parameters
+from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]
 
@@ -45,6 +45,7 @@ class PythonLoss(PerturbedLoss):
         self._work = theta.copy()
         self._views = dtype == "float64"
         self._tree = layout.unflatten(self._work) if self._views else None
+        self._arrays = [leaf for _, leaf in leaves(self._tree)] if self._views else []
 
     def twin(self) -> Self:
         """See `Shardable.twin`."""
@@ -77,9 +78,13 @@ class PythonLoss(PerturbedLoss):
     @property
     def untouched(self) -> bool:
         """See `Evaluator.untouched`."""
-        if np.array_equal(self._work, self.theta):
+        kept = not self._views or all(a is b for a, (_, b) in zip(self._arrays, leaves(self._tree), strict=False))
+        if kept and np.array_equal(self._work, self.theta):
             return True
         self._work[:] = self.theta
+        if not kept:  # the loss put other arrays into its tree: they would not move with theta
+            self._tree = self.layout.unflatten(self._work)
+            self._arrays = [leaf for _, leaf in leaves(self._tree)]
         return False
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:

@@ -13,7 +13,7 @@ from fastcheck.compare import Judge
 from fastcheck.differences import BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise
+from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
 from fastcheck.second_look import LADDER, look_again, look_along
@@ -26,6 +26,7 @@ TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is ju
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
+IMAGINARY = 64.0  # unit roundoffs of the largest derivative beside it that a complex step may lose
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
@@ -51,6 +52,9 @@ class Full:
         What counts as an error.
     run : Run
         Budget and progress.
+    first : Full or None
+        What the first pass works with, where it is not the same: the complex step has an evaluator and steps of its
+        own.
     """
 
     evaluator: Evaluator
@@ -61,6 +65,7 @@ class Full:
     scheme: Scheme
     judge: Judge
     run: Run
+    first: Full | None = None
 
 
 def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) -> list[BlockDerivatives]:
@@ -76,7 +81,7 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
     value = np.full(plan.evaluator.theta.size, np.nan)
     found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
     with plan.run.interruptible():
-        _first_pass(plan, found)
+        _first_pass(plan.first or plan, found)
         for (number, _, _), block in zip(chosen, found, strict=True):
             _second_looks(plan, number, block)
             _look_along(plan, number, block)
@@ -88,7 +93,7 @@ def first_pass(plan: Full) -> FloatArray:
     value = np.full(plan.evaluator.theta.size, np.nan)
     blocks = plan.evaluator.layout.blocks
     with plan.run.interruptible():
-        _first_pass(plan, [BlockDerivatives.empty(block, None, value) for block in blocks])
+        _first_pass(plan.first or plan, [BlockDerivatives.empty(block, None, value) for block in blocks])
     return value
 
 
@@ -132,10 +137,15 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    if scheme.subtracts:
+        rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    else:
+        rounding = np.full(
+            len(steps), IMAGINARY * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
+        )
     found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
-    if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
+    if not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
 
@@ -256,10 +266,12 @@ def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) ->
     row = found.row(place)
     first, known = float(found.value[row]), float(found.rounding[row] + found.truncation[row])
     g = float(plan.analytic.flat[place])
-    contradicts = abs(seen.value - first) > seen.uncertainty + known or abs(seen.value - g) > seen.uncertainty
+    contradicts = abs(seen.value - first) > seen.uncertainty + known
     if contradicts or not seen.uncertainty > known or not plan.steps.exact:
         return seen
-    doubt = abs(g - first)
+    # Where the ladder refutes the gradient by itself, the first quotient is borne out and stays as sharp as it was.
+    borne_out = abs(seen.value - g) > seen.uncertainty
+    doubt = float(found.truncation[row]) if borne_out else abs(g - first)
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 
