@@ -36,6 +36,7 @@ from fastcheck.run import Run
 from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps
+from fastcheck.taylor import second_opinion
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
 
@@ -161,6 +162,7 @@ def _check(
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
     report = diagnosed(report, plan, found, loss, gradient, args)
+    report = second_opinion(report, plan, chosen, found, settings.seed)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 

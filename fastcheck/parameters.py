@@ -188,7 +188,8 @@ class Parameters:
 
     def astype_user(self, theta: FloatArray) -> Any:
         """Return the tree with new arrays in the user's own dtypes, rounded from theta."""
-        arrays = iter([block.view(theta).astype(block.dtype) for block in self.blocks])
+        with np.errstate(over="ignore"):  # half precision ends at 65504
+            arrays = iter([block.view(theta).astype(block.dtype) for block in self.blocks])
         return _rebuild(self.template, arrays)
 
     def select(self, patterns: str | Sequence[str] | None) -> tuple[Block, ...]:

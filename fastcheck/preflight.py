@@ -21,6 +21,7 @@ from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 
@@ -79,6 +80,8 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     data = _fingerprint(args)
     base = _loss_at_theta(evaluator)
     findings: list[Finding] = []
+    if isinstance(evaluator, PythonLoss) and evaluator.refusal is not None:
+        findings.append(_low_precision(evaluator.layout, evaluator.refusal))
     if not evaluator.untouched:
         findings.append(_CHANGES_PARAMS)
     if _fingerprint(args) != data:
@@ -210,6 +213,19 @@ _GRADIENT_CHANGES_PARAMS = Finding(
     "The gradient function changes the parameters it is given (a training step inside?). It was given a private copy "
     "here, but in training it spoils theta.",
 )
+
+
+def _low_precision(layout: Parameters, refusal: str) -> Finding:
+    dtype = min((block.dtype for block in layout.blocks), key=lambda one: one.itemsize)
+    # The best central difference keeps two thirds of the digits of the loss.
+    digits = math.floor(-math.log10(float(np.finfo(dtype).eps)) * 2 / 3)
+    return Finding(
+        "low_precision",
+        None,
+        f"The loss refuses float64 parameters ({refusal}), so it was checked in its own {dtype}, where a measured "
+        f"derivative has about {digits} digits at best. Let it follow the dtype of its parameters to see smaller errors.",
+        {"dtype": str(dtype), "digits": digits},
+    )
 
 
 def _extras(names: tuple[str, ...]) -> Finding:

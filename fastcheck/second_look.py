@@ -17,6 +17,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.steps import GRAIN, lost_to_rounding, rounds
 
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
@@ -129,7 +130,7 @@ def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:
 
 def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     """Say whether the one-sided slopes close up in proportion to the step, clear of the noise, as f'' h does."""
-    if abs(gap[2]) < 4 * rounding / SMOOTHLY:
+    if abs(gap[2]) < 4 * rounding / SMOOTHLY or not gap[:-1].all():
         return False
     return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
 
@@ -191,6 +192,7 @@ def look_again(
     at = evaluator.theta[coordinates]
     shape = (len(coordinates), len(LADDER))
     plus, minus, ahead, behind = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    low = rounds(evaluator)
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
     for k, factor in enumerate(LADDER):
         h = factor * first
@@ -198,7 +200,16 @@ def look_again(
         plus[:, k], minus[:, k] = pair[:, 0], pair[:, 1]
         ahead[:, k] = evaluator.represent(coordinates, at + h) - at
         behind[:, k] = at - evaluator.represent(coordinates, at - h)
+        if low:  # a step of a few spacings is too uneven for a ladder
+            ahead[lost_to_rounding(evaluator, coordinates, h) > GRAIN, k] = 0.0
     return [resolve(*ladder, base, loss_error) for ladder in zip(ahead, behind, plus, minus, strict=True)]
+
+
+def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    """Return the share of each step along a direction, shape (k,), that rounding theta adds or takes."""
+    at, length = evaluator.theta[places], np.linalg.norm(direction)
+    lost = [np.linalg.norm(evaluator.represent(places, at + t * direction) - at - t * direction) for t in steps]
+    return np.array(lost) / (np.abs(steps) * length)
 
 
 def look_along(
@@ -223,4 +234,7 @@ def look_along(
     """
     steps = step * np.array(LONG_LADDER)
     values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
+    if rounds(evaluator):
+        places = np.arange(start, start + len(direction))
+        values[_lost_along(evaluator, places, direction, np.concatenate([steps, -steps])) > GRAIN] = math.nan
     return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)

@@ -17,12 +17,14 @@ from fastcheck.differences import Scheme
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, scale_of_blocks, uneven
 
-__all__ = ["Steps", "choose_steps", "fixed_steps"]
+__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rounds"]
 
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
 LONGEST = 0.5  # step, in units of the parameters
+GRAIN = 1 / 16  # share of a step that rounding theta may add or take
+LONGER = 16  # doublings of a step that a low precision may ask for
 BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
 
 
@@ -52,11 +54,11 @@ class Steps:
         """Return the step of each coordinate, shape (m,)."""
         block = _block_numbers(evaluator, coordinates)
         h = self.per_block[block]
-        if not self.relative.any():
-            return h
-        size = np.abs(evaluator.theta[coordinates])
-        size[size == 0] = 1.0
-        return np.where(self.relative[block], _power_of_two(h * size), h)
+        if self.relative.any():
+            size = np.abs(evaluator.theta[coordinates])
+            size[size == 0] = 1.0
+            h = np.where(self.relative[block], _power_of_two(h * size), h)
+        return _representable(evaluator, coordinates, h)
 
     def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the truncation uncertainty of each coordinate, shape (m,)."""
@@ -64,6 +66,35 @@ class Steps:
         size = np.abs(evaluator.theta[coordinates])
         size[(size == 0) | ~self.relative[block]] = 1.0
         return np.asarray(self.truncation[block] / size)
+
+
+def rounds(evaluator: Evaluator) -> bool:
+    """Say whether the loss is given parameters rounded to a lower precision than float64."""
+    nothing = np.empty(0)
+    return evaluator.represent(np.empty(0, np.int64), nothing) is not nothing
+
+
+def _representable(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
+    """Return the steps, in low precision made so long that theta moves by about as much to both sides.
+
+    What it does move by is a multiple of the spacing there, and has to be asked of `Evaluator.represent`.
+    """
+    if not rounds(evaluator):
+        return steps
+    for _ in range(LONGER):
+        short = lost_to_rounding(evaluator, coordinates, steps) > GRAIN
+        if not short.any():
+            break
+        steps = np.where(short, 2 * steps, steps)
+    return steps
+
+
+def lost_to_rounding(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
+    """Return the share of a step, shape (m,), that rounding theta plus and minus the step adds or takes."""
+    at = evaluator.theta[coordinates]
+    ahead = evaluator.represent(coordinates, at + steps) - at
+    behind = at - evaluator.represent(coordinates, at - steps)
+    return np.asarray(np.maximum(np.abs(ahead / steps - 1), np.abs(behind / steps - 1)))
 
 
 def fixed_steps(evaluator: Evaluator, step: float) -> Steps:
@@ -160,10 +191,11 @@ def _climb(
 
 def _quotients(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, scheme: Scheme) -> FloatArray:
     at = evaluator.theta[coordinates]
-    steps = _power_of_two(steps)
+    steps = _representable(evaluator, coordinates, _power_of_two(steps))
     values = evaluator.on_grid(coordinates, steps, scheme.offsets)
     reach = max(scheme.offsets)
-    achieved = ((at + reach * steps) - (at - reach * steps)) / (2 * reach)
+    high, low = (evaluator.represent(coordinates, at + far * steps) for far in (reach, -reach))
+    achieved = (high - low) / (2 * reach)
     return scheme.derivative(values, achieved)
 
 

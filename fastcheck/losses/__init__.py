@@ -52,4 +52,4 @@ def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArra
         return BatchedLoss(loss, layout, theta, args)
     if is_compiled(loss):
         return JittedLoss(loss, layout, theta, args)
-    return PythonLoss(loss, layout, theta, args)
+    return PythonLoss.in_its_precision(loss, layout, theta, args)

@@ -41,11 +41,37 @@ class PythonLoss(PerturbedLoss):
         dtype: str = "float64",
     ) -> None:
         super().__init__(loss, layout, theta, args)
+        self.refusal: str | None = None  # why the loss is not given float64, if it would not have it
         self._dtype = dtype
         self._work = theta.copy()
         self._views = dtype == "float64"
         self._tree = layout.unflatten(self._work) if self._views else None
         self._arrays = [leaf for _, leaf in leaves(self._tree)] if self._views else []
+
+    @classmethod
+    def in_its_precision(
+        cls, loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]
+    ) -> Self:
+        """Return the evaluator in float64, or in the user's own dtypes if the loss works in those alone.
+
+        Where the parameters are of low precision it costs one evaluation to find out, and two if float64 is refused.
+        """
+        shadow = cls(loss, layout, theta, args)
+        if all(block.dtype.itemsize >= theta.itemsize for block in layout.blocks):
+            return shadow
+        trial, low = shadow.twin(), cls(loss, layout, theta, args, "user")
+        try:
+            trial.call()
+        except Exception as error:
+            try:
+                low.call()
+            except Exception:  # theta itself fails: the preflight tells it
+                return shadow
+            low.evaluations += trial.evaluations
+            low.refusal = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return low
+        shadow.evaluations = trial.evaluations
+        return shadow
 
     def twin(self) -> Self:
         """See `Shardable.twin`."""
@@ -70,9 +96,10 @@ class PythonLoss(PerturbedLoss):
         out = values.copy()
         stops = np.array([block.stop for block in self.layout.blocks])
         number = np.searchsorted(stops, coordinates, side="right")
-        for k in np.unique(number):
-            mine = number == k
-            out[mine] = values[mine].astype(self.layout.blocks[k].dtype)
+        with np.errstate(over="ignore"):  # half precision ends at 65504: an infinity says so
+            for k in np.unique(number):
+                mine = number == k
+                out[mine] = values[mine].astype(self.layout.blocks[k].dtype)
         return out
 
     @property

@@ -17,7 +17,7 @@ from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
 from fastcheck.second_look import LADDER, look_again, look_along
-from fastcheck.steps import Steps
+from fastcheck.steps import Steps, lost_to_rounding, rounds
 
 __all__ = ["Full", "first_pass", "measure"]
 
@@ -127,7 +127,8 @@ def _quotients(
     """Write the quotients of some rows and their uncertainty."""
     scheme, evaluator = plan.scheme, plan.evaluator
     divisor = steps
-    if plan.steps.exact:
+    low_precision = rounds(evaluator)
+    if plan.steps.exact or low_precision:
         far, near = max(scheme.offsets), min(scheme.offsets)
         at = evaluator.theta[places]
         high = evaluator.represent(places, at + far * steps)
@@ -138,14 +139,17 @@ def _quotients(
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
     if scheme.subtracts:
-        rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+        rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / divisor
     else:
         rounding = np.full(
             len(steps), IMAGINARY * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
         )
     found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
-    if not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
+    if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
+        uneven = lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
+        found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)
+    elif not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
 

@@ -13,7 +13,7 @@ import numpy as np
 from fastcheck.errors import InputError
 from fastcheck.finding import Finding
 from fastcheck.parameters import leaves
-from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.verdict import Verdict
 
 __all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]
@@ -41,6 +41,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         {"kind": f.kind, "block": f.block, "message": f.message, "evidence": dict(f.evidence)} for f in report.findings
     ]
     data["settings"] = dict(report.settings)
+    if report.taylor is not None:
+        data["taylor"] = vars(report.taylor)
     if report.numerical is not None and report.size <= NUMERICAL_UP_TO:
         data["numerical"] = {".".join(path): np.asarray(leaf).tolist() for path, leaf in leaves(report.numerical)}
     plain = _plain(data)
@@ -79,7 +81,7 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         Coordinate(c["block"], tuple(c["index"]), *(_number(c[k]) for k in ("analytic", "numerical", "uncertainty")))
         for c in data["wrong"]
     )
-    numerical = data.get("numerical")
+    numerical, taylor = data.get("numerical"), data.get("taylor")
     return Report(
         verdict=_verdict(data["verdict"]),
         blocks=blocks,
@@ -89,6 +91,9 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         numerical=None
         if numerical is None
         else {k: np.array(_numbers(v), dtype=float).reshape(blocks[k].shape) for k, v in numerical.items()},
+        taylor=None
+        if taylor is None
+        else Taylor(_number(taylor["order"]), *(tuple(_numbers(taylor[k])) for k in ("steps", "remainders"))),
         **{name: _number(data[name]) for name in _SCALARS},
     )
 

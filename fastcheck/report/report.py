@@ -11,7 +11,7 @@ from fastcheck.errors import GradientError, InputError, MissingDependencyError
 from fastcheck.finding import Finding
 from fastcheck.verdict import Verdict
 
-__all__ = ["BlockReport", "Coordinate", "Report"]
+__all__ = ["BlockReport", "Coordinate", "Report", "Taylor"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,25 @@ class BlockReport:
 
 
 @dataclass(frozen=True)
+class Taylor:
+    """How the remainder of J's linear model falls along one direction; see `fastcheck.taylor`.
+
+    Attributes
+    ----------
+    order : float
+        2 for a right gradient of a smooth loss, 1 for a wrong one; NaN where too few remainders stand clear of noise.
+    steps : tuple of float
+        In units of the parameters.
+    remainders : tuple of float
+        ``|J(theta + t v) - J(theta) - t g.v|``, in units of the loss; NaN where the loss failed.
+    """
+
+    order: float
+    steps: tuple[float, ...]
+    remainders: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """The answer to "is this gradient right?", and all that stands behind it.
 
@@ -112,6 +131,8 @@ class Report:
         Wall time.
     settings : mapping
         All that is needed to repeat the run.
+    taylor : Taylor or None
+        An independent second opinion; None where it was not asked (``mode="screen"``, a run that was stopped).
     """
 
     verdict: Verdict
@@ -126,6 +147,7 @@ class Report:
     seconds: float
     settings: Mapping[str, Any]
     numerical: Any = field(default=None, repr=False, compare=False)
+    taylor: Taylor | None = None
 
     @property
     def passed(self) -> bool:

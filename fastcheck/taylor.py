@@ -1,0 +1,188 @@
+"""The Taylor test: a second opinion on the whole gradient, from one direction and no difference quotient.
+
+For a right gradient of a smooth loss the remainder R(t) = |J(theta + t v) - J(theta) - t g.v| falls with the square of
+t; an error e of the gradient leaves the linear term t e.v, which wins as t falls. The slope of log R over log t tells
+the two apart without a step to choose. The test is that of adjoint codes, e.g. P. E. Farrell, D. A. Ham, S. W. Funke,
+M. E. Rognes, "Automated derivation of the adjoint of high-level transient finite element programs", SIAM J. Sci.
+Comput. 35 (2013) C369-C393, section 6. It changes no verdict: where it contradicts one, a finding says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.differences import BlockDerivatives
+from fastcheck.finding import Finding
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import scale_of_blocks, uneven
+from fastcheck.parameters import Block
+from fastcheck.plans.full import Full
+from fastcheck.report.report import Report, Taylor
+from fastcheck.verdict import Verdict
+
+__all__ = ["STEPS", "order_of", "second_opinion"]
+
+STEPS = tuple(2.0 ** -(6 + 2 * k) for k in range(7))  # in units of the parameters
+CLEAR = 32.0  # errors that a remainder must stand above: they then bend the order by 0.02 at most
+FITTED = 4  # remainders, the smallest clear ones: those of the longest steps still hold cubes
+LOST = 4.0  # unit roundoffs of its block's largest entry that a gradient's product with v may have lost
+CHUNK = 1 << 15  # coordinates moved at a time, so that the test needs no second vector like theta
+LINEAR, SQUARE = (0.75, 1.5), 1.75  # orders of a wrong gradient, and from where on of a right one
+APART = 4.0  # times what the verdict claims that the remainders must show to contradict it
+
+
+def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> float:
+    """Return the order of a remainder: the slope of its logarithm over that of the step, by least squares.
+
+    Parameters
+    ----------
+    steps : float64, shape (k,)
+        Falling.
+    remainders : float64, shape (k,)
+        In units of the loss; NaN where it has no value.
+    errors : float64, shape (k,)
+        Of the remainders, one standard deviation.
+
+    Returns
+    -------
+    float
+        2 for a right gradient of a smooth loss, 1 for a wrong one; NaN where fewer than three stand clear of their
+        errors.
+    """
+    with np.errstate(invalid="ignore"):
+        clear = np.flatnonzero((remainders > CLEAR * errors) & (remainders > 0))[-FITTED:]
+    if len(clear) < 3:
+        return math.nan
+    x, y = np.log(steps[clear]), np.log(remainders[clear])
+    x = x - x.mean()
+    return float(x @ y / (x @ x))
+
+
+def second_opinion(
+    report: Report, plan: Full, chosen: Sequence[Block], found: Sequence[BlockDerivatives], seed: int
+) -> Report:
+    """Return the report with the Taylor test of its gradient; 7 evaluations, and one more to be sure of a contradiction.
+
+    Parameters
+    ----------
+    report : Report
+        With its verdict.
+    plan : Full
+        What the run worked with.
+    chosen : sequence of Block
+        The blocks that were checked: the direction moves no others.
+    found : sequence of BlockDerivatives
+        What was measured in them.
+    seed : int
+        Of the direction.
+    """
+    if plan.run.stopped or plan.run.over():
+        return report
+    direction = _direction(plan.evaluator, chosen, np.random.default_rng(seed))
+    steps = np.array(STEPS)
+    with np.errstate(all="ignore"):
+        signed = _remainders(plan, direction, steps)
+    errors = math.sqrt(2) * plan.noise.level + steps * _lost(plan, chosen, direction)
+    order = order_of(steps, np.abs(signed), errors)
+    taylor = Taylor(order, STEPS, tuple(np.abs(signed).tolist()))
+    contradiction = _contradiction(report, plan, found, direction, order, signed, errors)
+    findings = report.findings
+    if contradiction is not None:
+        findings = (contradiction, *findings) if report.passed else (*findings, contradiction)
+    return dataclasses.replace(
+        report,
+        taylor=taylor,
+        findings=findings,
+        evaluations=plan.evaluator.evaluations,
+        seconds=plan.run.seconds,
+    )
+
+
+def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Generator) -> FloatArray:
+    """Return a random direction, each coordinate in proportion to the magnitude of its block."""
+    direction = np.zeros(evaluator.theta.size)
+    scales = dict(zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True))
+    for block in chosen:
+        part = evaluator.theta[block.slice]
+        draw = rng.uniform(0.5, 1.0, block.size) * rng.choice([-1.0, 1.0], block.size)
+        direction[block.slice] = draw * (np.abs(part) if uneven(part) else scales[block])
+    return direction
+
+
+def _remainders(plan: Full, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    """Return J(theta + t v) - J(theta) - t g.v with its sign, where t v is what the loss really saw."""
+    evaluator, g = plan.evaluator, plan.analytic.flat
+    values = evaluator.along(0, direction, steps)
+    predicted = np.zeros(len(steps))
+    for start in range(0, len(direction), CHUNK):
+        places = np.arange(start, min(start + CHUNK, len(direction)))
+        at = evaluator.theta[places]
+        for k, t in enumerate(steps.tolist()):
+            moved = evaluator.represent(places, at + t * direction[places]) - at
+            predicted[k] += float(g[places] @ moved)
+    return np.asarray(values - plan.base - predicted)
+
+
+def _lost(plan: Full, chosen: Sequence[Block], direction: FloatArray) -> float:
+    """Return what the gradient's own rounding may have cost g.v, in units of the loss."""
+    numbers = {block: number for number, block in enumerate(plan.evaluator.layout.blocks)}
+    total = 0.0
+    for block in chosen:
+        g = plan.analytic.flat[block.slice]
+        largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
+        total += float(plan.analytic.eps[numbers[block]]) * largest * float(np.linalg.norm(direction[block.slice]))
+    return LOST * total
+
+
+def _contradiction(
+    report: Report,
+    plan: Full,
+    found: Sequence[BlockDerivatives],
+    direction: FloatArray,
+    order: float,
+    signed: FloatArray,
+    errors: FloatArray,
+) -> Finding | None:
+    """Return a finding where the order is not that of the verdict, and the verdict's own margins can't explain it."""
+    if math.isnan(order):
+        return None
+    with np.errstate(invalid="ignore"):
+        k = int(np.flatnonzero(np.abs(signed) > CLEAR * errors)[-1])  # the smallest clear remainder
+    t, slope = STEPS[k], abs(float(signed[k])) / STEPS[k]
+    evidence = {"order": order, "slope": slope}
+    if report.passed and LINEAR[0] < order < LINEAR[1] and not any(b.kinks for b in report.blocks.values()):
+        allowed = max(plan.judge.tolerance, report.bound if report.coverage == 1 else 0.0)
+        allowed *= float(np.linalg.norm(plan.analytic.flat)) * float(np.abs(direction).max())
+        back = float(_remainders(plan, direction, np.array([-t]))[0])
+        # A kink at theta leaves a linear remainder on one side; an error of the gradient one of either sign on both.
+        if slope > APART * allowed and abs(signed[k] + back) < 0.25 * abs(signed[k]):
+            return Finding("taylor", None, _PASSED.format(order=order), evidence)
+    if report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS) and order > SQUARE:
+        claimed = abs(sum(_claimed(plan, block, direction) for block in found))
+        if claimed > APART * (slope + float(errors[k]) / t):
+            return Finding("taylor", None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
+    return None
+
+
+_PASSED = (
+    "The Taylor test contradicts this pass: along a random direction the remainder falls with the power {order:.2f} of "
+    "the step, as with a wrong gradient, not 2. An error where nothing was measured? Check every coordinate with "
+    "mode='full', or screen with mode='screen'."
+)
+_REFUSED = (
+    "The Taylor test contradicts this verdict: along a random direction the remainder falls with the power {order:.2f} "
+    "of the step, as with a right gradient, and shows nothing of the errors measured. Does the loss differ from itself "
+    "at short steps (kinks, jumps, a noise that was not seen)?"
+)
+
+
+def _claimed(plan: Full, found: BlockDerivatives, direction: FloatArray) -> float:
+    """Return the slope that the errors measured in a block must leave along the direction."""
+    rows = np.flatnonzero(np.isfinite(found.value))
+    places = found.places(rows)
+    return float((plan.analytic.flat[places] - found.value[rows]) @ direction[places])
