@@ -223,7 +223,8 @@ def _low_precision(layout: Parameters, refusal: str) -> Finding:
         "low_precision",
         None,
         f"The loss refuses float64 parameters ({refusal}), so it was checked in its own {dtype}, where a measured "
-        f"derivative has about {digits} digits at best. Let it follow the dtype of its parameters to see smaller errors.",
+        f"derivative has about {digits} digits at best. Let it follow the dtype of its parameters to see smaller "
+        "errors.",
         {"dtype": str(dtype), "digits": digits},
     )
 

@@ -66,7 +66,7 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
 def second_opinion(
     report: Report, plan: Full, chosen: Sequence[Block], found: Sequence[BlockDerivatives], seed: int
 ) -> Report:
-    """Return the report with the Taylor test of its gradient; 7 evaluations, and one more to be sure of a contradiction.
+    """Return the report with the Taylor test of its gradient; 7 evaluations, and one more before it contradicts a pass.
 
     Parameters
     ----------
