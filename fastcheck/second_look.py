@@ -25,9 +25,6 @@ LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: f
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
 SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
-BEYOND = 0.5  # of a rung's rounding, which bounds the worst of a run: six standard deviations
-SHRINKS = 0.7  # of the change above; where changes clear of the noise do not shrink, the ladder does not converge
-ASTRAY = 3.0  # on the truncation there
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
@@ -98,9 +95,7 @@ def _best_pair(
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        truncation = SAFETY * float(max(change[k - 1], change[k], _further(change, rounding, k), rounding[k + 1]))
-        if change[k] > max(BEYOND * rounding[k + 1], SHRINKS * change[k - 1]):
-            truncation *= ASTRAY
+        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, 0.5 * float(abs(gap[k])))
         truncation = min(truncation, _promised(change[:k], rounding, ratio))
@@ -109,13 +104,6 @@ def _best_pair(
         if rounding[k] + truncation < best[1] + best[2]:
             best = (float(central[k]), float(rounding[k]), truncation, k)
     return best
-
-
-def _further(change: FloatArray, rounding: FloatArray, k: int) -> float:
-    """Return the change two rungs below, where it is more than noise: with many kinks two rungs can agree by luck."""
-    if k + 1 < len(change) and change[k + 1] > BEYOND * rounding[k + 2]:
-        return float(change[k + 1])
-    return 0.0
 
 
 def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:

@@ -17,14 +17,15 @@ from fastcheck.differences import Scheme
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, scale_of_blocks, uneven
 
-__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rounds"]
+__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds"]
 
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
 LONGEST = 0.5  # step, in units of the parameters
 GRAIN = 1 / 16  # share of a step that rounding theta may add or take
-LONGER = 16  # doublings of a step that a low precision may ask for
+ROUNDINGS = 64.0  # unit roundoffs that the noise of a loss in low precision may be, to come from them
+LONGER = 48  # doublings of a step that a low precision may ask for
 BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
 
 
@@ -72,6 +73,14 @@ def rounds(evaluator: Evaluator) -> bool:
     """Say whether the loss is given parameters rounded to a lower precision than float64."""
     nothing = np.empty(0)
     return evaluator.represent(np.empty(0, np.int64), nothing) is not nothing
+
+
+def rough(evaluator: Evaluator, noise: Noise) -> bool:
+    """Say whether a loss in low precision shows far more noise than its rounding: kinks, or chaos, at every scale."""
+    if not rounds(evaluator):
+        return False
+    eps = max(float(np.finfo(block.dtype).eps) for block in evaluator.layout.blocks)
+    return noise.relative > ROUNDINGS * eps
 
 
 def _representable(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
