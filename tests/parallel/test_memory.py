@@ -28,7 +28,8 @@ def peak():
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 
 small = np.ones(50_000)
-fastcheck.check(loss, np.zeros(50_000), small, args=(few,), backend=backend, workers=2, mode="full")  # all is loaded and compiled
+# so that all is loaded and compiled
+fastcheck.check(loss, np.zeros(50_000), small, args=(few,), backend=backend, workers=2, mode="full")
 theta = np.ones(size)
 gradient = np.zeros(size)
 gradient[few] = 2.0
