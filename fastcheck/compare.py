@@ -239,7 +239,7 @@ class Judge:
 
 def _own_rounding(analytic: FloatArray, eps: float) -> float:
     """Return what the analytic gradient may have lost to its own rounding, in units of the derivative."""
-    return GRADIENT_ROUNDING * eps * float(np.abs(analytic).max(initial=0.0))
+    return GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
 
 
 def _norms(

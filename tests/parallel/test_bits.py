@@ -29,7 +29,7 @@ def same(first, second):
 
 
 def bits(net, **options):
-    report = fastcheck.check(net.loss, net.gradient, net.params, args=net.args, **options)
+    report = fastcheck.check(net.loss, net.gradient, net.params, args=net.args, **options, mode="full")
     return report
 
 
@@ -91,7 +91,7 @@ def test_blas_has_one_thread_inside_and_its_own_number_after():
             seen.append(max((pool["num_threads"] for pool in threadpool_info()), default=1))
             return float(theta @ theta)
 
-        fastcheck.check(loss, lambda theta: 2 * theta, np.ones(2))
+        fastcheck.check(loss, lambda theta: 2 * theta, np.ones(2), mode="full")
         assert set(seen) == {1}
         assert max((pool["num_threads"] for pool in threadpool_info()), default=2) == 2
 
@@ -100,7 +100,12 @@ def test_a_batched_loss_of_fixed_size():
     loss = fastcheck.batched(lambda theta: np.tanh(theta @ losses.A.T).sum(axis=1), size=8)
     reports = [
         fastcheck.check(
-            loss, losses.gradient({"W": losses.THETA})["W"].ravel(), losses.THETA, backend=backend, workers=2
+            loss,
+            losses.gradient({"W": losses.THETA})["W"].ravel(),
+            losses.THETA,
+            backend=backend,
+            workers=2,
+            mode="full",
         )
         for backend in ("serial", "threads", "processes")
     ]

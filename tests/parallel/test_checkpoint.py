@@ -17,7 +17,7 @@ from tests.parallel.test_bits import same
 
 
 def run(path, loss=losses.loss, gradient=losses.gradient, params=losses.PARAMS, **options):
-    return fastcheck.check(loss, gradient, params, checkpoint=path, **{"backend": "serial", **options})
+    return fastcheck.check(loss, gradient, params, checkpoint=path, **{"backend": "serial", **options}, mode="full")
 
 
 class Interrupting:
@@ -55,7 +55,7 @@ import fastcheck
 from tests.parallel import losses
 print("started", flush=True)
 options = {"checkpoint": sys.argv[1], "backend": sys.argv[2], "workers": 2}
-fastcheck.check(losses.slow, losses.gradient, losses.PARAMS, **options)
+fastcheck.check(losses.slow, losses.gradient, losses.PARAMS, **options, mode="full")
 """
 
 
@@ -67,8 +67,12 @@ def test_a_run_killed_with_minus_nine_resumes_bit_for_bit(tmp_path, backend):
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert size
-    resumed = fastcheck.check(losses.slow, losses.gradient, losses.PARAMS, checkpoint=path, backend="serial")
-    same(resumed, fastcheck.check(losses.slow, losses.gradient, losses.PARAMS, backend="threads", workers=4))
+    resumed = fastcheck.check(
+        losses.slow, losses.gradient, losses.PARAMS, checkpoint=path, backend="serial", mode="full"
+    )
+    same(
+        resumed, fastcheck.check(losses.slow, losses.gradient, losses.PARAMS, backend="threads", workers=4, mode="full")
+    )
 
 
 def wait_until(done, child, seconds=60):

@@ -42,7 +42,7 @@ def test_it_works_on_the_cluster_of_the_caller_and_leaves_it_running(client):
         return losses.loss(params) + (0.0 if os.getpid() in allowed else 1e9)
 
     allowed = {*homes.values(), __import__("os").getpid()}
-    assert fastcheck.check(loss, losses.gradient, losses.PARAMS, backend="dask").passed
+    assert fastcheck.check(loss, losses.gradient, losses.PARAMS, backend="dask", mode="full").passed
     assert client.run(lambda: __import__("os").getpid()) == homes
     for _ in range(200):  # the scheduler forgets what nobody holds, in its own time
         if not client.who_has():
@@ -63,7 +63,7 @@ def test_a_closure_with_data_is_sent_once_to_every_worker(client):
     client.scatter = counting
     try:
         report = fastcheck.check(
-            lambda params: losses.loss(params) * data[0], losses.gradient, losses.PARAMS, backend="dask"
+            lambda params: losses.loss(params) * data[0], losses.gradient, losses.PARAMS, backend="dask", mode="full"
         )
     finally:
         del client.scatter
@@ -73,7 +73,7 @@ def test_a_closure_with_data_is_sent_once_to_every_worker(client):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_one_coordinate(client):
-    report = fastcheck.check(losses.Bad("kill"), losses.gradient, losses.PARAMS, backend="dask")
+    report = fastcheck.check(losses.Bad("kill"), losses.gradient, losses.PARAMS, backend="dask", mode="full")
     assert report.blocks["W"].checked == losses.THETA.size - 1
     assert any("W[3, 1]" in finding.message for finding in report.findings)
 
@@ -81,4 +81,4 @@ def test_a_worker_that_dies_costs_one_coordinate(client):
 def test_without_dask_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(fastcheck.MissingDependencyError, match=r"pip install 'fastcheck\[dask\]'"):
-        fastcheck.check(losses.loss, losses.gradient, losses.PARAMS, backend="dask")
+        fastcheck.check(losses.loss, losses.gradient, losses.PARAMS, backend="dask", mode="full")

@@ -69,7 +69,7 @@ def test_a_budget_is_kept_within_a_tenth_and_one_evaluation(clock, budget, secon
 def test_a_run_over_budget_says_what_it_covered(backend):
     began = time.perf_counter()
     report = fastcheck.check(
-        losses.slow, losses.gradient, losses.PARAMS, budget=1.0, backend=backend, workers=2, step=1e-5
+        losses.slow, losses.gradient, losses.PARAMS, budget=1.0, backend=backend, workers=2, step=1e-5, mode="full"
     )
     assert time.perf_counter() - began < 30  # a net for what hangs; the ratio is the test above's
     assert report.findings[0].kind == "stopped"
@@ -88,7 +88,7 @@ def loss(params):
         pathlib.Path(sys.argv[1]).touch()  # a coordinate is being measured, in whatever process
     return losses.slow(params)
 
-report = fastcheck.check(loss, losses.gradient, losses.PARAMS, backend=sys.argv[2], workers=2, step=1e-5)
+report = fastcheck.check(loss, losses.gradient, losses.PARAMS, backend=sys.argv[2], workers=2, step=1e-5, mode="full")
 print(report.coverage, [finding.kind for finding in report.findings], flush=True)
 """
 

@@ -43,6 +43,10 @@ def test_several_coordinates(seed, count):
 
     report = located(change, seed=seed)
     assert {c.index[0] * COLUMNS + c.index[1] for c in report.wrong} == set(places.tolist())
+    (finding,) = [f for f in report.findings if f.block == "W"]
+    assert finding.kind == "located"
+    assert finding.evidence["complete"]
+    assert finding.evidence["evaluations"] <= 20 + 45 * count
 
 
 @pytest.mark.parametrize(
