@@ -27,13 +27,13 @@ def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 
-small = np.ones(50_000)
-fastcheck.check(loss, np.zeros(50_000), small, args=(few,), backend=backend, workers=2, mode="full")  # all is loaded and compiled
+options = {"args": (few,), "backend": backend, "workers": 2, "mode": "full"}
+fastcheck.check(loss, np.zeros(50_000), np.ones(50_000), **options)  # loads and compiles all
 theta = np.ones(size)
 gradient = np.zeros(size)
 gradient[few] = 2.0
 before = peak()
-report = fastcheck.check(loss, gradient, theta, args=(few,), backend=backend, workers=2, mode="full")
+report = fastcheck.check(loss, gradient, theta, **options)
 assert report.coverage == 1.0, report.coverage
 print((peak() - before) / theta.nbytes)
 """
