@@ -15,7 +15,7 @@ import numpy as np
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
-from fastcheck.diagnosis import diagnosed, diagnosed_screen
+from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
@@ -145,7 +145,8 @@ def _check(
     mode = settings.mode_for(count, cost)
     if mode == "screen":
         with bar(run, count, settings.progress):
-            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, loss, args)
+            facts = facts_of(loss, args, [block.shape for block in layout.blocks])
+            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, facts)
     places: Sequence[IntArray | None] = [None] * len(chosen)
     if mode == "sample":
         drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
@@ -181,16 +182,14 @@ def _screen(
     chosen: Sequence[tuple[int, Block]],
     settings: Settings,
     run: Run,
-    loss: Callable[..., Any],
-    args: tuple[Any, ...],
+    facts: Facts,
 ) -> Report:
     """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
     located = locate(plan, [one for one in screened if one.failed])
-    report = assemble_screen(plan, seen, screened, located, settings)
-    return diagnosed_screen(report, plan, loss, args)
+    return diagnosed_screen(assemble_screen(plan, seen, screened, located, settings), plan, screened, located, facts)
 
 
 def _plan(

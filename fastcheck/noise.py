@@ -15,13 +15,16 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks"]
+__all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks", "uneven"]
 
 POINTS = 7  # values of J on the grid, the base among them
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 IMPRECISE = 1e-11  # relative noise above which a loss is not evaluated in float64
 WIDER = (2.0**-18, 2.0**-13)
+FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
+SOME = 1 << 12  # entries of a block that tell its median
+UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
@@ -102,6 +105,16 @@ def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
     return np.array(scales)
 
 
+def uneven(theta: FloatArray) -> bool:
+    """Say whether a block's entries live on scales so different that one step can't serve them all."""
+    some = np.abs(theta[:: max(1, len(theta) // SOME)])
+    some = some[some > 0]
+    if some.size < 2:
+        return False
+    smallest = some.min() if len(theta) <= FEW else np.median(some)
+    return bool(max(float(theta.max()), -float(theta.min())) > UNEVEN * smallest)
+
+
 def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
     """Measure the noise of J along one random direction through theta; usually 6 evaluations.
 
@@ -119,7 +132,8 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     layout = evaluator.layout
     direction = rng.standard_normal(layout.size)
     for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
-        direction[block.slice] *= scale
+        part = evaluator.theta[block.slice]
+        direction[block.slice] *= np.abs(part) if uneven(part) else scale
     places = np.arange(POINTS)  # to one side: a kink at theta itself is no noise
     spacing, level = FIRST_SPACING, 0.0
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse

@@ -15,7 +15,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Scheme
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise, scale_of_blocks
+from fastcheck.noise import Noise, scale_of_blocks, uneven
 
 __all__ = ["Steps", "choose_steps", "fixed_steps"]
 
@@ -24,8 +24,6 @@ RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
 LONGEST = 0.5  # step, in units of the parameters
 BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
-FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
-UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def choose_steps(
     blocks = evaluator.layout.blocks
     scales = scale_of_blocks(evaluator)
     per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
-    relative = np.array([_uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
+    relative = np.array([uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
     for number in selected:
         block = blocks[number]
         if not block.size:
@@ -174,15 +172,6 @@ def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator) -> IntArr
     top = int(np.argmax(np.abs(gradient)))
     drawn = rng.choice(len(gradient), size=min(PILOTS, len(gradient)), replace=False)
     return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:PILOTS], dtype=np.int64)
-
-
-def _uneven(theta: FloatArray) -> bool:
-    """Say whether a block's entries live on scales so different that one step can't serve them all."""
-    size = np.abs(theta[theta != 0])
-    if size.size < 2:
-        return False
-    smallest = size.min() if size.size <= FEW else np.median(size)
-    return bool(size.max() > UNEVEN * smallest)
 
 
 def _power_of_two(steps: FloatArray) -> FloatArray:

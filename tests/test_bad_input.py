@@ -480,7 +480,7 @@ def test_every_scheme_that_settings_allow(scheme):
 
 
 @pytest.mark.parametrize("scheme", ["complex", "richardson"])
-def test_schemes_to_come(scheme):
+def test_other_schemes(scheme):
     assert fastcheck.check(lambda t: np.sum(np.sin(t)), np.cos(AT), AT, scheme=scheme).passed
 
 

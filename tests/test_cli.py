@@ -209,7 +209,7 @@ def test_demo():
     assert verdicts == ["CORRECT", "WRONG", "CORRECT", "WRONG"]
     wrong = next(line for line in result.output.splitlines() if line.startswith("WRONG"))
     assert "W2 ×3.000" in wrong
-    assert "b1 (" in wrong
+    assert "b1 ×2.000" in wrong
 
 
 def test_help_and_version():

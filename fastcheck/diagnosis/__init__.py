@@ -14,10 +14,10 @@ from fastcheck.diagnosis.facts import Facts, facts_of
 from fastcheck.diagnosis.lab import Lab
 from fastcheck.diagnosis.measured import BAD, evidence_of
 from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
+from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
 from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.full import Full
-from fastcheck.plans.probing import Probing
 from fastcheck.report.report import Report
 
 __all__ = [
@@ -70,32 +70,4 @@ def diagnosed(
         lab = Lab(loss, gradient, args, evaluator, plan.base, plan.analytic.flat)
     with np.errstate(all="ignore"):  # an experiment may go where the loss has no value, and takes note of it
         findings = (*diagnose(evidence, lab), *report.findings)
-    return dataclasses.replace(report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds)
-
-
-def diagnosed_screen(report: Report, plan: Probing, loss: Callable[..., Any], args: tuple[Any, ...]) -> Report:
-    """Return the report of a screen with the findings that say why; at most 40 evaluations.
-
-    Only blocks that are wrong as a whole, or in whole rows or columns, are asked about: where single coordinates were
-    located they are the answer.
-
-    Parameters
-    ----------
-    report : Report
-        Of a screen.
-    plan : Probing
-        What the screen worked with.
-    loss, args
-        As given to `fastcheck.check`.
-    """
-    dense = [finding.block for finding in report.findings if finding.evidence.get("pattern") == "dense"]
-    wrong = [name for name, block in report.blocks.items() if block.verdict in BAD and name in dense]
-    if not wrong or plan.run.over():
-        return report
-    evaluator, layout = plan.evaluator, plan.evaluator.layout
-    right = [name for name, block in report.blocks.items() if block.verdict.passed]
-    facts = facts_of(loss, args, [block.shape for block in layout.blocks])
-    probe = derivative_along(evaluator, plan.judge.loss_error(plan.noise.level))
-    why = from_probes(layout, evaluator.theta, plan.analytic.flat, wrong, probe, right=right, facts=facts)
-    findings = (*why, *report.findings)
     return dataclasses.replace(report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fastcheck.differences import BlockDerivatives, Resolved
-from fastcheck.directions import gaussian
 from fastcheck.finding import Finding
 from fastcheck.plans import describe
 from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
@@ -180,8 +179,8 @@ class _Search:
         return total
 
     def _entry(self, number: int, place: int) -> float:
-        offset = place - self.screened.block.start
-        return float(gaussian(self.plan.seed, self.screened.number, number, offset, offset + 1)[0])
+        row, column = divmod(place - self.screened.block.start, self.region.width)
+        return float(self.plan.direction(self.region.part(0, row, row + 1).part(1, column, column + 1), number)[1][0])
 
     def _first_confirmed(self, clues: Sequence[Clue], seen: Residuals) -> Residuals | None:
         """Measure clues one by one until one is wrong; return what it leaves unexplained, or None."""
@@ -254,6 +253,9 @@ class _Search:
             if len(loud) < 2:
                 return loud
             both = both or loud
+        if region.size <= SAMPLED + RIGHT:
+            self._look([region.nth(k) for k in range(region.size)])
+            return []
         if self._dense(region):
             self.dense.append(region)
             return []

@@ -136,7 +136,7 @@ def _columns(plan: Probing, region: Region, numbers: Sequence[int]) -> Iterator[
         part = region.part(0, top, min(top + rows, region.rows[1]))
         low, high = part.span
         start = part.block.start + low
-        drawn = np.stack([part.direction(plan.seed, number)[1] for number in numbers])
+        drawn = np.stack([plan.direction(part, number)[1] for number in numbers])
         inside = part.inside()
         places = np.arange(start, start + high - low, dtype=np.int64)
         yield (places, drawn) if inside is None else (places[inside], drawn[:, inside])
@@ -179,7 +179,7 @@ def transposed(plan: Probing, region: Region, seen: Residuals) -> bool:
     g = plan.analytic.flat[block.slice].reshape(block.shape)
     left = []
     for number in seen.numbers:
-        direction = region.direction(plan.seed, number)[1].reshape(block.shape)
+        direction = plan.direction(region, number)[1].reshape(block.shape)
         left.append(float(np.vdot(g, direction)) - float(np.vdot(g.T, direction)))
     misfit = float((((seen.value - np.array(left)) * _spread(plan) / seen.uncertainty) ** 2).sum())
     return misfit <= float(stats.chi2.isf(CHANCE, len(left)))
@@ -187,6 +187,6 @@ def transposed(plan: Probing, region: Region, seen: Residuals) -> bool:
 
 def _expected(plan: Probing, region: Region, number: int) -> FloatArray:
     """Return g_j v_j over the span of a region, in the direction's own memory."""
-    start, product = region.direction(plan.seed, number)
+    start, product = plan.direction(region, number)
     product *= plan.analytic.flat[start : start + len(product)]
     return product

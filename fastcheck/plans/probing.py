@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.compare import Judge
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import FLOAT64_EPS, Noise
+from fastcheck.noise import FLOAT64_EPS, Noise, uneven
 from fastcheck.plans.regions import Region
 from fastcheck.run import Run
 
@@ -26,6 +27,8 @@ __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
 RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
+NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
+OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
@@ -103,6 +106,33 @@ class Probing:
     run: Run
     seed: int
 
+    @cached_property
+    def uneven(self) -> dict[int, float]:
+        """Return the blocks whose entries differ too much for one step, with the size that stands for a zero."""
+        found = {}
+        for number, block in enumerate(self.evaluator.layout.blocks):
+            part = self.evaluator.theta[block.slice]
+            if uneven(part):
+                found[number] = float(np.median(np.abs(part[part != 0])))
+        return found
+
+    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
+        """Return a direction over a region, as `Region.direction`; in an uneven block each entry moves by its size."""
+        start, drawn = region.direction(self.seed, number)
+        if region.number in self.uneven:
+            size = np.abs(self.evaluator.theta[start : start + len(drawn)])
+            drawn *= np.where(size > 0, size, self.uneven[region.number])
+        return start, drawn
+
+    def norm(self, number: int) -> float:
+        """Return ||g|| of a block, in units of what `direction` moves."""
+        block = self.evaluator.layout.blocks[number]
+        g = self.analytic.flat[block.slice]
+        if number in self.uneven:
+            size = np.abs(self.evaluator.theta[block.slice])
+            g = g * np.where(size > 0, size, self.uneven[number])
+        return math.sqrt(float(g @ g))
+
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
         return self.noise.level / (math.sqrt(2.0) * step)
@@ -158,12 +188,13 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     Probe or None
         None when the run was stopped.
     """
-    start, direction = region.direction(plan.seed, number)
+    start, direction = plan.direction(region, number)
     gradient = plan.analytic.flat[start : start + len(direction)]
     analytic = float(gradient @ direction)
     # theta + t v is rounded, each coordinate by up to half a unit of its own last place
     theta = plan.evaluator.theta[start : start + len(direction)]
-    lost = FLOAT64_EPS * max(float(theta.max()), -float(theta.min())) * math.sqrt(float(gradient @ gradient))
+    size = 1.0 if region.number in plan.uneven else max(float(theta.max()), -float(theta.min()))
+    lost = FLOAT64_EPS * size * plan.norm(region.number)
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost)
@@ -179,7 +210,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
                 found = _doubtful(rung, longer), State.REPEATED
-        if found is not None:
+        if found is not None and not _meaningless(plan, *found):
             return _probe(plan, number, shortened, *found)
         step /= RATIO
     return _probe(plan, number, RUNGS, rungs[-1], State.UNSETTLED)
@@ -229,8 +260,23 @@ def _doubtful(rung: _Rung, other: _Rung) -> _Rung:
     return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
 
 
+def _meaningless(plan: Probing, rung: _Rung, state: State) -> bool:
+    """Say whether an error is only that the loss does not move where it should, while it has next to no digits.
+
+    A loss that goes up and down many times within each step looks like that; it may have the derivative all the same.
+    """
+    return state is State.REPEATED and abs(rung.slope) <= rung.uncertainty and plan.noise.relative > NO_DIGITS
+
+
 def _same(a: _Rung, b: _Rung) -> bool:
-    return abs(a.residual - b.residual) <= a.uncertainty + b.uncertainty
+    """Say whether two steps give one residual, and the loss between them looks like one that has a derivative.
+
+    The one-sided slopes close up as the step shrinks, or stay apart at a kink. Where they open, the loss jumps, or
+    changes on a scale much shorter than the step: then two equal quotients mean nothing.
+    """
+    longer, shorter = (a, b) if a.step > b.step else (b, a)
+    noise = a.uncertainty + b.uncertainty
+    return abs(a.residual - b.residual) <= noise and abs(shorter.gap) <= OPEN * abs(longer.gap) + noise
 
 
 def _extrapolated(longer: _Rung, shorter: _Rung) -> _Rung:

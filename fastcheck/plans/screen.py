@@ -198,12 +198,12 @@ def screen(
     each = split(confidence, len(looks) * len(chosen))
     scales = scale_of_blocks(plan.evaluator)
     flat = plan.analytic.flat
-    whole = math.sqrt(sum(float(flat[b.slice] @ flat[b.slice]) for b in plan.evaluator.layout.blocks))
+    whole = math.sqrt(float(flat @ flat))
     found = [
         Screened(
             n,
             b,
-            math.sqrt(float(flat[b.slice] @ flat[b.slice])),
+            plan.norm(n),
             plan.judge.tolerance,
             plan.judge.limit,
             confidence,
@@ -213,7 +213,10 @@ def screen(
     ]
     for one in sorted(found, key=lambda one: one.block.size):
         if one.block.size:
-            step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
+            if one.number in plan.uneven:
+                step = probe_step(plan, one.norm, 1.0)
+            else:
+                step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
             _screen_block(plan, one, step, looks)
         plan.run.advance(one.block.size)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
 from fastcheck.noise import scale_of_blocks
 from fastcheck.plans.probing import Probing
@@ -29,7 +30,7 @@ def quickly(plan: Probing, number: int, place: int) -> Resolved:
     place : int
         In theta.
     """
-    steps = float(scale_of_blocks(plan.evaluator)[number]) * np.array(STEPS)
+    steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
     at = np.full(len(steps), place, dtype=np.int64)
     values = plan.evaluator.on_grid(at, steps, (1.0, -1.0))
     theta = plan.evaluator.theta[at]
@@ -43,10 +44,17 @@ def quickly(plan: Probing, number: int, place: int) -> Resolved:
 def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Resolved]:
     """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
     at = np.array(sorted(set(places)), dtype=np.int64)
-    scale = float(scale_of_blocks(plan.evaluator)[number])
-    steps = np.full(len(at), scale / LADDER[0])  # the ladder then begins at the size of the parameters
+    steps = _scales(plan, number, at) / LADDER[0]  # the ladder then begins at the size of the parameters
     seen = look_again(plan.evaluator, plan.base, at, steps, plan.judge.loss_error(plan.noise.level))
     return dict(zip(at.tolist(), seen, strict=True))
+
+
+def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
+    """Return the size of each coordinate's parameter: that of its block, or its own where they differ too much."""
+    if number in plan.uneven:
+        own = np.abs(plan.evaluator.theta[places])
+        return np.where(own > 0, own, plan.uneven[number])
+    return np.full(len(places), scale_of_blocks(plan.evaluator)[number])
 
 
 def is_wrong(plan: Probing, place: int, resolved: Resolved) -> bool:

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.verdict import Verdict
 
-__all__ = ["block_order", "count", "headline", "number", "ratio", "seconds", "statement", "with_uncertainty"]
+__all__ = [
+    "block_order",
+    "count",
+    "diagnosed",
+    "headline",
+    "number",
+    "ratio",
+    "seconds",
+    "statement",
+    "with_uncertainty",
+]
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -86,6 +96,11 @@ def _named(report: Report, bad: Sequence[str]) -> list[tuple[str, list[str], str
             words = str(finding.evidence.get("shorter", words)) if named else words
             named.append((str(finding.evidence.get("where", _list(blocks))), blocks, words))
     return named
+
+
+def diagnosed(report: Report) -> bool:
+    """Say whether a finding tells what is wrong or where to look, so that general advice is not needed."""
+    return any("blocks" in finding.evidence for finding in report.findings)
 
 
 def _list(names: Sequence[str]) -> str:

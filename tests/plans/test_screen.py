@@ -187,3 +187,47 @@ def test_a_scalar_and_an_empty_block_are_screened():
     assert report.passed
     wrong = screen(loss, gradient | {"s": -np.cos(0.7)}, params)
     assert wrong.wrong[0].name == "s"
+
+
+def scientific(seed):
+    """Return loss, gradient and params whose entries span fifteen orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    size = 10.0 ** np.append(rng.uniform(-9, 6, 10), [-9, 6])
+    w = size * rng.uniform(0.5, 2, 12)
+
+    def loss(p):
+        return float(np.sum(np.sin(p / size)) + np.prod(np.tanh(p / size)))
+
+    x = w / size
+    t = np.tanh(x)
+    return loss, (np.cos(x) + np.prod(t) / t * (1 - t * t)) / size, w
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entries_of_very_different_sizes_are_moved_by_their_own(seed):
+    loss, gradient, w = scientific(seed)
+    assert screen(loss, gradient, w, seed=seed).verdict is Verdict.CORRECT
+    gradient[4] *= -1
+    report = screen(loss, gradient, w, seed=seed)
+    assert [c.index for c in report.wrong] == [(4,)]
+
+
+def test_a_loss_that_changes_far_within_every_step_is_no_false_alarm():
+    w = np.linspace(0.5, 2, 20)
+
+    def loss(p):
+        return float(np.sum(np.sin(1e14 * p)))
+
+    report = screen(loss, 1e14 * np.cos(1e14 * w), w)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert not report.wrong
+
+
+def test_a_loss_with_jumps_is_no_false_alarm():
+    w = np.linspace(0.5, 2, 20)
+
+    def loss(p):
+        return float(np.sum(p**2) + 1e-3 * np.floor(1e6 * p[3]))
+
+    for seed in range(10):
+        assert screen(loss, 2 * w, w, seed=seed).verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
