@@ -27,8 +27,10 @@ from fastcheck.plans.single import is_wrong, measured, quickly
 __all__ = ["Located", "locate"]
 
 EVALUATIONS = 1000  # at most, for one block
-FRUITLESS = 300  # evaluations after which a search that has found nothing gives up
+FRUITLESS = 600  # evaluations after which a search that has found nothing gives up
 DIRECTIONS = 3  # followed down a split
+SPREAD = 6.0  # standard deviations within which a candidate fits
+AFFORDABLE = 4.0  # directions that may be missing for the candidates to be few
 MORE = 8  # directions added while several coordinates explain the residuals equally well
 FEW = 3  # candidates that are simply measured
 SAMPLED = 4  # wrong coordinates in a random row that tell a dense error from a scattered one,
@@ -143,7 +145,7 @@ class _Search:
 
     def _coordinates(self, region: Region, seen: Residuals) -> Residuals:
         """Explain what can be explained by single coordinates, and return what is left."""
-        while not self.over and not seen.silent and len(seen.numbers) > 1:
+        while not self.over and not seen.silent and len(seen.numbers) > 1 and self._telling(region, seen):
             clues = candidates(self.plan, region, seen)
             while len(clues) > FEW and len(seen.numbers) < DIRECTIONS + MORE and not self.over:
                 more = self._one_more(region, seen)
@@ -156,6 +158,12 @@ class _Search:
                 return seen
             seen = left
         return seen
+
+    def _telling(self, region: Region, seen: Residuals) -> bool:
+        """Say whether few more directions would leave one candidate by chance: a fit is as rare as 1 / s^(k - 1)."""
+        loudness = float(np.median(np.abs(seen.value) / seen.uncertainty)) * self.plan.judge.z / SPREAD
+        needed = 1 + math.log(region.size) / math.log(loudness) if loudness > 1 else math.inf
+        return needed <= len(seen.numbers) + AFFORDABLE
 
     def _one_more(self, region: Region, seen: Residuals) -> Residuals | None:
         """Measure a further direction over a region."""
@@ -191,6 +199,9 @@ class _Search:
                 continue
             resolved = self.found.looked[clue.place]
             error = float(self.plan.analytic.flat[clue.place]) - resolved.value
+            if not 0.5 < error / clue.error < 2.0:
+                del self.found.looked[clue.place]  # not the error that the directions show: no witness of anything
+                continue
             entries = np.array([self._entry(number, clue.place) for number in seen.numbers])
             return seen.less(error * entries, np.abs(entries) * resolved.uncertainty)
         return None
@@ -206,6 +217,9 @@ class _Search:
 
     def _is_wrong(self, place: int) -> bool:
         return is_wrong(self.plan, place, self.found.looked[place])
+
+    def _looks_wrong(self, place: int) -> bool:
+        return is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place))
 
     def _wrong_among(self, places: Sequence[int]) -> bool:
         return any(self._look(places))
@@ -254,7 +268,8 @@ class _Search:
                 return loud
             both = both or loud
         if region.size <= SAMPLED + RIGHT:
-            self._look([region.nth(k) for k in range(region.size)])
+            places = [region.nth(k) for k in range(region.size)]
+            self._look([place for place in places if self._looks_wrong(place)])
             return []
         if self._dense(region):
             self.dense.append(region)
@@ -268,7 +283,7 @@ class _Search:
         for place in self._draw(region, SAMPLED + RIGHT):
             if self.over or right == RIGHT:
                 return False
-            if is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place)):
+            if self._looks_wrong(place):
                 wrong.append(place)
             else:
                 right += 1
