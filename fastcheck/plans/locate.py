@@ -38,6 +38,7 @@ RIGHT = 2  # unless so many right ones are met first
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
 EXAMPLES = 4  # coordinates of a dense error that are measured and listed,
 ALL_EXAMPLES = 24  # unless so many blocks are wrong that one each must do
+AGREES = 0.1  # relative distance of a coordinate's factor from that of its block
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
 
@@ -125,12 +126,21 @@ class _Search:
         block = self.screened.block
         factor = scaled_block(self.plan, self.region, seen) if block.size > 1 else None
         if factor is not None and self._examples(self.region):
-            self.found.findings.append(describe.scaled(block, factor))
-            return True
+            single = [self._factor(place) for place in self.found.looked if self._is_wrong(place)]
+            agreeing = [c for c in single if abs(c - factor) <= AGREES * abs(factor)]
+            if 2 * len(agreeing) >= len(single):
+                exact = min(agreeing, key=lambda c: abs(c - float(np.median(agreeing))))
+                self.found.findings.append(describe.scaled(block, exact))
+                return True
         if transposed(self.plan, self.region, seen) and self._examples(self.region):
             self.found.findings.append(describe.transposed(block))
             return True
         return False
+
+    def _factor(self, place: int) -> float:
+        """Return c of e = c g at a coordinate measured by itself."""
+        g = float(self.plan.analytic.flat[place])
+        return (g - self.found.looked[place].value) / g if g else math.inf
 
     def _slice(self, seen: Residuals) -> bool:
         """Explain the residuals by one factor on one row or column."""
