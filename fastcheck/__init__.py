@@ -19,9 +19,13 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.finding import Finding
+    from fastcheck.losses.batched import batched
     from fastcheck.monitor import Monitor
+    from fastcheck.networks import Network
     from fastcheck.problem import Problem
     from fastcheck.report import BlockReport, Coordinate, Report
+    from fastcheck.selftest import SelfTestReport, self_test
+    from fastcheck.terms import TermsReport, check_terms
     from fastcheck.verdict import Verdict
 
 __version__ = "0.1.0"
@@ -37,12 +41,18 @@ _HOMES = {
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
     "Monitor": "fastcheck.monitor",
+    "Network": "fastcheck.networks",
     "Problem": "fastcheck.problem",
     "Report": "fastcheck.report",
+    "SelfTestReport": "fastcheck.selftest",
+    "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
+    "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
+    "check_terms": "fastcheck.terms",
     "numerical_gradient": "fastcheck.checks",
+    "self_test": "fastcheck.selftest",
 }
 
 __all__ = [
@@ -56,12 +66,18 @@ __all__ = [
     "LossError",
     "MissingDependencyError",
     "Monitor",
+    "Network",
     "Problem",
     "Report",
+    "SelfTestReport",
+    "TermsReport",
     "Verdict",
     "assert_gradient",
+    "batched",
     "check",
+    "check_terms",
     "numerical_gradient",
+    "self_test",
 ]
 
 

@@ -6,18 +6,25 @@ params -> flat theta -> probes -> loss differences -> measured derivatives -> co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
-from fastcheck.differences import SCHEMES
+from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
+from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses import PythonLoss, evaluator_for
+from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
+from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
+from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.crew import cores
+from fastcheck.parallel.identity import identity
+from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Block, Parameters
 from fastcheck.plans import full, sample, screen
 from fastcheck.plans.locate import locate
@@ -112,12 +119,14 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    report = _check(loss, gradient, params, as_args(args), settings)
+    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+        report = _check(loss, gradient, params, as_args(args), settings, run)
     return report.raise_if_wrong() if throw else report
 
 
-def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings) -> Report:
-    run = Run(settings.budget)
+def _check(
+    loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
+) -> Report:
     layout = Parameters.of(params)
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
@@ -126,42 +135,65 @@ def _check(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
+    if settings.checkpoint is not None:
+        problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
+        run.checkpoint = Checkpoint(settings.checkpoint, problem)
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     count = sum(block.size for block in chosen)
-    mode = settings.mode_for(count, (run.seconds - began) / max(1, evaluator.evaluations - before))
+    cost = 0.0 if isinstance(loss, MeasuresItself) else (run.seconds - began) / max(1, evaluator.evaluations - before)
+    mode = settings.mode_for(count, cost)
     if mode == "screen":
         with bar(run, count, settings.progress):
-            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run)
+            facts = facts_of(loss, args, [block.shape for block in layout.blocks])
+            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, facts)
     places: Sequence[IntArray | None] = [None] * len(chosen)
     if mode == "sample":
         drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
         places, count = drawn.places, sum(map(len, drawn.places))
-    plan = _plan(evaluator, seen, noise, settings, run, rng, numbers, count)
+    pilot = () if isinstance(loss, MeasuresItself) else numbers
+    plan = _plan(evaluator, seen, noise, settings, run, rng, pilot, count)
     with bar(run, count, settings.progress):
-        found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
+        if isinstance(loss, MeasuresItself):
+            workers = cores() if settings.workers in (None, -1) else int(settings.workers or 1)
+            found = _by_structure(loss, plan, chosen, places, workers)
+        else:
+            found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
+    report = diagnosed(report, plan, found, loss, gradient, args)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
+def _by_structure(
+    loss: MeasuresItself, plan: full.Full, chosen: Sequence[Block], places: Sequence[IntArray | None], workers: int
+) -> list[BlockDerivatives]:
+    """Let a loss that knows its structure measure the blocks, or some places of them."""
+    layout, theta = plan.evaluator.layout, plan.evaluator.theta
+    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(chosen, places, strict=True)]
+    whole = sum(map(len, some)) == layout.size
+    measured = loss.measure(theta, layout, None if whole else np.concatenate(some), workers=workers)
+    return [BlockDerivatives.of_measured(block, measured) for block in chosen]
+
+
 def _screen(
-    evaluator: PythonLoss,
+    evaluator: Evaluator,
     seen: Preflight,
     noise: Noise,
     chosen: Sequence[tuple[int, Block]],
     settings: Settings,
     run: Run,
+    facts: Facts,
 ) -> Report:
-    """Screen the blocks, and locate the errors of those that fail."""
+    """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
     located = locate(plan, [one for one in screened if one.failed])
-    return assemble_screen(plan, seen, screened, located, settings)
+    return diagnosed_screen(assemble_screen(plan, seen, screened, located, settings), plan, screened, located, facts)
 
 
 def _plan(
-    evaluator: PythonLoss,
+    evaluator: Evaluator,
     seen: Preflight,
     noise: Noise,
     settings: Settings,
@@ -172,12 +204,20 @@ def _plan(
 ) -> full.Full:
     """Choose the steps, and return what the full plan works with."""
     scheme = SCHEMES[settings.scheme]
+    real = scheme if scheme.subtracts else SCHEMES["central"]
     judge = Judge(settings.tolerance, settings.confidence, count)
-    if settings.step is None:
-        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, scheme, rng, numbers)
+    if settings.step is None or not scheme.subtracts:
+        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, real, rng, numbers)
     else:
         steps = fixed_steps(evaluator, settings.step)
-    return full.Full(evaluator, seen.analytic, seen.base, noise, steps, scheme, judge, run)
+    plan = full.Full(evaluator, seen.analytic, seen.base, noise, steps, real, judge, run)
+    if scheme.subtracts:
+        return plan
+    imaginary = ImaginaryLoss(evaluator)
+    direction = rng.standard_normal(evaluator.theta.size) * steps.of(evaluator, np.arange(evaluator.theta.size))
+    imaginary.verify(seen.base, direction, np.array([0.25]))
+    first = fixed_steps(evaluator, settings.step or STEP * float(np.abs(evaluator.theta).max() or 1.0))
+    return replace(plan, first=replace(plan, evaluator=cast(Evaluator, imaginary), steps=first, scheme=scheme))
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
@@ -227,18 +267,20 @@ def numerical_gradient(
     settings = Settings(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
-    run = Run()
     layout = Parameters.of(params)
     rng = np.random.default_rng(seed)
     args = as_args(args)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
-    seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
-    if seen.fatal:
-        raise LossError(seen.findings[-1].message)
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-    plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
-    with bar(run, layout.size, progress):
-        value = full.first_pass(plan)
+    with Run(staff=Staff(workers, backend)) as run:
+        evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+        seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
+        if seen.fatal:
+            raise LossError(seen.findings[-1].message)
+        noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+        plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+        with bar(run, layout.size, progress):
+            value = full.first_pass(plan)
+    if run.stopped == "interrupted":
+        raise KeyboardInterrupt
     if not np.isfinite(value).all():
         raise LossError(
             f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"

@@ -21,7 +21,7 @@ from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
 __all__ = ["BlockComparison", "Judge", "Norms"]
 
-CHUNK = 1 << 16  # rows compared at a time, so that comparing needs no vector like theta
+CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
 GRADIENT_ROUNDING = 32.0  # unit roundoffs of the block's largest entry that backpropagation may lose itself
 SAFETY = 2.0  # on the measured noise, whose own estimate is uncertain
 EXCUSED = (Status.CROSSED, Status.KINK)
@@ -136,7 +136,7 @@ class Judge:
         """Relative uncertainty above which nothing can be passed."""
         return max(RESOLUTION, self.tolerance)
 
-    def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> FloatArray:
+    def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
         """Return every measured coordinate's relative error in excess; NaN where it was not measured.
 
         Parameters
@@ -149,8 +149,10 @@ class Judge:
             Unit roundoff of the arithmetic the gradient came in.
         """
         own = _own_rounding(analytic, eps)
-        parts = [self._excess(*rows, own)[0] for rows in _chunks(found, analytic)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        each = np.empty(len(found), np.float32)  # a share needs no more digits
+        for row, rows in enumerate(_chunks(found, analytic)):
+            each[row * CHUNK : (row + 1) * CHUNK] = self._excess(*rows, own)[0]
+        return each
 
     def _excess(
         self, g: FloatArray, n: FloatArray, distance: FloatArray, u: FloatArray, own: float
@@ -162,16 +164,15 @@ class Judge:
     def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> BlockComparison:
         """Compare one block; parameters as in `excess`."""
         own = _own_rounding(analytic, eps)
-        norms, excesses, missing = Norms(), [], 0
+        norms, each, missing = Norms(), np.empty(len(found), np.float32), 0
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
             missing += int(np.count_nonzero(~here))
             norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
-            excesses.append(np.where(here, self._excess(g, n, distance, u, own)[0], 0.0))
+            each[part] = np.where(here, self._excess(g, n, distance, u, own)[0], 0.0)
         lost = GRADIENT_ROUNDING / 8 * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
         norms = norms + Norms(truncation=found.slack**2 + lost**2)
-        each = np.concatenate(excesses) if excesses else np.zeros(0)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
         return self._verdict(found, norms, each, kinks, status, missing)
@@ -180,7 +181,7 @@ class Judge:
         self,
         found: BlockDerivatives,
         norms: Norms,
-        each: FloatArray,
+        each: NDArray[np.float32],
         kinks: int,
         status: Sequence[Status],
         missing: int,
@@ -238,7 +239,7 @@ class Judge:
 
 def _own_rounding(analytic: FloatArray, eps: float) -> float:
     """Return what the analytic gradient may have lost to its own rounding, in units of the derivative."""
-    return GRADIENT_ROUNDING * eps * float(np.abs(analytic).max(initial=0.0))
+    return GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
 
 
 def _norms(

@@ -39,7 +39,11 @@ def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDeriv
         return
     total = sum(len(block) for block in found)
     done = total - sum(block.missing for block in compared.values())
-    why = f"after its budget of {run.budget:g} s" if run.stopped == "budget" else "when it was interrupted"
+    why = {
+        "budget": f"after its budget of {run.budget or 0:g} s",
+        "interrupted": "when it was interrupted",
+        "workers": "because its worker processes died again and again",
+    }[run.stopped]
     yield Finding(
         "stopped",
         None,

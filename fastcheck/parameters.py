@@ -176,6 +176,16 @@ class Parameters:
         views = iter([block.view(theta) for block in self.blocks])
         return _rebuild(self.template, views)
 
+    def unflatten_stack(self, parts: Sequence[NDArray[Any]]) -> Any:
+        """Return the tree whose arrays have a leading axis of K sets, as views.
+
+        Parameters
+        ----------
+        parts : sequence of array, shape (K, size of the block)
+            One for each block, its entries in the block's memory order.
+        """
+        return _rebuild(self.template, iter([_stacked(b, part) for b, part in zip(self.blocks, parts, strict=True)]))
+
     def astype_user(self, theta: FloatArray) -> Any:
         """Return the tree with new arrays in the user's own dtypes, rounded from theta."""
         arrays = iter([block.view(theta).astype(block.dtype) for block in self.blocks])
@@ -203,6 +213,12 @@ class Parameters:
                 names = ", ".join(block.name for block in self.blocks)
                 raise InputError(f"blocks={pattern!r} matches no block; the blocks are: {names}.")
         return tuple(block for block in self.blocks if any(_matches(block.name, pattern) for pattern in wanted))
+
+
+def _stacked(block: Block, part: NDArray[Any]) -> NDArray[Any]:
+    if block.order == "C":
+        return part.reshape(len(part), *block.shape)
+    return part.reshape(len(part), *block.shape[::-1]).transpose(0, *range(len(block.shape), 0, -1))
 
 
 def _matches(name: str, pattern: str) -> bool:

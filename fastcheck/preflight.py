@@ -19,7 +19,8 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.losses.python import PythonLoss, as_float
+from fastcheck.losses.base import as_float
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 
@@ -54,12 +55,12 @@ class Preflight:
     fatal: bool = False
 
 
-def preflight(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator) -> Preflight:
+def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator) -> Preflight:
     """Look the loss and the gradient over.
 
     Parameters
     ----------
-    evaluator : PythonLoss
+    evaluator : Evaluator
         The loss.
     gradient : tree or callable
         The analytic gradient, or a function of ``(params, *args)`` that returns it.
@@ -104,7 +105,7 @@ def preflight(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ...], rng: 
     return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
 
 
-def _loss_at_theta(evaluator: PythonLoss) -> float:
+def _loss_at_theta(evaluator: Evaluator) -> float:
     try:
         value = as_float(evaluator.call())
     except LossError:
@@ -122,7 +123,7 @@ def _loss_at_theta(evaluator: PythonLoss) -> float:
     return value
 
 
-def _gradient_at_theta(evaluator: PythonLoss, gradient: Any, args: tuple[Any, ...]) -> tuple[Analytic, bool]:
+def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...]) -> tuple[Analytic, bool]:
     """Return the gradient, and whether calling it changed its parameters."""
     layout: Parameters = evaluator.layout
     if not callable(gradient):
@@ -156,7 +157,7 @@ def _fingerprint(args: tuple[Any, ...]) -> int:
 
 
 def _why_different(
-    evaluator: PythonLoss, gradient: Callable[..., Any] | Any, args: tuple[Any, ...], first: float, second: float
+    evaluator: Evaluator, gradient: Callable[..., Any] | Any, args: tuple[Any, ...], first: float, second: float
 ) -> Finding:
     """Tell a random loss from one that keeps state and from a gradient that changes the loss."""
     values = [first, second, _loss_at_theta(evaluator)]
@@ -177,7 +178,7 @@ def _geometric(steps: np.ndarray[Any, Any]) -> bool:
     return bool(np.ptp(ratios) <= 0.05 * np.abs(ratios).max())
 
 
-def _draws_from_global_generator(evaluator: PythonLoss) -> bool:
+def _draws_from_global_generator(evaluator: Evaluator) -> bool:
     """Say whether the loss repeats itself when the global generators do; they are put back as they were."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:

@@ -1,64 +1,196 @@
-"""One run's limits: how long it may take, who is told how far it is, and whether somebody stopped it."""
+"""One run: how long it may take, who works on it, who is told how far it is, and whether somebody stopped it."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.parallel.blas import one_blas_thread
+from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.pace import Pace
+from fastcheck.parallel.shards import Cutter, LossRefusedError, Probes, evaluated
+from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.worker import Done, Shard, evaluate
 
 __all__ = ["Run"]
 
-SHARD_SECONDS = 0.05  # aimed at: short enough for a budget and a progress bar to act between two
+OVERRUN = 0.1  # share of the budget by which a run may exceed it
+MOST_LOST = 16  # coordinates that may end their worker before the run gives up
 
 
 @dataclass
 class Run:
-    """Evaluates grids shard by shard within a budget.
+    """Evaluates grids shard by shard within a budget; a context manager, inside which every BLAS has one thread.
 
     Attributes
     ----------
     budget : float or None
         Seconds the whole run may take.
+    staff : Staff
+        The workers.
+    checkpoint : Checkpoint or None
+        Where finished shards are kept.
     advance : callable
         Is told how many coordinates are done, after each shard.
     stopped : str or None
-        Why the run ended early: ``"budget"`` or ``"interrupted"``.
+        Why the run ended early: ``"budget"``, ``"interrupted"`` or ``"workers"`` (they died again and again).
+    lost : list of int
+        Coordinates whose evaluation ended a worker process; not to be evaluated in this one.
     """
 
     budget: float | None = None
+    staff: Staff = field(default_factory=lambda: Staff(backend="serial"))
+    checkpoint: Checkpoint | None = None
     advance: Callable[[int], None] = lambda done: None
     stopped: str | None = None
+    lost: list[int] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    _grids: int = 0
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(one_blas_thread())
+        self._open.callback(self.staff.close)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.close()
+        self._open.close()
 
     @property
     def seconds(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
 
-    def grid(
-        self, evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]
-    ) -> Iterator[tuple[slice, FloatArray]]:
-        """Yield ``(rows, values)`` shard by shard, in order, until done or stopped; see `Evaluator.on_grid`."""
-        start, size = 0, 1
-        while start < len(coordinates) and not self.over():
-            rows = slice(start, min(start + size, len(coordinates)))
-            began = time.perf_counter()
-            try:
-                values = evaluator.on_grid(coordinates[rows], steps[rows], offsets)
-            except KeyboardInterrupt:
-                self.stopped = "interrupted"
-                return
-            spent = time.perf_counter() - began
-            yield rows, values
-            self.advance(rows.stop - rows.start)
-            start = rows.stop
-            size = max(1, min(2 * size, int(size * SHARD_SECONDS / max(spent, 1e-9))))
-
     def over(self) -> bool:
         """Say whether the run is to end, because it was stopped or its budget is spent."""
         if self.stopped is None and self.budget is not None and self.seconds >= self.budget:
             self.stopped = "budget"
         return self.stopped is not None
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C end what stands inside, and the run with it, but not the report of what was covered."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+
+    def grid(
+        self, evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield ``(rows, values)`` shard by shard, in order, until done or stopped; see `Evaluator.on_grid`."""
+        probes = lambda rows: (coordinates[rows], steps[rows])  # noqa: E731
+        for shard, values in self.stream(evaluator, len(coordinates), probes, offsets):
+            yield shard.rows, values
+
+    def stream(
+        self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
+    ) -> Iterator[tuple[Shard, FloatArray]]:
+        """Yield ``(shard, values)`` in order, until done or stopped, of a grid that is never held as a whole.
+
+        Parameters
+        ----------
+        evaluator : Evaluator
+            The loss.
+        count : int
+            Rows of the grid.
+        probes : callable
+            Returns the coordinates and steps of a slice of rows; it is called from other threads too.
+        offsets : tuple of float
+            The grid of a coordinate, in units of its step.
+
+        Yields
+        ------
+        Shard, float64 of shape (m, len(offsets))
+            Coordinates and steps, and the losses there.
+        """
+        with one_blas_thread():  # again: the first calls of the loss may have brought a BLAS with them
+            yield from self._stream(evaluator, count, probes, offsets)
+
+    def _stream(
+        self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
+    ) -> Iterator[tuple[Shard, FloatArray]]:
+        number, self._grids = self._grids, self._grids + 1
+        pace = Pace.within(self.budget)
+        cutter = Cutter(count, probes, offsets, pace, self._may_start)
+        if self.checkpoint is not None:
+            for shard, done in self.checkpoint.stored(number, cutter):
+                yield shard, self._collected(evaluator, shard, done)
+        results = self._results(evaluator, cutter, pace)
+        with contextlib.closing(results):
+            while True:
+                try:
+                    result = next(results, None)
+                except KeyboardInterrupt:
+                    self.stopped = "interrupted"
+                    return
+                if result is None:
+                    break
+                shard, done = result
+                pace.measured(len(shard.coordinates), done.seconds)
+                if self.checkpoint is not None:
+                    self.checkpoint.add(number, shard, done)
+                yield shard, self._collected(evaluator, shard, done)
+                if self.stopped == "workers":
+                    return
+        if self.checkpoint is not None:
+            self.checkpoint.commit()
+
+    def _results(self, evaluator: Evaluator, cutter: Cutter, pace: Pace) -> Generator[tuple[Shard, Done], None, None]:
+        """Yield shards as they are done: here while that is cheap or being measured, then by a crew where it pays."""
+        while True:
+            crew = None
+            if pace.known or not self.staff.measures_first:
+                crew = self.staff.crew_for(evaluator, self._left(cutter.remaining * pace.cost))
+            if crew is not None:
+                try:
+                    yield from evaluated(crew, cutter)
+                    return
+                except LossRefusedError as error:
+                    if not self.staff.measures_first:
+                        raise InputError(
+                            f"backend={self.staff.backend!r}: a worker can't rebuild the loss ({error}). Its module "
+                            "must be importable there; or use backend='threads' or 'serial'."
+                        ) from error
+                    self.staff.bar()
+                    cutter.workers = 1
+            shard = next(cutter, None)
+            if shard is None:
+                return
+            done = evaluate(evaluator, shard)
+            cutter.out.popleft()
+            yield shard, done
+
+    def _collected(self, evaluator: Evaluator, shard: Shard, done: Done) -> FloatArray:
+        """Count what was done, and remember what failed."""
+        evaluator.evaluations += done.evaluations
+        if done.lost:
+            self.lost.extend(shard.coordinates.tolist())
+            if len(self.lost) >= MOST_LOST:
+                self.stopped = "workers"
+        if evaluator.failure is None and done.failure is not None:
+            where = f" (step at {evaluator.layout.breadcrumb(int(shard.coordinates[0]))})" if done.lost else ""
+            evaluator.failure = done.failure + where
+        self.advance(len(shard.coordinates))
+        return done.values
+
+    def _may_start(self, expected: float, one_evaluation: float) -> bool:
+        """Say whether a shard of so many seconds ends in time, give or take the share allowed and one evaluation."""
+        if self.over():
+            return False
+        if self.budget is None or self.seconds + expected <= (1 + OVERRUN) * self.budget + one_evaluation:
+            return True
+        self.stopped = "budget"
+        return False
+
+    def _left(self, seconds: float) -> float:
+        return seconds if self.budget is None else min(seconds, max(0.0, self.budget - self.seconds))

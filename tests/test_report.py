@@ -146,8 +146,8 @@ def test_terminal_of_a_real_run():
     net = examples.course_net(bugs=True)
     text = str(fastcheck.check(net.loss, net.gradient, net.params, args=net.args))
     first, second = text.splitlines()[:2]
-    assert first.startswith("WRONG: W2 (")
-    assert "b1 (" in first
+    assert first.startswith("WRONG: W2 ×3.000 of the measured gradient")
+    assert "b1 ×2.000" in first
     assert first.endswith("4 of 6 blocks agree")
     assert second.split() == ["block", "shape", "checked", "difference", "uncertainty", "detectable", "verdict"]
     assert "×3" in text

@@ -7,35 +7,49 @@ from typing import Any
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.batched import Batched, BatchedLoss
+from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable
+from fastcheck.losses.jitted import JittedLoss, is_compiled
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "PythonLoss", "evaluator_for"]
+__all__ = [
+    "BatchedLoss",
+    "Evaluator",
+    "JittedLoss",
+    "MeasuresItself",
+    "PythonLoss",
+    "Shardable",
+    "evaluator_for",
+]
 
 
-def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]) -> PythonLoss:
+def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]) -> Evaluator:
     """Return the evaluator that fits the loss.
 
     Parameters
     ----------
     loss : callable
-        The user's loss.
+        The user's loss: a Python function, one compiled by Numba, or a `fastcheck.batched` one.
     layout : Parameters
         Layout of its parameters.
     theta : float64, shape (P,)
-        The base point.
+        The base point; made read-only.
     args : tuple
         Extra positional arguments of the loss.
 
     Raises
     ------
     InputError
-        The loss is not callable.
+        The loss is not callable, or compiled for other arguments.
     """
     if not callable(loss):
         raise InputError(
             f"loss={loss!r} (type={type(loss).__name__}) is not callable: pass the function, not its value."
         )
     theta.flags.writeable = False
+    if isinstance(loss, Batched):
+        return BatchedLoss(loss, layout, theta, args)
+    if is_compiled(loss):
+        return JittedLoss(loss, layout, theta, args)
     return PythonLoss(loss, layout, theta, args)

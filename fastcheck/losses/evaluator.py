@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.differences import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "MeasuresItself", "Shardable"]
+
+
+@runtime_checkable
+class MeasuresItself(Protocol):
+    """A loss that knows its own structure and measures its derivatives by it, as a bound `Network` does."""
+
+    def measure(
+        self, theta: FloatArray, layout: Parameters, coordinates: IntArray | None = None, *, workers: int = 1
+    ) -> Measured:
+        """Return the measured derivatives of the coordinates, or of all of them."""
+        ...
 
 
 class Evaluator(Protocol):
@@ -32,6 +44,24 @@ class Evaluator(Protocol):
     evaluations: int
     failure: str | None
 
+    @property
+    def has_args(self) -> bool:
+        """Whether the loss takes more than its parameters."""
+        ...
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the loss left its parameters as they were given; if not, they are put right."""
+        ...
+
+    def tree_of(self, theta: FloatArray) -> Any:
+        """Return the tree that a gradient function is given for a theta."""
+        ...
+
+    def call(self) -> Any:
+        """Call the loss at theta and return what it returned; what it raises is not caught."""
+        ...
+
     def base(self) -> float:
         """Return J(theta)."""
         ...
@@ -55,4 +85,21 @@ class Evaluator(Protocol):
             The range's part of v.
         steps : float64, shape (k,)
         """
+        ...
+
+
+@runtime_checkable
+class Shardable(Evaluator, Protocol):
+    """An evaluator whose grids several workers may share.
+
+    Attributes
+    ----------
+    home : {"threads", "processes"}
+        Where its workers run best: threads when an evaluation does not hold the interpreter's lock.
+    """
+
+    home: Literal["threads", "processes"]
+
+    def twin(self) -> Self:
+        """Return an evaluator of the same loss around the same theta with private working memory."""
         ...

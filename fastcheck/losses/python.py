@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from math import isfinite, nan
+from typing import Any, Self
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.errors import LossError
-from fastcheck.parameters import Parameters
+from fastcheck.losses.base import PerturbedLoss, as_float
+from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]
 
 
-def as_float(value: object) -> float:
-    """Return a loss value as a float.
-
-    Raises
-    ------
-    LossError
-        The value is not one real number: an array, None, a string, complex.
-    """
-    if type(value) is float:
-        return value
-    if isinstance(value, (bool, str, bytes, complex, np.complexfloating)) or value is None:
-        raise LossError(
-            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. Return float(J)."
-        )
-    shape = getattr(value, "shape", ())
-    if shape != ():
-        raise LossError(
-            f"loss returned an array of shape {tuple(shape)}; it must return one real number. "
-            "Reduce it, e.g. with np.mean or np.sum, or take .item() of an array of size one."
-        )
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise LossError(
-            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number."
-        ) from error
-
-
-class PythonLoss:
+class PythonLoss(PerturbedLoss):
     """An `Evaluator` over ``loss(params, *args) -> float``.
 
     Parameters
@@ -66,23 +38,21 @@ class PythonLoss:
         layout: Parameters,
         theta: FloatArray,
         args: tuple[Any, ...] = (),
-        *,
         dtype: str = "float64",
     ) -> None:
-        self.layout = layout
-        self.theta = theta
-        self.evaluations = 0
-        self.failure: str | None = None
-        self._loss = loss
-        self._args = args
+        super().__init__(loss, layout, theta, args)
+        self._dtype = dtype
         self._work = theta.copy()
         self._views = dtype == "float64"
         self._tree = layout.unflatten(self._work) if self._views else None
+        self._arrays = [leaf for _, leaf in leaves(self._tree)] if self._views else []
 
-    @property
-    def has_args(self) -> bool:
-        """Whether the loss takes more than its parameters."""
-        return bool(self._args)
+    def twin(self) -> Self:
+        """See `Shardable.twin`."""
+        return type(self)(self.loss, self.layout, self.theta, self.args, self._dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.loss, self.layout, self.theta, self.args, self._dtype)
 
     def tree_of(self, theta: FloatArray) -> Any:
         """Return the tree this loss is given for a theta: views into it, or copies in the user's dtypes."""
@@ -91,7 +61,7 @@ class PythonLoss:
     def call(self) -> Any:
         """Call the loss at the working theta and return what it returned."""
         self.evaluations += 1
-        return self._loss(self._tree if self._views else self.layout.astype_user(self._work), *self._args)
+        return self.loss(self._tree if self._views else self.layout.astype_user(self._work), *self.args)
 
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
         """See `Evaluator.represent`."""
@@ -105,62 +75,52 @@ class PythonLoss:
             out[mine] = values[mine].astype(self.layout.blocks[k].dtype)
         return out
 
-    def base(self) -> float:
-        """Return J(theta)."""
-        return self._value("at theta")
-
     @property
     def untouched(self) -> bool:
-        """Whether the loss left its parameters as they were given; if not, they are put right."""
-        if np.array_equal(self._work, self.theta):
+        """See `Evaluator.untouched`."""
+        kept = not self._views or all(a is b for a, (_, b) in zip(self._arrays, leaves(self._tree), strict=False))
+        if kept and np.array_equal(self._work, self.theta):
             return True
         self._work[:] = self.theta
+        if not kept:  # the loss put other arrays into its tree: they would not move with theta
+            self._tree = self.layout.unflatten(self._work)
+            self._arrays = [leaf for _, leaf in leaves(self._tree)]
         return False
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""
-        work, theta = self._work, self.theta
-        values = np.empty((len(coordinates), len(offsets)))
-        for row, (i, h) in enumerate(zip(coordinates.tolist(), steps.tolist(), strict=True)):
-            saved = float(theta[i])
+        # Written flat, in local names, because what stands in this loop is paid for with every evaluation.
+        work, loss, args, views = self._work, self.loss, self.args, self._views
+        tree, rounded = self._tree, self.layout.astype_user
+        values: list[float] = []
+        for i, h, saved in zip(coordinates.tolist(), steps.tolist(), self.theta[coordinates].tolist(), strict=True):
             try:
-                for column, offset in enumerate(offsets):
+                for offset in offsets:
                     work[i] = saved + offset * h  # rounded to the user's dtype, if need be, when the tree is built
-                    values[row, column] = self._value_at(i)
+                    try:
+                        value = loss(tree if views else rounded(work), *args)
+                        if not isinstance(value, float):
+                            value = as_float(value)
+                        if not isfinite(value):
+                            value = self._fail(value, self.layout.breadcrumb(i))
+                    except (Exception, SystemExit) as error:
+                        value = self._fail(error, self.layout.breadcrumb(i))
+                    values.append(value)
             finally:
                 work[i] = saved
-        return values
+        self.evaluations += len(values)
+        return np.array(values, dtype=np.float64).reshape(len(coordinates), len(offsets))
 
     def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
         part = self._work[start : start + len(direction)]
         saved = self.theta[start : start + len(direction)]
-        values = np.empty(len(steps))
+        values = np.full(len(steps), nan)
         try:
             for k, t in enumerate(steps.tolist()):
                 np.multiply(direction, t, out=part)
                 part += saved
-                values[k] = self._value(f"along a direction in {self.layout.block_at(start).name}")
+                values[k] = self._value(self._direction_in(start))
         finally:
             part[:] = saved
         return values
-
-    def _value_at(self, coordinate: int) -> float:
-        try:
-            value = as_float(self.call())
-        except Exception as error:
-            return self._fail(error, self.layout.breadcrumb(coordinate))
-        return value if math.isfinite(value) else self._fail(value, self.layout.breadcrumb(coordinate))
-
-    def _value(self, place: str) -> float:
-        try:
-            value = as_float(self.call())
-        except Exception as error:
-            return self._fail(error, place)
-        return value if math.isfinite(value) else self._fail(value, place)
-
-    def _fail(self, what: Exception | float, place: str) -> float:
-        if self.failure is None:
-            said = f"raised {type(what).__name__}: {what}" if isinstance(what, Exception) else f"returned {what}"
-            self.failure = f"the loss {said} (step at {place})"
-        return math.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from fastcheck.compare import Judge
 from fastcheck.differences import BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise
+from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
 from fastcheck.second_look import LADDER, look_again, look_along
@@ -26,6 +26,7 @@ TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is ju
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
+IMAGINARY = 64.0  # unit roundoffs of the largest derivative beside it that a complex step may lose
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
@@ -51,6 +52,9 @@ class Full:
         What counts as an error.
     run : Run
         Budget and progress.
+    first : Full or None
+        What the first pass works with, where it is not the same: the complex step has an evaluator and steps of its
+        own.
     """
 
     evaluator: Evaluator
@@ -61,6 +65,7 @@ class Full:
     scheme: Scheme
     judge: Judge
     run: Run
+    first: Full | None = None
 
 
 def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) -> list[BlockDerivatives]:
@@ -75,35 +80,49 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
     """
     value = np.full(plan.evaluator.theta.size, np.nan)
     found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
-    for block in found:
-        _first_pass(plan, block)
-    for (number, _, _), block in zip(chosen, found, strict=True):
-        _second_looks(plan, number, block)
-        _look_along(plan, number, block)
+    with plan.run.interruptible():
+        _first_pass(plan.first or plan, found)
+        for (number, _, _), block in zip(chosen, found, strict=True):
+            _second_looks(plan, number, block)
+            _look_along(plan, number, block)
     return found
 
 
 def first_pass(plan: Full) -> FloatArray:
     """Return one difference quotient for every coordinate, shape (P,), without a second look at any."""
     value = np.full(plan.evaluator.theta.size, np.nan)
-    for block in plan.evaluator.layout.blocks:
-        _first_pass(plan, BlockDerivatives.empty(block, None, value))
+    blocks = plan.evaluator.layout.blocks
+    with plan.run.interruptible():
+        _first_pass(plan.first or plan, [BlockDerivatives.empty(block, None, value) for block in blocks])
     return value
 
 
-def _first_pass(plan: Full, found: BlockDerivatives) -> None:
-    """Fill in one difference quotient for every row."""
-    span = 1 << 20  # rows whose indices and steps are held at a time
-    for start in range(0, len(found), span):
-        rows = np.arange(start, min(start + span, len(found)))
-        places = found.places(rows)
-        steps = plan.steps.of(plan.evaluator, places)
-        for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
-            _quotients(plan, found, rows[part], places[part], steps[part], values)
+def _first_pass(plan: Full, found: Sequence[BlockDerivatives]) -> None:
+    """Fill in one difference quotient for every row of every block, in one stream."""
+    stops = np.cumsum([len(block) for block in found])
+
+    def pieces(rows: slice) -> Iterator[tuple[BlockDerivatives, slice]]:
+        """Yield the blocks that some rows of the stream lie in, and which rows of theirs those are."""
+        for k in range(int(np.searchsorted(stops, rows.start, side="right")), len(found)):
+            first = int(stops[k]) - len(found[k])
+            if first >= rows.stop:
+                return
+            yield found[k], slice(max(rows.start - first, 0), min(rows.stop - first, len(found[k])))
+
+    def probes(rows: slice) -> tuple[IntArray, FloatArray]:
+        places = np.concatenate([block.places(part) for block, part in pieces(rows)])
+        return places, plan.steps.of(plan.evaluator, places)
+
+    for shard, values in plan.run.stream(plan.evaluator, int(stops[-1]), probes, plan.scheme.offsets):
+        at = 0
+        for block, rows in pieces(shard.rows):
+            part = slice(at, at + rows.stop - rows.start)
+            _quotients(plan, block, rows, shard.coordinates[part], shard.steps[part], values[part])
+            at = part.stop
 
 
 def _quotients(
-    plan: Full, found: BlockDerivatives, rows: IntArray, places: IntArray, steps: FloatArray, values: FloatArray
+    plan: Full, found: BlockDerivatives, rows: IntArray | slice, places: IntArray, steps: FloatArray, values: FloatArray
 ) -> None:
     """Write the quotients of some rows and their uncertainty."""
     scheme, evaluator = plan.scheme, plan.evaluator
@@ -118,10 +137,15 @@ def _quotients(
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
-    rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    if scheme.subtracts:
+        rounding = plan.judge.loss_error(plan.noise.level) * scheme.amplification / steps
+    else:
+        rounding = np.full(
+            len(steps), IMAGINARY * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
+        )
     found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
-    if not plan.steps.exact:  # theta + h is rounded, and the quotient with it
+    if not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
 
@@ -130,6 +154,9 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     """Look again at every row that stands clear of its uncertainty, until none does or all are explained."""
     analytic = plan.analytic.flat[found.block.slice]
     eps = float(plan.analytic.eps[number])
+    for place in plan.run.lost:  # what ended a worker process would end this one
+        if found.block.start <= place < found.block.stop:
+            found.put(place, Resolved(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
     allowance = max(FIRST_LOOKS, int(OVERHEAD * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER))))
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
@@ -221,6 +248,8 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     steps = plan.steps.of(plan.evaluator, places)
     loss_error = plan.judge.loss_error(plan.noise.level)
     for start in range(0, len(rows), FIRST_LOOKS):
+        if plan.run.over():
+            return
         part = slice(start, start + FIRST_LOOKS)
         seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
         for place, resolved in zip(places[part].tolist(), seen, strict=True):
@@ -237,10 +266,12 @@ def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) ->
     row = found.row(place)
     first, known = float(found.value[row]), float(found.rounding[row] + found.truncation[row])
     g = float(plan.analytic.flat[place])
-    contradicts = abs(seen.value - first) > seen.uncertainty + known or abs(seen.value - g) > seen.uncertainty
-    if contradicts or not seen.uncertainty > known or not plan.steps.exact:
+    contradicts = abs(seen.value - first) > seen.uncertainty + known
+    if contradicts or not math.isfinite(first) or not seen.uncertainty > known or not plan.steps.exact:
         return seen
-    doubt = abs(g - first)
+    # Where the ladder refutes the gradient by itself, the first quotient is borne out and stays as sharp as it was.
+    borne_out = abs(seen.value - g) > seen.uncertainty
+    doubt = float(found.truncation[row]) if borne_out else abs(g - first)
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 

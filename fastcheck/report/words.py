@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.verdict import Verdict
 
-__all__ = ["block_order", "count", "headline", "number", "ratio", "seconds", "statement", "with_uncertainty"]
+__all__ = [
+    "block_order",
+    "count",
+    "diagnosed",
+    "headline",
+    "number",
+    "ratio",
+    "seconds",
+    "statement",
+    "with_uncertainty",
+]
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -63,12 +74,37 @@ def headline(report: Report) -> str:
 
 def _culprits(report: Report) -> str:
     bad = [name for name, block in block_order(report) if block.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)]
-    shown = ", ".join(_culprit(report, name) for name in bad[:3]) or "the whole gradient"
-    if len(bad) > 3:
-        shown += f" and {count(len(bad) - 3, 'more block')}"
+    named = _named(report, bad)
+    told = [name for _, names, _ in named for name in names]
+    parts = [f"{where} {words}" for where, _, words in named] + [_culprit(report, n) for n in bad if n not in told]
+    shown = ", ".join(parts[:3]) or "the whole gradient"
+    if len(parts) > 3:
+        before = [name for _, names, _ in named[:3] for name in names]
+        shown += f" and {count(len(bad) - len(before) - max(0, 3 - len(named)), 'more block')}"
     right = [name for name, block in report.blocks.items() if block.verdict.passed]
     agree = "agrees" if len(right) == 1 else "agree"
     return shown + (f"; {len(right)} of {count(len(report.blocks), 'block')} {agree}" if right else "")
+
+
+def _named(report: Report, bad: Sequence[str]) -> list[tuple[str, list[str], str]]:
+    """Return where, the blocks, and what is wrong in a few words, of findings that say so; only the first in full."""
+    named: list[tuple[str, list[str], str]] = []
+    for finding in report.findings:
+        blocks = [name for name in finding.evidence.get("blocks", ()) if name in bad]
+        if blocks and "short" in finding.evidence:
+            words = str(finding.evidence["short"])
+            words = str(finding.evidence.get("shorter", words)) if named else words
+            named.append((str(finding.evidence.get("where", _list(blocks))), blocks, words))
+    return named
+
+
+def diagnosed(report: Report) -> bool:
+    """Say whether a finding tells what is wrong or where to look, so that general advice is not needed."""
+    return any("blocks" in finding.evidence for finding in report.findings)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _culprit(report: Report, name: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from fastcheck import checks
 from fastcheck.losses import evaluator_for
+from fastcheck.noise import measure_noise
 from fastcheck.parameters import Parameters
 from fastcheck.plans import full
 from fastcheck.preflight import preflight
@@ -27,7 +28,8 @@ def measured(loss, gradient, theta, seed):
     layout, rng = Parameters.of(theta), np.random.default_rng(seed)
     evaluator = evaluator_for(loss, layout, layout.flatten(theta), ())
     seen = preflight(evaluator, gradient, (), rng)
-    plan = checks._plan(evaluator, seen, Settings("full"), Run(), rng, (0,), layout.size)
+    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    plan = checks._plan(evaluator, seen, noise, Settings("full"), Run(), rng, (0,), layout.size)
     (found,) = full.measure(plan, [(0, layout.blocks[0], None)])
     return found.value, found.rounding.astype(float) + found.truncation
 

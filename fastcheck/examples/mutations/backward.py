@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
@@ -33,11 +35,17 @@ def _bias_last_sample(subject: Subject, rng: np.random.Generator) -> Planted | N
 
 
 def _stale(subject: Subject, rng: np.random.Generator) -> Planted | None:
-    """Return the gradient at the parameters of one descent step earlier, 1% of theta away."""
+    """Return the gradient at the parameters of one descent step earlier, 1% of theta away: theta + rate * gradient."""
     if not callable(subject.net.gradient) or not np.any(subject.g):
         return None
     rate = 0.01 * np.linalg.norm(subject.theta) / np.linalg.norm(subject.g)
-    return Planted(subject.at(subject.theta + rate * subject.g), {"rate": float(rate)})
+    before = subject.g
+    for _ in range(200):
+        after = subject.at(subject.theta + rate * before)
+        if np.linalg.norm(after - before) <= 1e-14 * np.linalg.norm(after):
+            return Planted(after, {"rate": float(rate)})
+        before = after
+    return None
 
 
 def _mean_of_means(subject: Subject, rng: np.random.Generator) -> Planted | None:
@@ -64,24 +72,29 @@ def _made_in_backward(kind: str) -> Rule:
     return rule
 
 
-def _own(kind: str, description: str, *findings: str) -> Mutation:
-    return Mutation(kind, description, _made_in_backward(kind), findings)
+def _own(kind: str, description: str, *findings: str, told_in: Callable[[Subject], str] | None = None) -> Mutation:
+    return Mutation(kind, description, _made_in_backward(kind), findings, told_in)
+
+
+def _last_block(subject: Subject) -> str:
+    """Return the name of the scores' bias: only of the output is it known that it stands before a softmax."""
+    return subject.layout.blocks[-1].name
 
 
 BACKWARD = (
     Mutation("bias_over_all", "a bias gradient summed over its units too", _bias_over_all, ("bias_sum",)),
-    Mutation("bias_last_sample", "a bias gradient of the last sample, not the sum", _bias_last_sample, ("bias_sum",)),
+    Mutation("bias_last_sample", "a bias gradient of the last sample, not the sum", _bias_last_sample, ("one_sample",)),
     Mutation("stale", "the gradient at the parameters before the last update", _stale, ("stale",)),
-    Mutation("mean_of_means", "a mean over batches of which the last is smaller", _mean_of_means),
-    _own("missing_activation_derivative", "the activation's derivative is forgotten", "activation"),
-    _own("wrong_activation_derivative", "the derivative of another activation", "activation"),
-    _own("missing_output_derivative", "the output sigmoid's derivative counted wrongly", "activation"),
-    _own("softmax_diagonal", "a softmax Jacobian without its cross terms", "softmax"),
-    _own("dropout_backward", "a dropout mask applied forward only", "dropout"),
-    _own("off_by_one_time", "the state after a time step taken for the one before", "time"),
-    _own("truncated_time", "backprop through time stopped after three steps", "time"),
+    Mutation("mean_of_means", "a mean over batches of which the last is smaller", _mean_of_means, ("mean_of_means",)),
+    _own("missing_activation_derivative", "the activation's derivative is forgotten"),
+    _own("wrong_activation_derivative", "the derivative of another activation"),
+    _own("missing_output_derivative", "the output sigmoid's derivative counted wrongly"),
+    _own("softmax_diagonal", "a softmax Jacobian without its cross terms", "softmax", told_in=_last_block),
+    _own("dropout_backward", "a dropout mask applied forward only"),
+    _own("off_by_one_time", "the state after a time step taken for the one before"),
+    _own("truncated_time", "backprop through time stopped after three steps"),
     _own("reshaped_not_transposed", "a reshape where a transpose belongs, in every weight", "order", "transpose"),
-    _own("leak_dropped", "relu's derivative for leaky relu's", "activation"),
+    _own("leak_dropped", "relu's derivative for leaky relu's"),
     _own("hinge_counted_once", "the true class pushed once, not once for every violated margin"),
     _own("pool_everywhere", "max pooling's gradient handed to the whole window"),
     _own("missing_scale", "attention's 1/sqrt(d) forgotten backward", "factor"),

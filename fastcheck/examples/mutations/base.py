@@ -15,6 +15,7 @@ from fastcheck.problem import Problem
 
 __all__ = ["Mutated", "Mutation", "Planted", "Rule", "Subject"]
 
+NEGLIGIBLE = 1e-3  # relative to the largest entry of a block
 UNCHANGED = 1e-12  # relative: below it a block differs by rounding alone
 
 
@@ -69,6 +70,11 @@ class Subject:
         """Return one of `blocks` at random, or None when there is none."""
         blocks = self.blocks(fits)
         return blocks[rng.integers(len(blocks))] if blocks else None
+
+    def nonzero(self, block: Block) -> int:
+        """Return how many entries of a block's gradient are not negligible beside its largest."""
+        size = np.abs(self.g[block.slice])
+        return int(np.count_nonzero(size > NEGLIGIBLE * size.max(initial=0.0)))
 
     def changed(self, block: Block, value: Any) -> FloatArray:
         """Return a copy of the gradient with one block replaced by `value`, of the block's shape."""
@@ -131,13 +137,17 @@ class Mutation:
     rule : callable
         ``rule(subject, rng)``, see `apply`.
     findings : tuple of str
-        See `Mutated`.
+        See `Mutated`. A bug is *identifiable* where it has any: where the gradient, the loss and its data, without
+        any knowledge of the layers, tell it from every other kind of the catalogue.
+    told_in : callable, optional
+        ``told_in(subject)`` names the block in which the bug must show for that; elsewhere it is not identifiable.
     """
 
     kind: str
     description: str
     rule: Rule = dataclasses.field(repr=False)
     findings: tuple[str, ...] = ()
+    told_in: Callable[[Subject], str] | None = dataclasses.field(default=None, repr=False)
 
     def apply(self, problem: Problem, rng: np.random.Generator) -> Mutated | None:
         """Plant the bug in a correct gradient.
@@ -163,7 +173,8 @@ class Mutation:
             return None
         tree = subject.layout.unflatten(planted.gradient)
         wrong = dataclasses.replace(problem, name=f"{problem.name}: {self.kind}", gradient=tree)
-        return Mutated(wrong, self.kind, self.findings, errors, planted.facts)
+        told = self.told_in is None or self.told_in(subject) in errors
+        return Mutated(wrong, self.kind, self.findings if told else (), errors, planted.facts)
 
 
 def _errors(subject: Subject, wrong: FloatArray) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
+from fastcheck.parameters import Block
 
 __all__ = ["LAYOUT"]
 
@@ -45,14 +46,24 @@ def _moved(move: Move, at_least: int) -> Rule:
     """Return the rule that moves the entries of one block along one axis with `at_least` entries."""
 
     def rule(subject: Subject, rng: np.random.Generator) -> Planted | None:
-        block = subject.pick(rng, lambda b: any(n >= at_least for n in b.shape))
+        block = subject.pick(rng, lambda b: bool(_tellable(subject, b, at_least)))
         if block is None:
             return None
-        axis = int(rng.choice([axis for axis, n in enumerate(block.shape) if n >= at_least]))
+        axis = int(rng.choice(_tellable(subject, block, at_least)))
         value, facts = move(block.view(subject.g), axis, rng)
         return Planted(subject.changed(block, value), {"axis": axis, **facts})
 
     return rule
+
+
+def _tellable(subject: Subject, block: Block, at_least: int) -> list[int]:
+    """Return the axes with so many slices, three of them different: of fewer, a shift may be a reversal too."""
+    g = block.view(subject.g)
+    return [
+        axis
+        for axis, n in enumerate(block.shape)
+        if n >= at_least and len(np.unique(np.moveaxis(g, axis, 0).reshape(n, -1), axis=0)) >= 3
+    ]
 
 
 def _shift(g: NDArray[Any], axis: int, rng: np.random.Generator) -> tuple[NDArray[Any], dict[str, Any]]:

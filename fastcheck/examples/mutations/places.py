@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
+from fastcheck.examples.mutations.base import NEGLIGIBLE, Mutation, Planted, Rule, Subject
 from fastcheck.examples.net import FloatArray, IntArray
 
 __all__ = ["PLACES", "contribution"]
@@ -19,8 +19,14 @@ def _slice(factor: float) -> Rule:
             return None
         axis = int(rng.integers(len(block.shape)))
         g = np.moveaxis(block.view(subject.g), axis, 0)
-        norms = np.linalg.norm(g.reshape(len(g), -1), axis=1)
-        index = int(rng.choice(np.flatnonzero(norms >= 0.1 * norms.max())))
+        sizes = np.abs(g.reshape(len(g), -1))
+        norms = np.linalg.norm(sizes, axis=1)
+        # two entries at least, or it is a single coordinate; and others beside it, or it is the block
+        full = np.count_nonzero(sizes > NEGLIGIBLE * norms.max(), axis=1) >= 2
+        telling = full & (norms >= 0.1 * norms.max())
+        if np.count_nonzero(norms > NEGLIGIBLE * norms.max()) < 2 or not telling.any():
+            return None
+        index = int(rng.choice(np.flatnonzero(telling)))
         wrong = subject.g.copy()
         np.moveaxis(block.view(wrong), axis, 0)[index] *= factor
         return Planted(wrong, {"axis": axis, "index": index, "factor": factor})
@@ -32,7 +38,7 @@ def _coordinate(factor: float) -> Rule:
     """Return the rule that multiplies one coordinate, of at least the root mean square size of its block."""
 
     def rule(subject: Subject, rng: np.random.Generator) -> Planted | None:
-        block = subject.pick(rng, lambda b: b.size > 1)
+        block = subject.pick(rng, lambda b: subject.nonzero(b) > 1)
         if block is None:
             return None
         size = np.abs(subject.g[block.slice])
@@ -64,5 +70,7 @@ PLACES = (
     Mutation("slice_scaled", "one row, column or channel 1.5 times too large", _slice(1.5), ("slice",)),
     Mutation("coordinate_scaled", "one coordinate 1% too large", _coordinate(1.01), ("coordinate",)),
     Mutation("coordinate_sign", "one coordinate with the wrong sign", _coordinate(-1.0), ("coordinate",)),
-    Mutation("rare_branch", "one sample takes a branch whose derivative is forgotten", _rare_branch),
+    Mutation(
+        "rare_branch", "one sample takes a branch whose derivative is forgotten", _rare_branch, ("sample_missing",)
+    ),
 )

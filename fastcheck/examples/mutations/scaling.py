@@ -13,11 +13,14 @@ from fastcheck.examples.net import Net
 __all__ = ["SCALING"]
 
 
-def _factor(of: Callable[[Net], float]) -> Rule:
-    """Return the rule that multiplies one block; a factor of 0 (unknown) or 1 makes no sense."""
+def _factor(of: Callable[[Net], float], entries: int = 1) -> Rule:
+    """Return the rule that multiplies one block with so many entries; a factor of 0 (unknown) or 1 makes no sense.
+
+    One number is off by some factor whatever the bug: only a factor that bugs often have says something there.
+    """
 
     def rule(subject: Subject, rng: np.random.Generator) -> Planted | None:
-        factor, block = of(subject.net), subject.pick(rng)
+        factor, block = of(subject.net), subject.pick(rng, lambda b: subject.nonzero(b) >= entries)
         if block is None or factor in (0.0, 1.0):
             return None
         return Planted(subject.changed(block, factor * block.view(subject.g)), {"factor": factor})
@@ -92,7 +95,7 @@ SCALING = (
         _factor(lambda net: 1 / net.classes if net.classes else 0.0),
         ("factor",),
     ),
-    Mutation("factor_1.01", "one block 1% too large", _factor(lambda net: 1.01), ("factor",)),
+    Mutation("factor_1.01", "one block 1% too large", _factor(lambda net: 1.01, entries=3), ("factor",)),
     Mutation("sign", "one block with the wrong sign", _factor(lambda net: -1.0), ("sign", "factor")),
     Mutation("zero", "one block never filled in", _zero, ("zero",)),
     Mutation(

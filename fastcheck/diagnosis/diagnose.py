@@ -1,0 +1,122 @@
+"""Evidence in, findings out, the most telling first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
+from fastcheck.diagnosis.lab import Lab
+from fastcheck.diagnosis.linear import LINEAR
+from fastcheck.diagnosis.order import ORDER
+from fastcheck.diagnosis.origin import in_order, origin
+from fastcheck.diagnosis.places import PLACES
+from fastcheck.diagnosis.samples import samples
+from fastcheck.diagnosis.softmax import SOFTMAX
+from fastcheck.diagnosis.stale import stale
+from fastcheck.diagnosis.values import VALUES
+from fastcheck.finding import Finding
+
+__all__ = ["RULES", "diagnose"]
+
+RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
+
+EXPERIMENTS: tuple[Callable[[Lab, Evidence], Finding | None], ...] = (samples, stale)
+JOINS = 2.0  # digits that a number proven elsewhere must save in a block
+WITNESSES = 3  # blocks that must agree on a number where none of them proves it
+
+
+def diagnose(evidence: Evidence, lab: Lab | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
+    """Say what kind of bug the wrong blocks have, and where in the backward pass to look.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        All blocks, with which of them are wrong.
+    lab : Lab, optional
+        Where further evaluations may be asked for, when no rule explains anything.
+    rules : sequence of Rule
+        The kinds of bug to try.
+
+    Returns
+    -------
+    tuple of Finding
+        One for each cause, of one block or more, nearest to the output first; then where the rest comes from. Empty
+        where nothing is wrong.
+    """
+    wrong = [block for block in in_order(evidence.blocks) if block.wrong]
+    if not wrong:
+        return ()
+    explained = _choose([explain(block, evidence, rules) for block in wrong])
+    known = [e for e in explained.values() if not e.hypothesis.pattern]
+    patterns = [e for e in explained.values() if e.hypothesis.pattern]
+    unknown = [block for block in wrong if block.name not in explained]
+    causes = [_told(group, evidence) for group in _groups(known[::-1])]
+    places = [_told(group, evidence) for group in _groups(patterns[::-1])]
+    if not unknown and len(patterns) <= 1:
+        return (*causes, *places)
+    if lab is not None and not known and not any(e.hypothesis.cause for e in patterns):
+        for experiment in EXPERIMENTS:
+            finding = experiment(lab, evidence)
+            if finding is not None:
+                return (finding,)
+    vague = [*unknown, *(e.block for e in patterns if not e.hypothesis.cause)]
+    where = origin(evidence, vague)
+    nearest = explained.get(wrong[-1].name)
+    if nearest is None or (nearest.hypothesis.pattern and not nearest.hypothesis.cause):
+        return (where, *causes)
+    return (*places[:1], where, *causes) if nearest.hypothesis.cause else (*causes, where)
+
+
+def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
+    """Return the explanation of each block: its own best, or one that it shares with other blocks.
+
+    Blocks that are too small to prove a number of their own (one coordinate fits every factor) may agree on one.
+    """
+    chosen = {found[0].name: found[0] for found in candidates if found and found[0].stands}
+    loose = [one for found in candidates for one in found if one.hypothesis.number and not one.hypothesis.pattern]
+    for first in sorted(loose, key=lambda one: -one.score):
+        present = chosen.get(first.name)
+        if present is not None and not present.hypothesis.pattern and present is not first:
+            continue
+        sharing = {one.name: one for one in reversed(loose) if one is not first and _same(first, one)}
+        sharing[first.name] = first
+        gains = [one.score + one.hypothesis.paid for one in sharing.values()]
+        if sum(gains) - first.hypothesis.paid < SCORE or not (first.stands or len(sharing) >= WITNESSES):
+            continue
+        for name, one in sharing.items():
+            taken = chosen.get(name)
+            if one.score + one.hypothesis.paid >= JOINS and (taken is None or taken.hypothesis.pattern):
+                chosen[name] = one
+    return {found[0].name: chosen[found[0].name] for found in candidates if found and found[0].name in chosen}
+
+
+def _told(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    finding = group[0].rule.tell(group, evidence)
+    exceptions, rows = (sum(n) for n in zip(*((one.exceptions, len(one.block.n)) for one in group), strict=True))
+    if not exceptions:
+        return finding
+    return dataclasses.replace(finding, message=f"{finding.message} ({exceptions:,} of {rows:,} rows do not fit that.)")
+
+
+def _groups(explained: Sequence[Explained]) -> list[list[Explained]]:
+    """Return hypotheses of one kind and number together, in the order in which the first of each stands."""
+    groups: list[list[Explained]] = []
+    for one in explained:
+        for group in groups:
+            if _same(group[0], one):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return [sorted(group, key=lambda one: one.block.block.start) for group in groups]
+
+
+def _same(a: Explained, b: Explained) -> bool:
+    first, second = a.hypothesis, b.hypothesis
+    if first.kind != second.kind or a.rule.tell is not b.rule.tell or first.pattern != second.pattern:
+        return False
+    if first.number is not None and second.number is not None:
+        return first.number.agrees(second.number)
+    return not first.alone and first.facts.get("words") == second.facts.get("words")

@@ -1,0 +1,93 @@
+"""What an experiment may ask for: losses elsewhere than at theta, on a part of the data, and the gradient again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.gradients import match_gradient
+from fastcheck.losses.python import PythonLoss
+
+__all__ = ["Lab"]
+
+STEP = 2.0**-18  # of a direction, relative to the parameters it moves
+
+
+@dataclass
+class Lab:
+    """A loss, its data and its gradient, to be asked a few more questions.
+
+    Attributes
+    ----------
+    loss : callable
+        The user's loss.
+    gradient : tree or callable
+        The user's gradient.
+    args : tuple
+        Extra positional arguments of both.
+    evaluator : PythonLoss
+        The loss around theta.
+    base : float
+        J(theta).
+    claimed : float64, shape (P,)
+        The analytic gradient as it was when the run began.
+    """
+
+    loss: Callable[..., Any]
+    gradient: Any
+    args: tuple[Any, ...]
+    evaluator: PythonLoss
+    base: float
+    claimed: FloatArray
+
+    @property
+    def theta(self) -> FloatArray:
+        """The parameters, shape (P,)."""
+        return self.evaluator.theta
+
+    def on(self, args: tuple[Any, ...]) -> PythonLoss:
+        """Return the loss around theta on other data."""
+        return PythonLoss(self.loss, self.evaluator.layout, self.theta, args)
+
+    def gradient_at(self, theta: FloatArray) -> FloatArray | None:
+        """Return the user's gradient at another theta, shape (P,); None where it is no function, or fails there."""
+        if not callable(self.gradient):
+            return None
+        try:
+            tree = self.evaluator.tree_of(theta.copy())
+            return match_gradient(self.gradient(tree, *self.args), self.evaluator.layout).flat
+        except Exception:
+            return None
+
+    def directions(self, evidence: Evidence, blocks: Sequence[BlockEvidence], count: int) -> list[FloatArray]:
+        """Return directions in some blocks, shape (P,), blind to L2 and L1 where a block has room for that."""
+        rng = np.random.default_rng(len(self.theta))
+        found = []
+        for _ in range(count):
+            v = np.zeros(len(self.theta))
+            for block in blocks:
+                part = rng.standard_normal(block.block.size)
+                if block.block.size > 2:
+                    part = _apart(part, block.theta)
+                v[block.block.slice] = part * (float(np.sqrt(np.mean(block.theta**2))) or 1.0)
+            found.append(v)
+        return found
+
+    def slope(self, evaluator: PythonLoss, v: FloatArray, away: FloatArray | None = None) -> float:
+        """Return the derivative along v at theta, or at theta + away; two evaluations."""
+        if away is None:
+            values = evaluator.along(0, v, np.array([STEP, -STEP]))
+            return float(values[0] - values[1]) / (2 * STEP)
+        forth, back = (float(evaluator.along(0, away + h * v, np.ones(1))[0]) for h in (STEP, -STEP))
+        return (forth - back) / (2 * STEP)
+
+
+def _apart(part: FloatArray, theta: FloatArray) -> FloatArray:
+    """Return the part of a vector orthogonal to theta and to its signs."""
+    basis, _ = np.linalg.qr(np.stack([theta, np.sign(theta)], axis=1))
+    return np.asarray(part - basis @ (basis.T @ part))

@@ -1,0 +1,112 @@
+"""Errors that are made of single samples: one left out, one alone, a part of the batch, unequal batches averaged alike.
+
+Where the loss is a mean over samples, its derivative along v is the mean of the samples' own, d_i.v. Each hypothesis
+is a vector of weights w with g.v = sum_i w_i d_i.v; a few directions tell them apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.lab import Lab
+from fastcheck.finding import Finding
+
+__all__ = ["samples"]
+
+MOST = 512  # samples whose losses are asked for one by one
+WITNESSES = 3  # directions
+SAME = 1e-9  # relative difference of the loss from the mean of the samples' losses
+Facts: TypeAlias = tuple[str, dict[str, Any]]
+
+NEAR = 1e-5  # of the error along a direction that may be left
+
+
+def samples(lab: Lab, evidence: Evidence) -> Finding | None:
+    """Ask the loss of every sample alone, and whether the error is made of some of them."""
+    m = evidence.facts.batch
+    if not 2 <= m <= MOST or not lab.args:
+        return None
+    alone = [lab.on(_take(lab.args, i, m)) for i in range(m)]
+    losses = np.array([evaluator.base() for evaluator in alone])
+    lab.evaluator.evaluations += m
+    if not abs(losses.mean() - lab.base) <= SAME * abs(lab.base):
+        return None
+    directions = lab.directions(evidence, evidence.wrong, WITNESSES)
+    table = np.array([[lab.slope(evaluator, v) for evaluator in alone] for v in directions])
+    lab.evaluator.evaluations += 2 * table.size
+    if not np.isfinite(table).all():
+        return None
+    claimed = np.array([float(lab.claimed @ v) for v in directions])
+    error = claimed - table.mean(axis=1)
+    tolerance = NEAR * np.abs(error) + 1e-8 * np.abs(table).mean(axis=1)
+    if np.any(np.abs(error) <= 10 * tolerance):
+        return None
+    for facts, words, weights in _weights(m):
+        if np.all(np.abs(table @ weights - claimed) <= tolerance):
+            return _tell(evidence, facts, words)
+    return None
+
+
+def _tell(evidence: Evidence, facts: Facts, words: str) -> Finding:
+    kind, numbers = facts
+    blocks = [block.name for block in evidence.wrong]
+    message = f"gradient of {', '.join(blocks[:6])}{', ...' if len(blocks) > 6 else ''} is {words}"
+    return Finding(kind, blocks[0] if len(blocks) == 1 else None, message, {"blocks": blocks, **numbers})
+
+
+def _weights(m: int) -> Iterator[tuple[Facts, str, FloatArray]]:
+    """Yield ``(facts, words, weights)`` of every hypothesis about m samples."""
+    whole = np.full(m, 1 / m)
+    for i in range(m):
+        unit = np.zeros(m)
+        unit[i] = 1.0
+        which = "the last sample" if i == m - 1 else f"sample {i}"
+        short = f"lacks {which}"
+        without = f"the measured one without {which} (of {m}): a branch that only it takes, or a loop that ends early?"
+        yield ("sample_missing", {"sample": i, "short": short}), without, whole - unit / m
+        for share, times in ((1 / m, f"1/{m} of "), (1.0, "")):
+            sole = f"{times}the gradient of {which} alone: assigned in a loop where it should be added, or not summed?"
+            yield ("one_sample", {"sample": i, "short": f"of {which} alone"}), sole, share * unit
+    for k in range(2, m - 1):
+        part = np.zeros(m)
+        part[:k] = 1.0
+        for share in (1 / m, 1 / k):
+            words = f"that of the first {k} samples of {m}: a loop or a slice that ends early?"
+            yield ("part_of_batch", {"samples": k, "short": f"of the first {k} samples"}), words, share * part
+    for size, weights in _batches(m):
+        words = (
+            f"the plain mean of the gradients of batches of {size}, of which the last has {m % size}: weigh each batch "
+            "by its size"
+        )
+        yield ("mean_of_means", {"size": size, "short": "batches averaged alike"}), words, weights
+
+
+def _batches(m: int) -> Iterator[tuple[int, FloatArray]]:
+    """Yield batch sizes that do not divide m, and the weights of samples where batches are averaged alike."""
+    for size in range(2, m):
+        if m % size:
+            count = math.ceil(m / size)
+            weights = np.full(m, 1 / (size * count))
+            weights[size * (m // size) :] = 1 / (m % size * count)
+            yield size, weights
+
+
+def _take(args: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
+    """Return the arguments with sample i alone, along the first axis of length m, or else the last."""
+
+    def pick(arg: Any) -> Any:
+        if isinstance(arg, (tuple, list)):
+            return type(arg)([pick(item) for item in arg])
+        if not isinstance(arg, np.ndarray) or not arg.ndim:
+            return arg
+        if arg.shape[0] == m:
+            return arg[i : i + 1]
+        return arg[..., i : i + 1] if arg.shape[-1] == m else arg
+
+    return tuple(pick(arg) for arg in args)

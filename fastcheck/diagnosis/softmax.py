@@ -1,0 +1,45 @@
+"""A softmax taken for independent outputs: scores shifted alike change nothing, so their gradients sum to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Rule
+from fastcheck.diagnosis.told import numbers, only
+from fastcheck.finding import Finding
+
+__all__ = ["SOFTMAX"]
+
+CLASSES = 4  # entries, at least, whose signs tell
+
+
+def _softmax(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield a bias of scores whose measured gradient sums to zero, while the analytic one is nowhere positive.
+
+    Of a Jacobian's diagonal p (1 - p) alone, the true class is left with its p - 1 < 0, the others with nothing.
+    """
+    if not block.whole or len(block.n) < CLASSES or max(block.block.shape, default=0) != block.block.size:
+        return
+    if not np.isfinite(block.n).all() or block.name != evidence.blocks[-1].name:
+        return
+    g, n = block.g, block.n
+    sums_to_zero = abs(n.sum()) <= block.tolerance.sum() and n.max() > 0 > n.min()
+    if sums_to_zero and np.all(g <= 0) and abs(g.sum()) > 1e-3 * np.linalg.norm(g):
+        yield Hypothesis("softmax", np.zeros(len(n)), pattern=True, cause=True)
+
+
+def _tell(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    return Finding(
+        "softmax",
+        only(group),
+        f"measured gradient of {group[0].name} sums to zero over its entries, as it does behind a softmax; the "
+        "analytic one is nowhere positive. The cross terms -p_i p_j of the softmax's Jacobian are missing? With "
+        "cross-entropy the step back is p - y.",
+        numbers(group, total=float(group[0].block.g.sum()), short="softmax without cross terms?"),
+    )
+
+
+SOFTMAX = (Rule(_softmax, _tell),)

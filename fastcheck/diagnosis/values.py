@@ -1,0 +1,153 @@
+"""Errors that the values of the gradient itself betray: zeros, constants, copies, clipping, float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule
+from fastcheck.diagnosis.readings import shown
+from fastcheck.diagnosis.told import listed, numbers, only
+from fastcheck.finding import Finding
+
+__all__ = ["VALUES"]
+
+FACT = 10.0  # digits of what stands in the analytic gradient itself: no accident puts it there
+SINGLE = 1e-5  # relative error that float32 arithmetic may reach
+SINGLE_DIGITS = math.log10(2.0**29)  # of a float64 that are zeros where it is a float32
+
+
+def _zero(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    if not block.g.any():
+        yield Hypothesis("zero", np.zeros(len(block.n)), -FACT)
+
+
+def _tell_zero(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    names = listed([explained.name for explained in group])
+    everything = all(not block.g.any() for block in evidence.blocks)
+    return Finding(
+        "zero",
+        only(group),
+        f"gradient of {'every block' if everything else names} is all zeros, the measured one is not: never filled "
+        "in, a missing return of a buffer, or cut off by a detach or a stop_gradient?",
+        numbers(group, short="all zeros"),
+    )
+
+
+def _independent(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield n = 0."""
+    if block.g.any() and len(block.n) > 1:
+        yield Hypothesis("independent", block.n)
+
+
+def _tell_independent(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    names = listed([explained.name for explained in group])
+    return Finding(
+        "independent",
+        only(group),
+        f"the loss does not depend on {names}, whose gradient is not zero: a block that the loss does not use, or "
+        "whose effect is cancelled (a bias before batch normalisation)?",
+        numbers(group, short="should be zero"),
+    )
+
+
+def _constant(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield g = sum(n), or mean(n), in every entry: summed over the units too, and broadcast."""
+    g = block.g
+    if len(g) < 2 or not g[0] or not np.all(np.abs(g - g[0]) <= 1e-12 * abs(g[0])):
+        return
+    if not block.whole or not np.isfinite(block.n).all():
+        yield Hypothesis("bias_sum", np.zeros(len(block.n)), pattern=True)
+        return
+    tolerance = np.full(len(g), float(block.tolerance.sum()))
+    for words, value in (("sum", block.n.sum()), ("mean", block.n.mean())):
+        width = tolerance if words == "sum" else tolerance / len(g)
+        yield Hypothesis("bias_sum", g - value, 0.5, tolerance=width, facts={"words": words})
+    yield Hypothesis("bias_sum", np.zeros(len(g)), pattern=True)
+
+
+def _tell_constant(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    words = group[0].hypothesis.facts.get("words")
+    of = f", the {words} of the measured gradient over all of them" if words else ""
+    return Finding(
+        "bias_sum",
+        only(group),
+        f"gradient of {listed([e.name for e in group])} has the same value in every entry{of}: summed over the wrong "
+        "axis? Sum over the samples only (axis=..., keepdims=True).",
+        numbers(group, short="the same value in every entry"),
+    )
+
+
+def _copied(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    if not block.g.any() or len(block.g) < 2:
+        return
+    for other in evidence.right:
+        if other.block.shape == block.block.shape and np.array_equal(block.array(block.g), other.array(other.g)):
+            yield Hypothesis("copied", np.zeros(len(block.n)), -FACT, facts={"other": other.name})
+            return
+
+
+def _tell_copied(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    said = "; ".join(f"gradient of {e.name} is a copy of that of {e.hypothesis.facts['other']}" for e in group)
+    return Finding(
+        "copied",
+        only(group),
+        f"{said}, which is right: a name or an index taken twice, or one buffer for both?",
+        numbers(group, short=f"a copy of {group[0].hypothesis.facts['other']}"),
+    )
+
+
+def _clipped(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield g = clip(n, -c, c), c being the largest size in the block or in all of them, where it stands twice."""
+    if block.rows is None:
+        return
+    largest = [float(np.abs(b.g).max(initial=0.0)) for b in evidence.blocks]
+    for limit in dict.fromkeys((max(largest), float(np.abs(block.g).max(initial=0.0)))):
+        if limit and sum(int(np.count_nonzero(np.abs(b.g) == limit)) for b in evidence.blocks) >= 2:
+            clipped = np.clip(block.n, -limit, limit)
+            yield Hypothesis("clipped", block.claimed - clipped, 1.0, Number(limit, 0.0))
+
+
+def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    limit = group[0].hypothesis.number or Number(math.nan, 0.0)
+    rows = sum(int(np.count_nonzero(np.abs(e.block.error) > e.block.tolerance)) for e in group)
+    return Finding(
+        "clipped",
+        only(group),
+        f"gradient of {listed([e.name for e in group])} is clipped at ±{shown(limit)}: {rows:,} entries beyond it "
+        "stand at the limit, the others are right. Check the gradient before it is clipped.",
+        numbers(group, limit=limit.value, short=f"clipped at ±{shown(limit)}"),
+    )
+
+
+def _single(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield a gradient whose every value is a float32, off by no more than float32 arithmetic can be."""
+    g = block.g[block.g != 0]
+    with np.errstate(over="ignore"):
+        same = g.astype(np.float32).astype(np.float64) == g
+    if len(g) and same.all() and np.linalg.norm(block.error) <= SINGLE * np.linalg.norm(block.claimed):
+        yield Hypothesis("float32", np.zeros(len(block.n)), -SINGLE_DIGITS)
+
+
+def _tell_single(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    size = max(float(np.linalg.norm(e.block.error) / np.linalg.norm(e.block.claimed)) for e in group)
+    return Finding(
+        "float32",
+        only(group),
+        f"gradient of {listed([e.name for e in group])} consists of float32 numbers and is off by a relative "
+        f"{size:.1g}, as float32 arithmetic is: look for an astype, a dtype= or a default of float32 on the way back.",
+        numbers(group, relative=size, short="float32 arithmetic?"),
+    )
+
+
+VALUES = (
+    Rule(_zero, _tell_zero),
+    Rule(_copied, _tell_copied),
+    Rule(_independent, _tell_independent),
+    Rule(_constant, _tell_constant),
+    Rule(_clipped, _tell_clipped),
+    Rule(_single, _tell_single),
+)

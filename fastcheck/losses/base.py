@@ -1,0 +1,141 @@
+"""What all losses of a private, perturbed theta have in common."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import LossError
+from fastcheck.parameters import Parameters
+
+__all__ = ["PerturbedLoss", "as_float"]
+
+
+def as_float(value: object) -> float:
+    """Return a loss value as a float.
+
+    Raises
+    ------
+    LossError
+        The value is not one real number: an array, None, a string, complex.
+    """
+    if isinstance(value, float):  # numpy.float64 is one
+        return value
+    if isinstance(value, (bool, str, bytes, complex, np.complexfloating)) or value is None:
+        raise LossError(
+            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. Return float(J)."
+        )
+    shape = getattr(value, "shape", ())
+    if shape != ():
+        raise LossError(
+            f"loss returned an array of shape {tuple(shape)}; it must return one real number. "
+            "Reduce it, e.g. with np.mean or np.sum, or take .item() of an array of size one."
+        )
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise LossError(
+            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number."
+        ) from error
+
+
+class PerturbedLoss(ABC):
+    """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly.
+
+    Parameters
+    ----------
+    loss : callable
+        The user's loss.
+    layout : Parameters
+        Layout of its parameters.
+    theta : float64, shape (P,)
+        The base point; never changed.
+    args : tuple
+        Extra positional arguments of the loss.
+    """
+
+    home: Literal["threads", "processes"] = "processes"
+
+    def __init__(
+        self, loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...] = ()
+    ) -> None:
+        self.layout = layout
+        self.theta = theta
+        self.evaluations = 0
+        self.failure: str | None = None
+        self.loss = loss
+        self.args = args
+
+    def twin(self) -> Self:
+        """See `Shardable.twin`."""
+        return type(self)(self.loss, self.layout, self.theta, self.args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the working memory: it is made anew where the evaluator arrives."""
+        return type(self), (self.loss, self.layout, self.theta, self.args)
+
+    @property
+    def has_args(self) -> bool:
+        """See `Evaluator.has_args`."""
+        return bool(self.args)
+
+    def tree_of(self, theta: FloatArray) -> Any:
+        """Return the tree of views into a theta."""
+        return self.layout.unflatten(theta)
+
+    def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
+        """See `Evaluator.represent`; the loss is given float64."""
+        return values
+
+    def base(self) -> float:
+        """Return J(theta)."""
+        return self._value("at theta")
+
+    @property
+    @abstractmethod
+    def untouched(self) -> bool:
+        """See `Evaluator.untouched`."""
+
+    @abstractmethod
+    def call(self) -> Any:
+        """See `Evaluator.call`."""
+
+    @abstractmethod
+    def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
+        """See `Evaluator.on_grid`."""
+
+    @abstractmethod
+    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+        """See `Evaluator.along`."""
+
+    def _value(self, place: str) -> float:
+        try:
+            value = as_float(self.call())
+        except (Exception, SystemExit) as error:
+            return self._fail(error, place)
+        return value if math.isfinite(value) else self._fail(value, place)
+
+    def _fail(self, what: BaseException | float, place: str) -> float:
+        """Note why an evaluation gave no number, if it is the first, and return NaN."""
+        if self.failure is None:
+            raised = isinstance(what, BaseException)
+            said = f"raised {type(what).__name__}: {what}" if raised else f"returned {what}"
+            self.failure = f"the loss {said} (step at {place})"
+        return math.nan
+
+    def _direction_in(self, start: int) -> str:
+        return f"along a direction in {self.layout.block_at(start).name}"
+
+    def _mask_failures(self, values: FloatArray, coordinates: IntArray) -> FloatArray:
+        """Turn infinities into NaN, and note the first value that is not finite; rows belong to coordinates."""
+        bad = ~np.isfinite(values)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            self._fail(float(values[row, column]), self.layout.breadcrumb(int(coordinates[row])))
+            values[bad] = np.nan
+        return values

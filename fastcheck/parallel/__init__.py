@@ -1,0 +1,1 @@
+"""Shards of a grid on several workers: pace, crews, payloads, recovery, checkpoints."""

@@ -1,0 +1,224 @@
+"""Workers: who they are, how they are handed shards, and how they are sent home."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import re
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+from fastcheck.errors import InputError
+from fastcheck.losses.evaluator import Shardable
+from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload
+from fastcheck.parallel.worker import Done, Shard, evaluate, evaluate_packed
+
+__all__ = ["Crew", "JoblibCrew", "LocalCrew", "WorkerDiedError", "cores", "hire"]
+
+
+class WorkerDiedError(Exception):
+    """A worker ended without an answer: killed, out of memory, or the loss left the process."""
+
+
+class Crew(Protocol):
+    """Some workers that hold one evaluator.
+
+    Attributes
+    ----------
+    workers : int
+        How many.
+    """
+
+    workers: int
+
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """Yield what became of each shard, in order; shards are drawn as workers get free.
+
+        Raises
+        ------
+        WorkerDiedError
+            A worker ended before its answer; the crew is ready for another `map`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Send the workers home."""
+        ...
+
+
+def cores() -> int:
+    """Return the cores this process may use."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
+    """Return a crew.
+
+    Parameters
+    ----------
+    backend : str
+        ``"threads"``, ``"processes"``, ``"dask"``, or the name of a registered joblib backend.
+    workers : int
+        How many.
+    evaluator : Shardable
+        The loss they share.
+
+    Raises
+    ------
+    InputError
+        There is no such backend, or the loss can't travel to its workers.
+    MissingDependencyError
+        The backend needs a package that is not installed.
+    """
+    if backend == "threads":
+        return LocalCrew(workers, evaluator)
+    try:
+        if backend == "processes":
+            return JoblibCrew("loky", workers, FilePayload.write(evaluator))
+        payload = MemoryPayload.of(evaluator)
+    except Exception as error:
+        raise InputError(
+            f"backend={backend!r}: the loss or its data can't be sent to another process "
+            f"({type(error).__name__}: {error}). Use backend='threads' or 'serial', or move open files, locks and "
+            "generators out of the loss."
+        ) from error
+    if backend == "dask":
+        from fastcheck.parallel.dask import DaskCrew
+
+        return DaskCrew(workers, payload)
+    return JoblibCrew(backend, workers, payload)
+
+
+class LocalCrew:
+    """Threads of this process, each with its own working theta.
+
+    A thread pool with a window of shards, and not joblib's: its generators hand out work as fast as it is done, also
+    when the results are taken more slowly, and a compiled loss would fill the memory with them.
+
+    Parameters
+    ----------
+    workers : int
+        How many.
+    evaluator : Shardable
+        Lends itself to one of them; the others have twins.
+    """
+
+    def __init__(self, workers: int, evaluator: Shardable) -> None:
+        self.workers = workers
+        self._evaluator = evaluator
+        self._idle: queue.SimpleQueue[Shardable] = queue.SimpleQueue()
+
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """See `Crew.map`."""
+        self._idle = queue.SimpleQueue()
+        for evaluator in [self._evaluator, *(self._evaluator.twin() for _ in range(self.workers - 1))]:
+            self._idle.put(evaluator)
+        waiting: deque[Future[Done]] = deque()
+        with ThreadPoolExecutor(self.workers, "fastcheck") as pool:
+            try:
+                for shard in shards:
+                    waiting.append(pool.submit(self._evaluate, shard))
+                    if len(waiting) > 2 * self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+        self._idle = queue.SimpleQueue()  # a working theta each, not kept longer than they work
+
+    def close(self) -> None:
+        """Nothing outlives a map."""
+
+    def _evaluate(self, shard: Shard) -> Done:
+        evaluator = self._idle.get()
+        try:
+            return evaluate(evaluator, shard)
+        finally:
+            self._idle.put(evaluator)
+
+
+class JoblibCrew:
+    """Worker processes of a joblib backend.
+
+    Parameters
+    ----------
+    backend : str
+        Its name with joblib.
+    workers : int
+        How many.
+    payload : Payload
+        The loss.
+    """
+
+    def __init__(self, backend: str, workers: int, payload: Payload) -> None:
+        self.workers = workers
+        self._backend = backend
+        self._payload = payload
+
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """See `Crew.map`."""
+        from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            yield from _mapped(self._backend, self.workers, self._evaluate, shards)
+        except BrokenProcessPool as error:
+            raise WorkerDiedError(_exit_codes(error)) from error
+
+    def close(self) -> None:
+        """See `Crew.close`; loky's idle workers end by themselves."""
+        self._payload.discard()
+
+    @property
+    def _evaluate(self) -> Any:
+        from functools import partial
+
+        return partial(evaluate_packed, self._payload)
+
+
+def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+    """Map over shards with joblib, in order, two shards ahead of each worker."""
+    import joblib
+
+    task = joblib.delayed(function)
+    # max_nbytes: a shard's indices are sent as they are; the loss is mapped into memory already
+    options: dict[str, Any] = {"n_jobs": workers, "backend": backend, "batch_size": 1, "max_nbytes": None}
+    if not _streams(backend, workers):
+        with joblib.Parallel(**options) as parallel:
+            while wave := list(itertools.islice(shards, 2 * workers)):
+                yield from parallel(task(shard) for shard in wave)
+        return
+    streaming: Any = joblib.Parallel(**options, return_as="generator", pre_dispatch=2 * workers)
+    results: Generator[Done, None, None] = streaming(task(shard) for shard in shards)
+    try:
+        for done in results:  # noqa: UP028 - `yield from` would close them where joblib's warning is heard
+            yield done
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # work thrown away: the run was stopped, and says so
+            results.close()
+
+
+def _streams(backend: str, workers: int) -> bool:
+    """Say whether a joblib backend yields results one by one, as all but the older ones do."""
+    import joblib
+
+    try:
+        with joblib.parallel_config(backend, n_jobs=workers):
+            return bool(joblib.parallel.get_active_backend()[0].supports_return_generator)
+    except (ValueError, KeyError, TypeError, ImportError) as error:
+        raise InputError(
+            f"backend={backend!r} is none of 'auto', 'serial', 'threads', 'processes', 'dask', nor a registered joblib "
+            f"backend: {error}."
+        ) from error
+
+
+def _exit_codes(error: BaseException) -> str:
+    """Return what loky says of how the workers ended, as ``SIGKILL(-9)``."""
+    found = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    return found[1] if found else type(error).__name__

@@ -1,0 +1,87 @@
+"""Workers of a Dask cluster: the caller's, or a local one for the length of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from fastcheck.errors import MissingDependencyError
+from fastcheck.parallel.crew import WorkerDiedError
+from fastcheck.parallel.payload import MemoryPayload
+from fastcheck.parallel.worker import Done, Shard, evaluate_packed
+
+__all__ = ["DaskCrew"]
+
+
+class DaskCrew:
+    """The workers of a `distributed.Client`.
+
+    The client is the caller's own (the current or the default one); where there is none, a local cluster of processes
+    with one thread each is started, and closed at the end. The loss and its data are scattered once, to every worker.
+
+    Parameters
+    ----------
+    workers : int
+        Worker processes of a cluster started here; a cluster of the caller's has its own number.
+    payload : MemoryPayload
+        The loss.
+
+    Raises
+    ------
+    MissingDependencyError
+        dask.distributed is not installed.
+    """
+
+    def __init__(self, workers: int, payload: MemoryPayload) -> None:
+        self._stack = contextlib.ExitStack()
+        self._client = _client(workers, self._stack)
+        threads = self._client.nthreads()
+        self.workers = max(1, sum(threads.values())) if threads else workers
+        self._payload = payload
+        self._scattered: Any = None
+
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """See `Crew.map`."""
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        if self._scattered is None:
+            self._scattered = self._client.scatter(self._payload, broadcast=True, hash=False)
+        waiting: deque[Any] = deque()
+        try:
+            for shard in shards:
+                waiting.append(self._client.submit(evaluate_packed, self._scattered, shard, pure=False))
+                if len(waiting) >= 2 * self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except (KilledWorker, FutureCancelledError) as error:
+            self._scattered = None  # its holders may be gone; the next map sends it again
+            raise WorkerDiedError(type(error).__name__) from error
+        finally:
+            self._client.cancel(list(waiting))
+
+    def close(self) -> None:
+        """See `Crew.close`; a cluster of the caller's is left as it was."""
+        if self._scattered is not None:
+            self._client.cancel([self._scattered])
+        self._scattered = None
+        self._stack.close()
+
+
+def _client(workers: int, stack: contextlib.ExitStack) -> Any:
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError as error:
+        raise MissingDependencyError("backend='dask' needs dask.distributed: pip install 'fastcheck[dask]'") from error
+    try:
+        return distributed.get_client()
+    except ValueError:
+        pass
+    cluster = stack.enter_context(
+        distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+    )
+    return stack.enter_context(distributed.Client(cluster))

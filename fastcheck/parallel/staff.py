@@ -1,0 +1,89 @@
+"""Whether workers pay, how many, and of which kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastcheck.errors import InputError
+from fastcheck.losses.evaluator import Evaluator, Shardable
+from fastcheck.parallel.crew import Crew, cores, hire
+
+__all__ = ["Staff"]
+
+STARTUP = {"threads": 0.02, "processes": 1.0}  # seconds until the first shard is under way
+WORTH = 2.0  # what workers save must be this many times what it costs to start them
+LEAST = 0.02  # seconds of work for each worker
+
+
+@dataclass
+class Staff:
+    """Hires a crew when it is worth it, and keeps it to the end of the run.
+
+    Attributes
+    ----------
+    workers : int or None
+        How many: None for as many as pay, -1 for one per core.
+    backend : str
+        As of `fastcheck.check`.
+    """
+
+    workers: int | None = None
+    backend: str = "auto"
+    _crew: Crew | None = None
+    _served: Evaluator | None = field(default=None, repr=False)
+    _barred: bool = False
+
+    @property
+    def measures_first(self) -> bool:
+        """Whether the choice is left to what a coordinate costs."""
+        return self.backend == "auto"
+
+    def crew_for(self, evaluator: Evaluator, seconds: float) -> Crew | None:
+        """Return workers for so many seconds of work, or None where it is better done here.
+
+        Raises
+        ------
+        InputError
+            The backend was named, and there is none such, or the loss can't travel there.
+        """
+        if self._barred or self.backend == "serial" or not isinstance(evaluator, Shardable):
+            return None
+        if self._crew is not None and self._served is evaluator:
+            return self._crew
+        many = self._many(evaluator, seconds)
+        if many < 2 and self.backend in ("auto", "threads", "processes"):
+            return None
+        self.close()
+        try:
+            self._crew = hire(evaluator.home if self.measures_first else self.backend, many, evaluator)
+        except InputError:
+            if not self.measures_first:
+                raise
+            self.bar()
+            return None
+        self._served = evaluator
+        return self._crew
+
+    def bar(self) -> None:
+        """Do all the rest without workers."""
+        self.close()
+        self._barred = True
+
+    def close(self) -> None:
+        """Send the workers home."""
+        crew, self._crew, self._served = self._crew, None, None
+        if crew is not None:
+            crew.close()
+
+    def _many(self, evaluator: Shardable, seconds: float) -> int:
+        """Return how many workers to have."""
+        if not self.measures_first:
+            return cores() if self.workers in (None, -1) else int(self.workers or 1)
+        startup = STARTUP[evaluator.home]
+        if self.workers == 1 or seconds <= WORTH * startup:  # ever so many workers save less than all of it
+            return 1
+        wanted = cores() if self.workers in (None, -1) else int(self.workers or 1)
+        if self.workers is None:
+            wanted = min(wanted, int(seconds / LEAST))
+        saved = seconds * (1 - 1 / max(1, wanted))
+        return wanted if saved > WORTH * startup else 1

@@ -1,0 +1,82 @@
+import functools
+
+import numpy as np
+import pytest
+
+from fastcheck import examples
+from fastcheck.diagnosis import facts_of
+from fastcheck.diagnosis.hypothesis import Number
+from fastcheck.diagnosis.readings import read_factor, shown
+from fastcheck.parameters import Parameters
+
+X, Y = np.zeros((7, 12)), np.zeros((2, 12))
+
+
+def loss_of_args(params, x, y):
+    return 0.0
+
+
+def loss_of_globals(params):
+    return float(X.sum() + Y.sum())
+
+
+def test_batch_of_every_example():
+    for net in examples.zoo():
+        shapes = [block.shape for block in Parameters.of(net.params).blocks]
+        facts = facts_of(net.loss, net.args, shapes)
+        assert facts.batch == net.batch, net.name
+        if net.classes:
+            assert facts.classes in (net.classes, 0), net.name
+
+
+def test_the_axis_that_the_arrays_share():
+    facts = facts_of(loss_of_args, (X, Y, 0.25, True))
+    assert facts.batch == 12
+    assert facts.sizes == (2, 7, 12)
+    assert facts.scalars == (0.25,)
+
+
+def test_labels_give_the_classes():
+    facts = facts_of(loss_of_args, (np.zeros((30, 5)), np.arange(30) % 4))
+    assert (facts.batch, facts.classes) == (30, 4)
+
+
+def test_data_that_the_function_carries():
+    def closure(x, y):
+        return lambda params: float(x.sum() + y.sum())
+
+    class Model:
+        def __init__(self):
+            self.x, self.y = X, Y
+
+        def loss(self, params):
+            return 0.0
+
+    carried = [closure(X, Y), functools.partial(loss_of_args, x=X, y=Y), Model().loss, loss_of_globals]
+    assert [facts_of(loss, ()).batch for loss in carried] == [12] * 4
+
+
+def test_without_data_there_are_no_facts():
+    facts = facts_of(lambda params: 0.0, ())
+    assert (facts.batch, facts.classes, facts.sizes, facts.scalars) == (0, 0, (), ())
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (Number(3.0, 1e-9), "3.0000"),
+        (Number(-1.0, 1e-9), "-1.0000"),
+        (Number(0.015625, 1e-12), "0.015625"),
+        (Number(1.2345678, 1e-2), "1.23"),
+        (Number(0.0, 1e-3), "0"),
+    ],
+)
+def test_numbers_are_shown_to_their_digits(number, text):
+    assert shown(number) == text
+
+
+def test_a_vague_factor_has_no_reading():
+    facts = facts_of(loss_of_args, (X, Y))
+    assert read_factor(Number(16.7, 1.0), facts) == ""
+    assert read_factor(Number(1.234567, 1e-9), facts) == ""
+    assert "divided by 16, where this batch has m = 12" in read_factor(Number(0.75, 1e-9), facts)
