@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 
 import numpy as np
@@ -50,6 +51,26 @@ def rows_for(evaluator):
         evaluator.on_grid(places, np.full(rows, 1e-6), (1.0, -1.0))
         spent = time.perf_counter() - began
     return int(1.2 * SECONDS * rows / spent)
+
+
+def burn(count):
+    total = 0
+    for i in range(count):
+        total += i * i
+    return total
+
+
+def test_the_machine_itself(ratio):
+    """What two busy processes get done together against one alone: 2 on two idle cores; the others are under it."""
+    with multiprocessing.Pool(2) as pool:
+        ratio(
+            "two plain busy processes vs one (what the machine gives now)",
+            lambda: pool.map(burn, [10**7] * 2),
+            lambda: pool.apply(burn, (10**7,)),
+            0,
+            units=(2, 1),
+            unit="process",
+        )
 
 
 def test_compiled(ratio):

@@ -8,7 +8,7 @@ less what the measurement can't tell. At a kink n is an interval, and |g - n| th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,46 +151,47 @@ class Judge:
         own = _own_rounding(analytic, eps)
         each = np.empty(len(found), np.float32)  # a share needs no more digits
         for row, rows in enumerate(_chunks(found, analytic)):
-            each[row * CHUNK : (row + 1) * CHUNK] = self._excess(*rows, own)[0]
+            each[row * CHUNK : (row + 1) * CHUNK] = self._excess(*rows, own)
         return each
 
-    def _excess(
-        self, g: FloatArray, n: FloatArray, distance: FloatArray, u: FloatArray, own: float
-    ) -> tuple[FloatArray, FloatArray]:
-        scale = np.abs(g) + np.abs(n)
+    def _excess(self, g: FloatArray, n: FloatArray, distance: FloatArray, u: FloatArray, own: float) -> FloatArray:
         clear = np.maximum(distance - u - own, 0.0)
-        return np.divide(clear, scale, out=np.zeros_like(clear), where=clear > 0), scale
+        out: FloatArray = np.divide(clear, np.abs(g) + np.abs(n), out=np.zeros_like(clear), where=clear > 0)
+        return out
 
     def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> BlockComparison:
         """Compare one block; parameters as in `excess`."""
         own = _own_rounding(analytic, eps)
-        norms, each, missing = Norms(), np.empty(len(found), np.float32), 0
+        norms, missing, largest = Norms(), 0, 0.0
+        suspects: dict[int, float] = {}  # only those that stand out are kept, so that comparing needs no vector
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
             missing += int(np.count_nonzero(~here))
             norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
-            each[part] = np.where(here, self._excess(g, n, distance, u, own)[0], 0.0)
+            each = np.where(here, self._excess(g, n, distance, u, own), 0.0)
+            largest = max(largest, float(each.max(initial=0.0)))
+            suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
         lost = GRADIENT_ROUNDING / 8 * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
         norms = norms + Norms(truncation=found.slack**2 + lost**2)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
-        return self._verdict(found, norms, each, kinks, status, missing)
+        return self._verdict(found, norms, suspects, kinks, status, missing, largest)
 
     def _verdict(
         self,
         found: BlockDerivatives,
         norms: Norms,
-        each: NDArray[np.float32],
+        suspects: Mapping[int, float],
         kinks: int,
         status: Sequence[Status],
         missing: int,
+        largest: float,
     ) -> BlockComparison:
         excess = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
-        suspects = np.flatnonzero(each > self.tolerance)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
-        grades = {int(row): grade(float(each[row]), self.tolerance, int(row) in excused) for row in suspects}
-        bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -each[row])
+        grades = {row: grade(excess, self.tolerance, row in excused) for row, excess in suspects.items()}
+        bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
         verdict = worst([grade(excess, self.tolerance, kinks > 0), *set(grades.values())])
         silent = not self.resolved(norms)
         if verdict.passed and silent:
@@ -198,7 +199,7 @@ class Judge:
         return BlockComparison(
             norms=norms,
             excess=excess,
-            worst_excess=float(each.max(initial=0.0)),
+            worst_excess=largest,
             kinks=kinks,
             jumps=sum(s is Status.JUMP for s in status),
             unresolved=sum(s is Status.UNRESOLVED for s in status),

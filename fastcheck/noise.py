@@ -129,11 +129,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     repeat : float
         |difference| of two calls at the same theta, a noise of its own.
     """
-    layout = evaluator.layout
-    direction = rng.standard_normal(layout.size)
-    for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
-        part = evaluator.theta[block.slice]
-        direction[block.slice] *= np.abs(part) if uneven(part) else scale
+    direction = _direction(evaluator, rng)
     places = np.arange(POINTS)  # to one side: a kink at theta itself is no noise
     spacing, level = FIRST_SPACING, 0.0
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
@@ -162,11 +158,12 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         level = max(floor, grain, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
         return Noise(level, level / abs(base) if base else 0.0, False)
     if level > 64 * FLOAT64_EPS * abs(base):
-        # A kink near theta looks like noise, but one that shrinks with the grid.
-        values[places != 0] = evaluator.along(0, direction, spacing / 64 * places[places != 0].astype(float))
-        finer = difference_table_noise(values)
-        if 0 < finer < level / 16:
-            level = finer
+        # A kink near theta looks like noise; another direction crosses it elsewhere or not at all.
+        another = _direction(evaluator, rng)
+        values[places != 0] = evaluator.along(0, another, spacing * places[places != 0].astype(float))
+        again = difference_table_noise(values)
+        if 0 < again < level / 16:
+            level = again
     if level > IMPRECISE * abs(base):
         # Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too
         # little. Look again on grids as wide as the steps that such a noise asks for.
@@ -177,3 +174,13 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
                 level = again
     level = max(level, floor)
     return Noise(level, level / abs(base) if base else 0.0, True)
+
+
+def _direction(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray:
+    """Draw a direction through all parameters, in proportion to their magnitudes."""
+    layout = evaluator.layout
+    direction = rng.standard_normal(layout.size)
+    for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
+        part = evaluator.theta[block.slice]
+        direction[block.slice] *= np.abs(part) if uneven(part) else scale
+    return direction

@@ -45,7 +45,7 @@ def test_excess_is_that_of_the_slow_twin(rows):
     found = measured(n, rounding=u)
     own = GRADIENT_ROUNDING * EPS * np.abs(g).max()
     twin = relative_errors(g.tolist(), n.tolist(), (u + own).tolist())
-    np.testing.assert_allclose(JUDGE.excess(found, g, EPS), twin, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(JUDGE.excess(found, g, EPS), twin, rtol=1e-6, atol=1e-13)  # in float32
 
 
 def test_blocks_longer_than_a_chunk_are_compared_whole(rng):

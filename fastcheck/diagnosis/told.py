@@ -27,9 +27,9 @@ def only(group: Sequence[Explained]) -> str | None:
 def numbers(group: Sequence[Explained], **more: Any) -> dict[str, Any]:
     """Return the evidence of a finding.
 
-    ``explained`` is the share of the squared error that it explains in the block where that is least, ``score`` the
-    digits it saves (an error of another kind fits it by accident with a probability of about 10^-score), ``short``
-    the words for the headline.
+    ``explained`` is the share of the squared error that it explains in the block where that is least, ``exceptions``
+    the rows it does not explain, ``score`` the digits it saves (an error of another kind fits it by accident with a
+    probability of about 10^-score), ``short`` the words for the headline.
     """
     return {
         "blocks": [explained.name for explained in group],

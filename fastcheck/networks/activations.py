@@ -102,7 +102,7 @@ def _sigmoid_difference(z: FloatArray, d: FloatArray) -> FloatArray:
 
 
 def _softplus_difference(z: FloatArray, d: FloatArray) -> FloatArray:
-    return np.log1p(special.expit(z) * np.expm1(d))
+    return np.asarray(np.log1p(special.expit(z) * np.expm1(d)))
 
 
 def _silu_difference(z: FloatArray, d: FloatArray) -> FloatArray:

@@ -27,8 +27,10 @@ from fastcheck.plans.single import is_wrong, measured, quickly
 __all__ = ["Located", "locate"]
 
 EVALUATIONS = 1000  # at most, for one block
-FRUITLESS = 300  # evaluations after which a search that has found nothing gives up
+FRUITLESS = 600  # evaluations after which a search that has found nothing gives up
 DIRECTIONS = 3  # followed down a split
+SPREAD = 6.0  # standard deviations within which a candidate fits
+AFFORDABLE = 4.0  # directions that may be missing for the candidates to be few
 MORE = 8  # directions added while several coordinates explain the residuals equally well
 FEW = 3  # candidates that are simply measured
 SAMPLED = 4  # wrong coordinates in a random row that tell a dense error from a scattered one,
@@ -36,6 +38,7 @@ RIGHT = 2  # unless so many right ones are met first
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
 EXAMPLES = 4  # coordinates of a dense error that are measured and listed,
 ALL_EXAMPLES = 24  # unless so many blocks are wrong that one each must do
+AGREES = 0.1  # relative distance of a coordinate's factor from that of its block
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
 
@@ -123,12 +126,21 @@ class _Search:
         block = self.screened.block
         factor = scaled_block(self.plan, self.region, seen) if block.size > 1 else None
         if factor is not None and self._examples(self.region):
-            self.found.findings.append(describe.scaled(block, factor))
-            return True
+            single = [self._factor(place) for place in self.found.looked if self._is_wrong(place)]
+            agreeing = [c for c in single if abs(c - factor) <= AGREES * abs(factor)]
+            if 2 * len(agreeing) >= len(single):
+                exact = min(agreeing, key=lambda c: abs(c - float(np.median(agreeing))))
+                self.found.findings.append(describe.scaled(block, exact))
+                return True
         if transposed(self.plan, self.region, seen) and self._examples(self.region):
             self.found.findings.append(describe.transposed(block))
             return True
         return False
+
+    def _factor(self, place: int) -> float:
+        """Return c of e = c g at a coordinate measured by itself."""
+        g = float(self.plan.analytic.flat[place])
+        return (g - self.found.looked[place].value) / g if g else math.inf
 
     def _slice(self, seen: Residuals) -> bool:
         """Explain the residuals by one factor on one row or column."""
@@ -143,7 +155,7 @@ class _Search:
 
     def _coordinates(self, region: Region, seen: Residuals) -> Residuals:
         """Explain what can be explained by single coordinates, and return what is left."""
-        while not self.over and not seen.silent and len(seen.numbers) > 1:
+        while not self.over and not seen.silent and len(seen.numbers) > 1 and self._telling(region, seen):
             clues = candidates(self.plan, region, seen)
             while len(clues) > FEW and len(seen.numbers) < DIRECTIONS + MORE and not self.over:
                 more = self._one_more(region, seen)
@@ -156,6 +168,12 @@ class _Search:
                 return seen
             seen = left
         return seen
+
+    def _telling(self, region: Region, seen: Residuals) -> bool:
+        """Say whether few more directions would leave one candidate by chance: a fit is as rare as 1 / s^(k - 1)."""
+        loudness = float(np.median(np.abs(seen.value) / seen.uncertainty)) * self.plan.judge.z / SPREAD
+        needed = 1 + math.log(region.size) / math.log(loudness) if loudness > 1 else math.inf
+        return needed <= len(seen.numbers) + AFFORDABLE
 
     def _one_more(self, region: Region, seen: Residuals) -> Residuals | None:
         """Measure a further direction over a region."""
@@ -191,6 +209,9 @@ class _Search:
                 continue
             resolved = self.found.looked[clue.place]
             error = float(self.plan.analytic.flat[clue.place]) - resolved.value
+            if not 0.5 < error / clue.error < 2.0:
+                del self.found.looked[clue.place]  # not the error that the directions show: no witness of anything
+                continue
             entries = np.array([self._entry(number, clue.place) for number in seen.numbers])
             return seen.less(error * entries, np.abs(entries) * resolved.uncertainty)
         return None
@@ -206,6 +227,9 @@ class _Search:
 
     def _is_wrong(self, place: int) -> bool:
         return is_wrong(self.plan, place, self.found.looked[place])
+
+    def _looks_wrong(self, place: int) -> bool:
+        return is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place))
 
     def _wrong_among(self, places: Sequence[int]) -> bool:
         return any(self._look(places))
@@ -254,7 +278,8 @@ class _Search:
                 return loud
             both = both or loud
         if region.size <= SAMPLED + RIGHT:
-            self._look([region.nth(k) for k in range(region.size)])
+            places = [region.nth(k) for k in range(region.size)]
+            self._look([place for place in places if self._looks_wrong(place)])
             return []
         if self._dense(region):
             self.dense.append(region)
@@ -268,7 +293,7 @@ class _Search:
         for place in self._draw(region, SAMPLED + RIGHT):
             if self.over or right == RIGHT:
                 return False
-            if is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place)):
+            if self._looks_wrong(place):
                 wrong.append(place)
             else:
                 right += 1

@@ -22,6 +22,7 @@ from fastcheck.plans.regions import Region
 __all__ = ["Clue", "Residuals", "Slice", "candidates", "scaled_block", "scaled_slices", "transposed"]
 
 CHANCE = 1e-6  # that noise alone makes a true hypothesis fail
+LITTLE = 0.03  # share of residuals that kinks may have added without their uncertainty knowing
 KEPT = 24  # candidates kept of a region
 
 
@@ -143,10 +144,14 @@ def _columns(plan: Probing, region: Region, numbers: Sequence[int]) -> Iterator[
 
 
 def scaled_block(plan: Probing, region: Region, seen: Residuals) -> float | None:
-    """Return c if e = c g over the whole region explains the residuals, else None."""
-    expected = [_expected(plan, region, number).sum() for number in seen.numbers]
-    factor, misfit = seen.misfit(np.array(expected)[:, None], _spread(plan))
-    return float(factor[0]) if misfit[0] <= seen.tolerated and len(expected) > 1 else None
+    """Return c if e = c g over the whole region explains the residuals, or all but a little of them; else None."""
+    expected = np.array([_expected(plan, region, number).sum() for number in seen.numbers])
+    if len(expected) < 2:
+        return None
+    factor, misfit = seen.misfit(expected[:, None], _spread(plan))
+    left = seen.value - factor[0] * expected
+    nearly = len(expected) > 2 and float(left @ left) <= LITTLE**2 * float(seen.value @ seen.value)
+    return float(factor[0]) if misfit[0] <= seen.tolerated or nearly else None
 
 
 def scaled_slices(plan: Probing, region: Region, seen: Residuals) -> list[Slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -54,13 +55,21 @@ class Fake:
         self.deaths = 0
 
     def map(self, shards):
+        waiting = deque()
         for shard in shards:
-            for row in shard.coordinates.tolist():
-                if self.left.get(row, 0):
-                    self.left[row] -= 1
-                    self.deaths += 1
-                    raise WorkerDiedError("SIGKILL(-9)")
-            yield Done(shard.coordinates[:, None] * 2.0, len(shard.coordinates), None, 0.01)
+            waiting.append(shard)
+            if len(waiting) == 4:
+                yield self.work(waiting.popleft())
+        while waiting:
+            yield self.work(waiting.popleft())
+
+    def work(self, shard):
+        for row in shard.coordinates.tolist():
+            if self.left.get(row, 0):
+                self.left[row] -= 1
+                self.deaths += 1
+                raise WorkerDiedError("SIGKILL(-9)")
+        return Done(shard.coordinates[:, None] * 2.0, len(shard.coordinates), None, 0.01)
 
 
 def collected(crew, rows=200):
