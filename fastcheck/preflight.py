@@ -104,7 +104,14 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     evaluator.along(0, direction, np.array([AWAY]))
     back = _loss_at_theta(evaluator)
     if _differ(again, back):
-        return Preflight(base, 0.0, analytic, (*findings, _keeps_state(again, back)), fatal=True)
+        more = [_loss_at_theta(evaluator) for _ in range(2)]
+        lucky = any(_differ(back, value) for value in more)  # a random loss of few outcomes, the same twice by chance
+        why = (
+            _random([again, back, *more], _draws_from_global_generator(evaluator))
+            if lucky
+            else _keeps_state(again, back)
+        )
+        return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
     return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
 
 
