@@ -17,7 +17,7 @@ from fastcheck.differences import Scheme
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, scale_of_blocks, uneven
 
-__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds"]
+__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds", "unit_of"]
 
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
@@ -73,6 +73,12 @@ def rounds(evaluator: Evaluator) -> bool:
     """Say whether the loss is given parameters rounded to a lower precision than float64."""
     nothing = np.empty(0)
     return evaluator.represent(np.empty(0, np.int64), nothing) is not nothing
+
+
+def unit_of(evaluator: Evaluator, number: int) -> float:
+    """Return the unit roundoff of the parameters that the loss is given for a block."""
+    dtype = evaluator.layout.blocks[number].dtype if rounds(evaluator) else np.float64
+    return float(max(np.finfo(dtype).eps, np.finfo(np.float64).eps))
 
 
 def rough(evaluator: Evaluator, noise: Noise) -> bool:

@@ -19,9 +19,10 @@ from fastcheck.arrays import FloatArray
 from fastcheck.compare import Judge
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import FLOAT64_EPS, Noise, uneven
+from fastcheck.noise import Noise, uneven
 from fastcheck.plans.regions import Region
 from fastcheck.run import Run
+from fastcheck.steps import unit_of
 
 __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
@@ -194,7 +195,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     # theta + t v is rounded, each coordinate by up to half a unit of its own last place
     theta = plan.evaluator.theta[start : start + len(direction)]
     size = 1.0 if region.number in plan.uneven else max(float(theta.max()), -float(theta.min()))
-    lost = FLOAT64_EPS * size * plan.norm(region.number)
+    lost = unit_of(plan.evaluator, region.number) * size * plan.norm(region.number)
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost)

@@ -118,6 +118,13 @@ def test_a_tolerance_within_the_precision_can_pass():
     assert report.passed
 
 
+def test_the_automatic_mode_does_not_screen_in_low_precision():
+    theta = {"x": np.linspace(1, 2, 6000).astype(np.float32)}
+    report = fastcheck.check(strict(lambda p: float(np.sum(p["x"] ** 2)), np.float32), {"x": 2 * theta["x"]}, theta)
+    assert "directions" not in report.settings
+    assert report.verdict not in FALSE
+
+
 def test_a_loss_that_follows_its_dtype_keeps_the_float64_views():
     params, loss, gradient = smooth(np.float32)
     assert low(params, loss).refusal is None
