@@ -104,13 +104,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     evaluator.along(0, direction, np.array([AWAY]))
     back = _loss_at_theta(evaluator)
     if _differ(again, back):
-        more = [_loss_at_theta(evaluator) for _ in range(2)]
-        lucky = any(_differ(back, value) for value in more)  # a random loss of few outcomes, the same twice by chance
-        why = (
-            _random([again, back, *more], _draws_from_global_generator(evaluator))
-            if lucky
-            else _keeps_state(again, back)
-        )
+        why = _back_is_different(evaluator, again, back)
         return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
     return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
 
@@ -181,6 +175,16 @@ def _why_different(
     if same_sign and np.all(np.abs(steps[1:]) < np.abs(steps[:-1])) and _geometric(steps):
         return _running_statistics(values)
     return _random(values, _draws_from_global_generator(evaluator))
+
+
+def _back_is_different(evaluator: Evaluator, before: float, back: float) -> Finding:
+    """Tell a loss that remembers a step away from a random one of few outcomes, the same twice by chance."""
+    more = [_loss_at_theta(evaluator) for _ in range(2)]
+    steps = np.diff([back, *more])
+    settles = bool(np.all(steps >= 0) or np.all(steps <= 0)) and abs(steps[1]) <= abs(steps[0])
+    if settles:
+        return _keeps_state(before, back)
+    return _random([before, back, *more], _draws_from_global_generator(evaluator))
 
 
 def _geometric(steps: np.ndarray[Any, Any]) -> bool:

@@ -10,7 +10,7 @@ BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
 
 def report_of(kind, net, seed=0):
     mutated = BY_KIND[kind].apply(net, np.random.default_rng(seed))
-    return fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args)
+    return fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args, mode="full")
 
 
 def test_the_exercise_with_its_two_bugs():
