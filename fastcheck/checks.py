@@ -37,6 +37,7 @@ from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps, rounds
 from fastcheck.taylor import second_opinion
+from fastcheck.verdict import Verdict
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
 
@@ -193,7 +194,13 @@ def _screen(
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
     located = locate(plan, [one for one in screened if one.failed])
-    return diagnosed_screen(assemble_screen(plan, seen, screened, located, settings), plan, screened, located, facts)
+    report = assemble_screen(plan, seen, screened, located, settings)
+    if report.verdict.passed or report.verdict is Verdict.INCONCLUSIVE:
+        return report
+    sure = [
+        one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE
+    ]
+    return diagnosed_screen(report, plan, sure, located, facts)
 
 
 def _plan(

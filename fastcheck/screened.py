@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from fastcheck.assemble import coordinates_of, settings_of
 from fastcheck.compare import BlockComparison
 from fastcheck.finding import Finding
+from fastcheck.noise import IMPRECISE
 from fastcheck.observations import below_tolerance, precision
 from fastcheck.parameters import Block
 from fastcheck.plans.locate import Located
@@ -39,7 +40,10 @@ def assemble_screen(
         for block in found
     }
     by_name = {one.block.name: one for one in screened}
-    blocks = {b.name: _block_report(b, by_name.get(b.name), compared.get(b.name)) for b in layout.blocks}
+    doubtful = {one.block.name for one in screened if _is_doubtful(plan, one, located, compared)}
+    blocks = {
+        b.name: _block_report(b, by_name.get(b.name), compared.get(b.name), b.name in doubtful) for b in layout.blocks
+    }
     whole = _Whole.of(screened)
     return Report(
         verdict=_verdict(plan, screened, blocks, whole),
@@ -47,8 +51,8 @@ def assemble_screen(
         uncertainty=whole.uncertainty / whole.scale if whole.scale else math.nan,
         bound=whole.bound / whole.norm if whole.norm else math.nan,
         blocks=blocks,
-        wrong=coordinates_of(compared, found, seen),
-        findings=(*seen.findings, *_findings(plan, screened, located)),
+        wrong=coordinates_of(compared, [block for block in found if block.block.name not in doubtful], seen),
+        findings=(*seen.findings, *_findings(plan, screened, located, doubtful)),
         coverage=sum(len(block) for block in found) / layout.size,
         evaluations=plan.evaluator.evaluations,
         seconds=plan.run.seconds,
@@ -93,12 +97,32 @@ def _verdict(plan: Probing, screened: Sequence[Screened], blocks: Mapping[str, B
     return verdict
 
 
-def _block_report(block: Block, one: Screened | None, compared: BlockComparison | None) -> BlockReport:
+def _is_doubtful(
+    plan: Probing, one: Screened, located: Mapping[str, Located], compared: Mapping[str, BlockComparison]
+) -> bool:
+    """Say whether a block stands out along directions only, in a loss that could fool them.
+
+    Many kinks can bias all steps of a direction alike. There a block is called wrong only if a coordinate of it was
+    confirmed, or a pattern explains its error. In an arithmetic of few digits not even that is proof.
+    """
+    name = one.block.name
+    if not one.failed:
+        return False
+    if plan.noise.relative > IMPRECISE:
+        return True
+    if name not in located or (name in compared and len(compared[name].wrong)):
+        return False
+    if not any(finding.kind == "not_located" for finding in located[name].findings):
+        return False
+    return any(probe.shortened for probe in one.probes)
+
+
+def _block_report(block: Block, one: Screened | None, compared: BlockComparison | None, doubtful: bool) -> BlockReport:
     if one is None or not one.probes:
         nan = math.nan
         return BlockReport(block.shape, block.size, 0, nan, nan, nan, math.inf, Verdict.INCONCLUSIVE)
-    verdict = one.verdict
-    if compared is not None and len(compared.wrong):
+    verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
+    if compared is not None and len(compared.wrong) and not doubtful:
         verdict = worst([verdict, compared.verdict])
     return BlockReport(
         shape=block.shape,
@@ -107,9 +131,9 @@ def _block_report(block: Block, one: Screened | None, compared: BlockComparison 
         difference=one.difference,
         bound=one.bound if math.isfinite(one.bound_of_error) else math.nan,
         uncertainty=one.uncertainty / one.scale if one.scale else math.nan,
-        detectable=one.detectable if not one.silent else math.inf,
+        detectable=one.detectable if not (one.silent or doubtful) else math.inf,
         verdict=verdict,
-        wrong=len(compared.wrong) if compared else 0,
+        wrong=len(compared.wrong) if compared and not doubtful else 0,
         kinks=one.kinks,
     )
 
@@ -126,10 +150,15 @@ def _directions(screened: Sequence[Screened]) -> dict[str, dict[str, list[float]
     }
 
 
-def _findings(plan: Probing, screened: Sequence[Screened], located: Mapping[str, Located]) -> Iterator[Finding]:
+def _findings(
+    plan: Probing, screened: Sequence[Screened], located: Mapping[str, Located], doubtful: Set[str]
+) -> Iterator[Finding]:
     yield from _stopped(plan, screened)
-    for place in located.values():
-        yield from place.findings
+    for name, place in located.items():
+        if name in doubtful:
+            yield _doubt(name)
+        else:
+            yield from place.findings
     if plan.evaluator.failure is not None:
         yield Finding("loss_failed", None, f"Away from theta {plan.evaluator.failure}.")
     yield from precision(plan.noise, plan.base)
@@ -152,6 +181,15 @@ def _stopped(plan: Probing, screened: Sequence[Screened]) -> Iterator[Finding]:
         f"The run stopped {why}: {done} of {len(screened)} blocks were screened. The verdict is about those. "
         "Give it a larger budget.",
         {"done": done, "total": len(screened)},
+    )
+
+
+def _doubt(name: str) -> Finding:
+    return Finding(
+        "doubtful",
+        name,
+        f"{name} stands out along directions, but this loss has kinks or noise that could do it, so that is no proof: "
+        f"{name} is unchecked. Measure its coordinates with mode='full', blocks={name!r}.",
     )
 
 
