@@ -40,7 +40,7 @@ def assemble_screen(
         for block in found
     }
     by_name = {one.block.name: one for one in screened}
-    doubtful = {one.block.name for one in screened if _is_doubtful(plan, one, located, compared)}
+    doubtful = {one.block.name for one in screened if _is_doubtful(plan, one, screened, located, compared)}
     blocks = {
         b.name: _block_report(b, by_name.get(b.name), compared.get(b.name), b.name in doubtful) for b in layout.blocks
     }
@@ -98,7 +98,11 @@ def _verdict(plan: Probing, screened: Sequence[Screened], blocks: Mapping[str, B
 
 
 def _is_doubtful(
-    plan: Probing, one: Screened, located: Mapping[str, Located], compared: Mapping[str, BlockComparison]
+    plan: Probing,
+    one: Screened,
+    screened: Sequence[Screened],
+    located: Mapping[str, Located],
+    compared: Mapping[str, BlockComparison],
 ) -> bool:
     """Say whether a block stands out along directions only, in a loss that could fool them.
 
@@ -114,7 +118,7 @@ def _is_doubtful(
         return False
     if not any(finding.kind == "not_located" for finding in located[name].findings):
         return False
-    return any(probe.shortened for probe in one.probes)
+    return any(probe.shortened for other in screened for probe in other.probes)
 
 
 def _block_report(block: Block, one: Screened | None, compared: BlockComparison | None, doubtful: bool) -> BlockReport:
