@@ -159,8 +159,9 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         return Noise(level, level / abs(base) if base else 0.0, False)
     if level > 64 * FLOAT64_EPS * abs(base):
         # A kink near theta looks like noise; another direction crosses it elsewhere or not at all.
-        another = _direction(evaluator, rng)
-        values[places != 0] = evaluator.along(0, another, spacing * places[places != 0].astype(float))
+        del direction  # two vectors like theta are one too many
+        direction = _direction(evaluator, rng)
+        values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
         again = difference_table_noise(values)
         if 0 < again < level / 16:
             level = again

@@ -25,6 +25,7 @@ from fastcheck.plans.full import Full
 from fastcheck.report.report import Report, Taylor
 from fastcheck.verdict import Verdict
 
+MOST = 1_000_000  # coordinates; beyond, vectors for a second opinion are not worth their memory
 __all__ = ["STEPS", "order_of", "second_opinion"]
 
 STEPS = tuple(2.0 ** -(6 + 2 * k) for k in range(7))  # in units of the parameters
@@ -68,6 +69,8 @@ def second_opinion(
 ) -> Report:
     """Return the report with the Taylor test of its gradient; 7 evaluations, and one more before it contradicts a pass.
 
+    A gradient of more than a million coordinates goes without.
+
     Parameters
     ----------
     report : Report
@@ -81,7 +84,7 @@ def second_opinion(
     seed : int
         Of the direction.
     """
-    if plan.run.stopped or plan.run.over():
+    if plan.run.stopped or plan.run.over() or plan.evaluator.theta.size > MOST:
         return report
     direction = _direction(plan.evaluator, chosen, np.random.default_rng(seed))
     steps = np.array(STEPS)
