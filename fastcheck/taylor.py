@@ -25,9 +25,9 @@ from fastcheck.plans.full import Full
 from fastcheck.report.report import Report, Taylor
 from fastcheck.verdict import Verdict
 
-MOST = 1_000_000  # coordinates; beyond, vectors for a second opinion are not worth their memory
 __all__ = ["STEPS", "order_of", "second_opinion"]
 
+MOST = 1_000_000  # coordinates; beyond, vectors for a second opinion are not worth their memory
 STEPS = tuple(2.0 ** -(6 + 2 * k) for k in range(7))  # in units of the parameters
 CLEAR = 32.0  # errors that a remainder must stand above: they then bend the order by 0.02 at most
 FITTED = 4  # remainders, the smallest clear ones: those of the longest steps still hold cubes
