@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
-__all__ = ["SCHEMES", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
+__all__ = ["SCHEMES", "TINY", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
+
+TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 
 
 @dataclass(frozen=True)
@@ -255,5 +257,5 @@ class BlockDerivatives:
         row = self.row(place)
         self.looked[place] = resolved
         self.value[row] = resolved.value
-        self.rounding[row] = max(resolved.rounding, float(np.finfo(np.float32).tiny))
+        self.rounding[row] = max(resolved.rounding, TINY)
         self.truncation[row] = resolved.truncation

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
-from fastcheck.differences import BlockDerivatives, Resolved, Scheme, Status
+from fastcheck.differences import TINY, BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import FLOAT64_EPS, Noise
@@ -22,7 +22,6 @@ from fastcheck.steps import Steps, lost_to_rounding, rough, rounds
 __all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
-TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mpmath
 import numpy as np
 
 
@@ -37,9 +36,3 @@ def families(rng: np.random.Generator):
     yield "mixed scales", lambda t: float(np.sum(np.sin(t / mixed))), np.cos(1.0) / mixed, mixed.copy()
     k = np.where(np.abs(x) > 1e-3, x, 1.0)
     yield "kinks", lambda t: float(np.sum(np.abs(t) + np.maximum(t, 0))), np.sign(k) + (k > 0), k
-
-
-def precise_sine(theta: float) -> mpmath.mpf:
-    """Return sin to 40 digits."""
-    with mpmath.workdps(40):
-        return mpmath.sin(mpmath.mpf(theta))
