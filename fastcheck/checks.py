@@ -164,8 +164,9 @@ def _check(
         else:
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
-    report = diagnosed(report, plan, found, loss, gradient, args)
-    report = second_opinion(report, plan, chosen, found, settings.seed)
+    with run.interruptible():  # what was measured stands without them
+        report = diagnosed(report, plan, found, loss, gradient, args)
+        report = second_opinion(report, plan, chosen, found, settings.seed)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
@@ -200,7 +201,9 @@ def _screen(
     sure = [
         one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE
     ]
-    return diagnosed_screen(report, plan, sure, located, facts)
+    with run.interruptible():
+        report = diagnosed_screen(report, plan, sure, located, facts)
+    return report
 
 
 def _plan(
