@@ -103,7 +103,8 @@ class Run:
         if done is not None:
             evaluator.evaluations += done.evaluations
             evaluator.failure = evaluator.failure or done.failure
-            return done.values[0]
+            kept: FloatArray = done.values[0]
+            return kept
         before, began = evaluator.evaluations, self.seconds
         values = evaluator.along(start, direction, steps)
         done = Done(values[None], evaluator.evaluations - before, evaluator.failure, self.seconds - began)

@@ -61,9 +61,8 @@ def screened(loss, gradient, w, seed, confidence):
     base = evaluator.base()
     noise = measure_noise(evaluator, base, np.random.default_rng(seed))
     judge = Judge(1e-7, confidence, PROBES)
-    plan = Probing(
-        evaluator, Analytic(gradient, np.array([2.0**-52]), (), np.zeros(1)), base, noise, judge, Run(), seed
-    )
+    analytic = Analytic(gradient, np.array([2.0**-52]), (), np.zeros(1))
+    plan = Probing(evaluator, analytic, base, noise, judge, Run(), seed)
     return screen(plan, [(0, layout.blocks[0])], confidence)[0]
 
 
