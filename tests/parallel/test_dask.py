@@ -125,7 +125,7 @@ def test_workers_that_died_are_waited_for(monkeypatch, empty, patience):
 
     monkeypatch.setattr(dask, "_client", lambda workers, stack: Emptied(empty))
     monkeypatch.setattr(dask, "PATIENCE", patience)
-    crew = dask.DaskCrew(2, None)
+    crew = dask.DaskCrew(2, "loss")
     if patience > 1:
         assert list(crew.map(iter("abc"))) == ["a", "b", "c"]
         return
