@@ -133,7 +133,7 @@ def _check(
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
     rng = np.random.default_rng(settings.seed)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+    evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
@@ -285,7 +285,7 @@ def numerical_gradient(
     rng = np.random.default_rng(seed)
     args = as_args(args)
     with Run(staff=Staff(workers, backend)) as run:
-        evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+        evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
         seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
         if seen.fatal:
             raise LossError(seen.findings[-1].message)
