@@ -63,8 +63,8 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     table = ["| what | fastcheck | against | ratio | floor |", "|---|---|---|---|---|"]
     table += [
-        f"| {row['what']} | {_time(row['ours'])} a {row['unit']} | {_time(row['theirs'])} | {row['ratio']:.3g}x | "
-        f"{row['floor']:g}x |"
+        f"| {row['what']} | {_time(row['ours'])} a {row['unit']} | {_time(row['theirs'])} | {_factor(row['ratio'])}x | "
+        f"{row['floor']:,}x |"
         for row in rows
     ]
     terminalreporter.section("ratios")
@@ -72,6 +72,10 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(line)
     if config.getoption("ratios"):
         Path(config.getoption("ratios")).write_text("\n".join(table) + "\n")
+
+
+def _factor(ratio):
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _time(seconds):

@@ -40,9 +40,10 @@ def assemble(
     analytic = seen.analytic
     compared = {
         block.block.name: judge.compare(
-            block, analytic.flat[block.block.slice], float(analytic.eps[layout.blocks.index(block.block)])
+            block, analytic.flat[block.block.slice], float(analytic.eps[number]), float(analytic.doubt[number])
         )
         for block in found
+        for number in [layout.blocks.index(block.block)]
     }
     norms, verdict = judge.whole(compared.values())
     measured = sum(len(block) - compared[block.block.name].missing for block in found)
@@ -109,7 +110,6 @@ def _block_report(block: Block, compared: BlockComparison | None, judge: Judge |
         return BlockReport(block.shape, block.size, 0, math.nan, math.nan, math.nan, math.inf, Verdict.INCONCLUSIVE)
     norms = compared.norms
     uncertainty = norms.uncertainty(judge.z)
-    size = math.sqrt(norms.analytic)
     return BlockReport(
         shape=block.shape,
         size=block.size,
@@ -117,7 +117,7 @@ def _block_report(block: Block, compared: BlockComparison | None, judge: Judge |
         difference=norms.difference,
         bound=_bound(norms, judge) if norms.count == block.size else math.nan,
         uncertainty=_relative(uncertainty, norms.scale),
-        detectable=2 * judge.tolerance + 2 * uncertainty / size if size and not compared.silent else math.inf,
+        detectable=_detectable(compared, judge),
         verdict=compared.verdict,
         wrong=len(compared.wrong),
         kinks=compared.kinks,
@@ -133,6 +133,14 @@ def _bound(norms: Norms, judge: Judge) -> float:
 
 def _relative(value: float, scale: float) -> float:
     return value / scale if scale else math.nan
+
+
+def _detectable(compared: BlockComparison, judge: Judge) -> float:
+    """Return the smallest relative error that would have been called one."""
+    size = math.sqrt(compared.norms.analytic)
+    if not size or compared.silent:
+        return math.inf
+    return 2 * judge.tolerance + (2 * compared.norms.uncertainty(judge.z) + compared.doubt) / size
 
 
 def coordinates_of(

@@ -12,7 +12,7 @@ from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts, facts_of
 from fastcheck.diagnosis.lab import Lab
-from fastcheck.diagnosis.measured import BAD, evidence_of
+from fastcheck.diagnosis.measured import evidence_of
 from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
 from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
@@ -60,7 +60,7 @@ def diagnosed(
     loss, gradient, args
         As given to `fastcheck.check`.
     """
-    if report.verdict not in BAD:
+    if not report.verdict.refuted:
         return report
     evaluator, layout = plan.evaluator, plan.evaluator.layout
     verdicts = {name: block.verdict for name, block in report.blocks.items()}

@@ -252,13 +252,9 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     loss_error = plan.judge.loss_error(plan.noise.level)
-    for start in range(0, len(rows), FIRST_LOOKS):
-        if plan.run.over():
-            return
-        part = slice(start, start + FIRST_LOOKS)
-        seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
-        for place, resolved in zip(places[part].tolist(), seen, strict=True):
-            found.put(place, _weighed(plan, found, place, resolved))
+    seen = look_again(plan.run, plan.evaluator, plan.base, places, steps, loss_error)
+    for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
+        found.put(place, _weighed(plan, found, place, resolved))
 
 
 def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) -> Resolved:

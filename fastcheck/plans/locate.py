@@ -226,7 +226,8 @@ class _Search:
         return [self._is_wrong(place) for place in places]
 
     def _is_wrong(self, place: int) -> bool:
-        return is_wrong(self.plan, place, self.found.looked[place])
+        seen = self.found.looked.get(place)  # none: the run was stopped before
+        return seen is not None and is_wrong(self.plan, place, seen)
 
     def _looks_wrong(self, place: int) -> bool:
         return is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place))
