@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastcheck import __version__
+from fastcheck.arrays import FloatArray
 from fastcheck.compare import BlockComparison, Judge, Norms
 from fastcheck.differences import BlockDerivatives
 from fastcheck.noise import Noise
@@ -60,7 +63,7 @@ def assemble(
         evaluations=plan.evaluator.evaluations,
         seconds=run.seconds,
         settings=settings_of(settings, layout, plan.noise, plan.steps),
-        numerical=layout.unflatten(found[0].value.base) if complete and found[0].value.base is not None else None,
+        numerical=layout.unflatten(_numerical(layout, found)) if complete else None,
     )
 
 
@@ -87,6 +90,16 @@ def unmeasurable(
         seconds=seconds,
         settings=settings_of(settings, layout, None, None),
     )
+
+
+def _numerical(layout: Parameters, found: Sequence[BlockDerivatives]) -> FloatArray:
+    """Return the measured gradient, shape (P,): the vector that the blocks were measured into, where there is one."""
+    vector = found[0].value.base
+    if vector is None or vector.shape != (layout.size,):
+        vector = np.empty(layout.size)
+        for block in found:
+            vector[block.block.slice] = block.value
+    return vector
 
 
 _FATAL = ("loss", "loss_changes_params", "loss_changes_args")

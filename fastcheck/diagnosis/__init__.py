@@ -16,6 +16,7 @@ from fastcheck.diagnosis.measured import evidence_of
 from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
 from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
+from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.full import Full
 from fastcheck.report.report import Report
@@ -67,7 +68,7 @@ def diagnosed(
     evidence = evidence_of(layout, evaluator.theta, plan.analytic, found, verdicts, facts)
     lab = None
     if isinstance(evaluator, PythonLoss) and plan.run.stopped is None:
-        lab = Lab(loss, gradient, args, evaluator, plan.base, plan.analytic.flat)
+        lab = Lab(*own_loss(loss, args), gradient, args, evaluator, plan.base, plan.analytic.flat)
     with np.errstate(all="ignore"):  # an experiment may go where the loss has no value, and takes note of it
         findings = (*diagnose(evidence, lab), *report.findings)
     return dataclasses.replace(report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds)
