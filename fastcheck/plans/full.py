@@ -143,7 +143,8 @@ def _quotients(
         rounding = np.full(
             len(steps), IMAGINARY * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
         )
-    found.rounding[rows] = np.maximum(rounding, TINY)
+    with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
+        found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
