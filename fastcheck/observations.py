@@ -16,6 +16,7 @@ from fastcheck.verdict import Verdict
 
 __all__ = ["below_tolerance", "observations", "precision", "rounding"]
 
+NEGLIGIBLE = 1e-12  # relative error that the rounding of a right gradient itself may be, somewhere in a net
 NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
 
 
@@ -146,7 +147,7 @@ def rounding(name: str, difference: float) -> Finding:
 
 def below_tolerance(name: str, excess: float, difference: float, judge: Judge) -> Iterator[Finding]:
     """Yield a finding where a block's error is clear of its uncertainty, but no larger than is tolerated."""
-    if 0 < excess <= judge.tolerance:
+    if NEGLIGIBLE < excess <= judge.tolerance:
         yield Finding(
             "below_tolerance",
             name,
