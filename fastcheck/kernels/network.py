@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "pool"]
+__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend"]
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -98,46 +98,3 @@ def label_loss(
                 t = out[k, b]
                 out[k, b] = t - t * t / 2
     return out
-
-
-@_kernel  # type: ignore[untyped-decorator]
-def pool(
-    d: FloatArray,
-    share: FloatArray,
-    rho: FloatArray,
-    corner: tuple[int, int, int, int],
-    stride: int,
-    padding: int,
-    out: FloatArray,
-    far: Flags,
-) -> None:
-    """Add to each cell its share of the differences in its window.
-
-    Parameters
-    ----------
-    d : shape (C, h, w, M, B)
-        Differences of a window of the input; those outside are zero.
-    share, rho : shape (k, k, C, H, W, B)
-        Weight of each place of each cell (1 for the winner of a max pool, 1/k^2 for an average), and its reach.
-    corner : (y, x, cy, cx)
-        First input row and column of the window, first row and column of the cells.
-    out : shape (C, oh, ow, M, B), zeros on entry
-    far : uint8, shape (M, B)
-    """
-    y0, x0, cy0, cx0 = corner
-    for c in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                for u in range(share.shape[0]):
-                    y = (cy0 + i) * stride + u - padding - y0
-                    if y < 0 or y >= d.shape[1]:
-                        continue
-                    for v in range(share.shape[1]):
-                        x = (cx0 + j) * stride + v - padding - x0
-                        if x < 0 or x >= d.shape[2]:
-                            continue
-                        for k in range(d.shape[3]):
-                            for b in range(d.shape[4]):
-                                e = d[c, y, x, k, b]
-                                far[k, b] |= abs(e) > rho[u, v, c, cy0 + i, cx0 + j, b]
-                                out[c, i, j, k, b] += share[u, v, c, cy0 + i, cx0 + j, b] * e

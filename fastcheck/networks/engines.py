@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from fastcheck.differences import Measured, Status
 from fastcheck.networks import coordinate, unit
 from fastcheck.networks.coordinate import Task
+from fastcheck.networks.kinks import settle
 from fastcheck.networks.network import Network, Placed
 from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted
 from fastcheck.networks.slopes import Tally
@@ -124,7 +125,7 @@ def _by_unit(problem: Problem) -> Measured:
     crossed = [field.far.copy() for field in fields]
     _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
     _run(
-        [partial(unit.settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
+        [partial(settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
         problem.workers,
     )
     again: list[list[Task]] = [[] for _ in fields]

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.networks.linear import amount, apply
-from fastcheck.networks.operators import Bits, FloatArray, IntArray, Labels, Transform, Weighted
+from fastcheck.networks.operators import Bits, FloatArray, IntArray, Transform, Weighted
+from fastcheck.networks.twins import Labels
 
 __all__ = ["Embed", "Scale"]
 
@@ -61,6 +62,11 @@ class Scale(Weighted):
         if beta:
             self.out = self.out + beta[1].reshape(*self.shape, 1)
         self.blocks = {name: (int(np.prod(self.shape)),) for name in self.names if name}
+
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return True
 
     def identify(self, labels: Labels) -> Labels | None:
         """See `Operator.identify`."""

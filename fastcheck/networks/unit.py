@@ -16,26 +16,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.networks.changes import Change
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import (
-    AT_KINK,
-    CROSSED,
-    Bend,
-    Change,
-    FloatArray,
-    IntArray,
-    Operator,
-    Weighted,
-    fast_through,
-)
-from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
-from fastcheck.networks.unweighted import MaxPool, Residue
+from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted, fast_through
+from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
 from fastcheck.networks.winners import Winners
 
-__all__ = ["Field", "Job", "again", "coupled", "settle", "shards"]
+__all__ = ["Field", "Job", "again", "coupled", "shards"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
-_ASKED = 1024  # entries of a field that are asked whether they crossed a kink; the others are taken to have
 
 
 Job = Callable[[], None]
@@ -59,6 +48,8 @@ class Field:
     bits : uint8, shape (*features, B)
     right, left : float64, shape (*features, B)
         One-sided slopes; they differ from ``central`` only at kinks.
+    signs : float64, shape (S,)
+        1 and -1; or 1 alone, where changes of opposite signs stay so up to the outputs.
     """
 
     def __init__(self, operator: Weighted, after: tuple[Operator, ...], wanted: IntArray) -> None:
@@ -68,6 +59,7 @@ class Field:
         self.far = np.zeros(shape, bool)
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
+        self.signs = np.array([1.0] if all(operator.odd for operator in after) else [1.0, -1.0])
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int]:
@@ -105,11 +97,11 @@ def _fast_shards(field: Field, loss: LossAt, h: float, where: NDArray[np.bool_],
     """Share out the entries of ``where``, shape (*features,)."""
     if field.central.ndim == 2:
         rows = field.wanted[where[field.wanted]]
-        size = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        size = max(1, _CHUNK // (len(field.signs) * loss.values.size * widest(field.after, 1)))
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
         return
-    winners = Winners.of(field.after, h)
+    winners = Winners.of(field.after)
     if winners:
         where = winners.cells(where)
     places = [(int(y), int(x)) for y, x in np.argwhere(where.any(axis=0))]
@@ -137,16 +129,17 @@ def _runs(rows: IntArray) -> Iterator[slice]:
         yield slice(int(run[0]), int(run[-1]) + 1)
 
 
-def _steps(rows: slice, samples: int, h: float) -> FloatArray:
-    start = np.empty((rows.stop - rows.start, 2, samples))
-    start[:, 0], start[:, 1] = h, -h
+def _steps(field: Field, rows: slice, h: float) -> FloatArray:
+    """Return the steps (m, S, B) of some features, to each sign that is carried."""
+    start = np.empty((rows.stop - rows.start, len(field.signs), field.shape[1]))
+    start[:] = h * field.signs[:, None]
     return start
 
 
 def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -> None:
     """Difference some units of a vector, all samples of a unit at once."""
     for rows in _runs(wanted):
-        change = Change(_steps(rows, loss.values.size, h), rows)
+        change = Change(_steps(field, rows, h), rows)
         field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
 
 
@@ -154,90 +147,31 @@ def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners
     """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
     y, x = place
     for rows in _runs(field.wanted):
+        steps = _steps(field, rows, h)
         if winners is None:
-            change = Change(_steps(rows, loss.values.size, h), rows, (y, y + 1, x, x + 1))
+            change = Change(steps, rows, (y, y + 1, x, x + 1))
             field.write((rows, y, x), *_central(field.after, field.operator, loss, change, h), first)
         else:
-            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x), h)
-            for at, slopes, far in winners.share(rows, y, x, *found):
-                field.write((rows, *at), slopes, far, first)
+            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x, steps), h)
+            field.write(*winners.share(rows, y, x, *found, h), first)
 
 
 def _central(
     after: tuple[Operator, ...], operator: Operator, loss: LossAt, start: Change, h: float
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B)."""
+    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B).
+
+    Changes +h alone stand for both where those of -h are their negatives up to the outputs.
+    """
     m, s, b = start.many
     far = np.zeros((m * s, b), np.uint8)
     change = fast_through(after, start, far)
     top = after[-1] if after else operator
-    d = change.everywhere(top.out.shape[:-1]).reshape(-1, m * s, b)
-    moved = loss.fast(np.ascontiguousarray(d), far).reshape(m, s, b)
-    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, s, b).any(axis=1))
-
-
-def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> None:
-    """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
-
-    Parameters
-    ----------
-    field : Field
-        Measured at the first step and `again`.
-    crossed : bool, shape (*features, B)
-        What was far at the first step, h: it crossed a kink, or left the reach of the formulas of a curved function.
-    """
-    field.bits[field.far] |= AT_KINK
-    if loss.kinked or any(_kinked(operator) for operator in field.after):
-        samples = field.shape[1]
-        bits = field.bits.reshape(-1, samples)
-        resolved = np.argwhere((crossed & ~field.far).reshape(-1, samples))
-        for b in np.unique(resolved[:_ASKED, 1]):
-            part = resolved[:_ASKED][resolved[:_ASKED, 1] == b, 0]
-            for entries, slopes in _sample_slopes(field, loss, int(b), part, h):
-                bits[entries, b] |= slopes.bits[:, 0] & CROSSED
-        bits[tuple(resolved[_ASKED:].T)] |= CROSSED
-    if field.operator.single and field.far.any():
-        _sides(field, loss)
-
-
-def _sides(field: Field, loss: LossAt) -> None:
-    """Measure the slopes to both sides of what is at a kink."""
-    field.right, field.left = field.central.copy(), field.central.copy()
-    far, right, left = (array.reshape(-1, field.shape[1]) for array in (field.far, field.right, field.left))
-    for b in np.flatnonzero(far.any(axis=0)):
-        for entries, slopes in _sample_slopes(field, loss, int(b), np.flatnonzero(far[:, b]), TINY):
-            right[entries, b], left[entries, b] = slopes.right[:, 0], slopes.left[:, 0]
-
-
-def _sample_slopes(
-    field: Field, loss: LossAt, b: int, entries: IntArray, h: float
-) -> Iterator[tuple[IntArray, Slopes]]:
-    """Yield the one-sided slopes of one sample by some flat entries, by the exact formulas."""
-    features, _ = field.shape
-    one = np.array([b])
-    after, here = [operator.select(one) for operator in field.after], loss.select(one)
-    for part in chunks(entries, 4 * widest(field.after, int(np.prod(features)))):
-        yield part, one_sided(after, here, _one_hot(features, part), h)
-
-
-def _kinked(operator: Operator) -> bool:
-    inner = operator.inner if isinstance(operator, Residue) else ()
-    return (
-        (isinstance(operator, Bend) and operator.activation.kinked)
-        or isinstance(operator, MaxPool)
-        or any(_kinked(part) for part in inner)
-    )
-
-
-def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], FloatArray]:
-    """Return step -> differences of one sample in which change k moves entry k."""
-
-    def move(h: float) -> FloatArray:
-        d: FloatArray = np.zeros((int(np.prod(features)), len(entries), 1))
-        d[entries, np.arange(len(entries))] = h
-        return d.reshape(*features, len(entries), 1)
-
-    return move
+    d = change.everywhere(top.out.shape[:-1]).reshape(-1, m, s, b)
+    if s == 1:
+        d, far = np.concatenate([d, -d], axis=2), np.repeat(far, 2, axis=0)
+    moved = loss.fast(np.ascontiguousarray(d).reshape(-1, 2 * m, b), far).reshape(m, 2, b)
+    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, 2, b).any(axis=1))
 
 
 def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
