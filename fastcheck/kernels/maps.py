@@ -41,30 +41,43 @@ def gaps(x: FloatArray, label: Labels, geometry: Geometry, won: FloatArray, half
     """
     stride, padding = geometry
     k, _, channels, rows, columns, samples = won.shape
+    best, nearest = np.empty(samples), np.empty(samples)
+    at, name = np.empty(samples, np.int64), np.zeros(samples, np.uint64)
+    known = label.size > 0
     for c in range(channels):
         for i in range(rows):
             for j in range(columns):
+                best[:] = -np.inf
+                nearest[:] = np.inf
+                at[:] = 0
+                for u in range(k):
+                    for v in range(k):
+                        y, z = i * stride + u - padding, j * stride + v - padding
+                        if not (0 <= y < x.shape[1] and 0 <= z < x.shape[2]):
+                            continue
+                        for b in range(samples):
+                            more = x[c, y, z, b] > best[b]
+                            best[b] = x[c, y, z, b] if more else best[b]
+                            at[b] = u * k + v if more else at[b]
+                            if known:
+                                name[b] = label[y, z, b] if more else name[b]
+                for u in range(k):
+                    for v in range(k):
+                        y, z = i * stride + u - padding, j * stride + v - padding
+                        if not (0 <= y < x.shape[1] and 0 <= z < x.shape[2]):
+                            for b in range(samples):
+                                won[u, v, c, i, j, b] = 0.0
+                                half[u, v, c, i, j, b] = np.inf
+                            continue
+                        for b in range(samples):
+                            twin = known and label[y, z, b] == name[b]
+                            gap = np.inf if twin else (best[b] - x[c, y, z, b]) / 2
+                            mine = at[b] == u * k + v
+                            nearest[b] = nearest[b] if mine else min(nearest[b], gap)
+                            won[u, v, c, i, j, b] = 1.0 if mine else 0.0
+                            half[u, v, c, i, j, b] = gap
                 for b in range(samples):
-                    best, at, name = -np.inf, 0, np.uint64(0)
-                    for p in range(k * k):
-                        y, z = i * stride + p // k - padding, j * stride + p % k - padding
-                        if 0 <= y < x.shape[1] and 0 <= z < x.shape[2] and x[c, y, z, b] > best:
-                            best, at = x[c, y, z, b], p
-                            if label.size:
-                                name = label[y, z, b]
-                    nearest = np.inf
-                    for p in range(k * k):
-                        y, z = i * stride + p // k - padding, j * stride + p % k - padding
-                        gap = np.inf
-                        if 0 <= y < x.shape[1] and 0 <= z < x.shape[2]:
-                            if not (label.size and label[y, z, b] == name):
-                                gap = (best - x[c, y, z, b]) / 2
-                            if p != at:
-                                nearest = min(nearest, gap)
-                        won[p // k, p % k, c, i, j, b] = 0.0
-                        half[p // k, p % k, c, i, j, b] = gap
-                    won[at // k, at % k, c, i, j, b] = 1.0
-                    half[at // k, at % k, c, i, j, b] = nearest
+                    half[at[b] // k, at[b] % k, c, i, j, b] = nearest[b]
 
 
 @_kernel  # type: ignore[untyped-decorator]
@@ -101,34 +114,34 @@ def merge(
     """
     stride, padding = geometry
     k, _, channels, rows, columns, samples = share.shape
+    least = np.empty(samples)
     for c in range(channels):
         for i in range(rows):
             for j in range(columns):
-                least = np.inf
-                for b in range(samples):
-                    alone[c, i, j, b] = np.inf
+                least[:] = np.inf
+                alone[c, i, j] = np.inf
                 for u in range(k):
                     for v in range(k):
                         y, z = i * stride + u - padding, j * stride + v - padding
-                        inside = 0 <= y < c1.shape[1] and 0 <= z < c1.shape[2]
+                        if not (0 <= y < c1.shape[1] and 0 <= z < c1.shape[2]):
+                            slope[u, v, c, i, j] = 0.0
+                            curve[u, v, c, i, j] = 0.0
+                            continue
                         for b in range(samples):
-                            if not inside:
-                                slope[u, v, c, i, j, b] = 0.0
-                                curve[u, v, c, i, j, b] = 0.0
-                                continue
                             a, q, part = c1[c, y, z, b], c2[c, y, z, b], share[u, v, c, i, j, b]
                             slope[u, v, c, i, j, b] = part * a
                             curve[u, v, c, i, j, b] = part * q
-                            # After the activation it moves by at most this much for each unit before.
                             rate = abs(a) + abs(q) * REACH
-                            free = half[u, v, c, i, j, b] / rate if rate > 0 else np.inf
-                            free = min(free, rho[c, y, z, b])
-                            least = min(least, free)
-                            if part == 0:
-                                # Past a kink, or the reach of the tables, a loser is allowed twice the steepest slope.
-                                free = max(free, half[u, v, c, i, j, b] / (2 * max(abs(a), steepest)))
+                            free = half[u, v, c, i, j, b] / rate
+                            free = min(free if rate > 0 else np.inf, rho[c, y, z, b])
+                            least[b] = min(least[b], free)
+                            loser = half[u, v, c, i, j, b] / (2 * max(abs(a), steepest))
+                            free = max(free, loser) if part == 0 else free
                             alone[c, i, j, b] = min(alone[c, i, j, b], free)
-                together[c, i, j] = least
+                worst = np.inf
+                for b in range(samples):
+                    worst = min(worst, least[b])
+                together[c, i, j] = worst
 
 
 @_kernel  # type: ignore[untyped-decorator]

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend"]
+__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "sizes"]
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -97,4 +97,25 @@ def label_loss(
             for b in range(samples):
                 t = out[k, b]
                 out[k, b] = t - t * t / 2
+    return out
+
+
+@_kernel  # type: ignore[untyped-decorator]
+def sizes(x: FloatArray, zeros: bool) -> FloatArray:
+    """Return how large the terms behind x (n, B) may have been, shape (n, B).
+
+    A number that came out small has the rounding of the sum it came from: to each magnitude the root mean square of its
+    column is added. An exact zero is taken for a sum of nothing, unless ``zeros``.
+    """
+    rows, columns = x.shape
+    typical = np.zeros(columns)
+    for r in range(rows):
+        for c in range(columns):
+            typical[c] += x[r, c] * x[r, c]
+    for c in range(columns):
+        typical[c] = np.sqrt(typical[c] / rows)
+    out = np.empty_like(x)
+    for r in range(rows):
+        for c in range(columns):
+            out[r, c] = abs(x[r, c]) + typical[c] if zeros or x[r, c] != 0 else 0.0
     return out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fastcheck.differences import Measured
 from fastcheck.errors import InputError
@@ -178,13 +179,15 @@ class BoundNetwork:
             raise InputError(f"coordinates must be in [0, {layout.size}); they span [{chosen.min()}, {chosen.max()}].")
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
-        placed = self.network.place(theta, layout, self.x, self.y)
-        if not np.isfinite(placed.data_term()):
-            raise InputError(
-                f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
-            )
-        problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
-        return ENGINES[engine](problem)
+        # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
+        with threadpool_limits(limits=1, user_api="blas"):
+            placed = self.network.place(theta, layout, self.x, self.y)
+            if not np.isfinite(placed.data_term()):
+                raise InputError(
+                    f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
+                )
+            problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
+            return ENGINES[engine](problem)
 
 
 def _samples_last(array: Any, name: str, rows: bool) -> NDArray[Any]:

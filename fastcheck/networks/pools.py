@@ -94,10 +94,15 @@ class Pool(Operator):
 
     def fast(self, change: Change, far: Far) -> Change:
         """See `Operator.fast`."""
-        m, s, b = change.many
-        d = np.ascontiguousarray(change.spread(self.inputs).d)
         window = change.window or (0, self.inputs[1], 0, self.inputs[2])
         y0, y1, x0, x1 = reach = self.touched(window)
+        m, s, b = change.many
+        if change.lone and y1 - y0 == 1 == x1 - x0:
+            u, v = window[0] + self.padding - y0 * self.stride, window[2] + self.padding - x0 * self.stride
+            share, half = (table[u, v, change.rows, y0, x0][:, None] for table in self.shares)
+            far |= (np.abs(change.d) > half).reshape(m * s, b)
+            return Change(share * change.d, change.rows, reach)
+        d = np.ascontiguousarray(change.spread(self.inputs).d)
         out = np.zeros((len(d), y1 - y0, x1 - x0, m * s, b))
         flat, corner = d.reshape(*d.shape[:3], m * s, b), (window[0], window[2], y0, x0)
         kernels.pool(flat, *self.shares, corner, self.stride, self.padding, out, far)

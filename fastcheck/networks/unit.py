@@ -84,16 +84,20 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
         for part in np.array_split(entries, min(16, max(1, len(entries)))):
             yield partial(_pairs, field, loss, h, part)
     else:
-        yield from _fast_shards(field, loss, h, np.ones(field.central.shape[:-1], bool), first=True)
+        everywhere = np.ones(field.central.shape[:-1], bool)
+        yield from _fast_shards(field, loss, h, everywhere, Winners.of(field.after), first=True)
 
 
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
     """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
     if field.far.any() and not coupled(field.after):
-        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), first=False)
+        # Place by place: what holds of one place at a kink does not hold of its neighbours under a max pool.
+        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), None, first=False)
 
 
-def _fast_shards(field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], first: bool) -> Iterator[Job]:
+def _fast_shards(
+    field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], winners: Winners | None, first: bool
+) -> Iterator[Job]:
     """Share out the entries of ``where``, shape (*features,)."""
     if field.central.ndim == 2:
         rows = field.wanted[where[field.wanted]]
@@ -101,7 +105,6 @@ def _fast_shards(field: Field, loss: LossAt, h: float, where: NDArray[np.bool_],
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
         return
-    winners = Winners.of(field.after)
     if winners:
         where = winners.cells(where)
     places = [(int(y), int(x)) for y, x in np.argwhere(where.any(axis=0))]
