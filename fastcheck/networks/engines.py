@@ -118,6 +118,7 @@ def _by_unit(problem: Problem) -> Measured:
     fields, direct = _fields(problem, mask)
     loss, h = problem.placed.loss, problem.step
     _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
+    _run([job for field in fields for job in unit.unsure(field, loss, h)], problem.workers)
     crossed = [field.far.copy() for field in fields]
     _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
     _run(

@@ -22,7 +22,7 @@ from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray,
 from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
 from fastcheck.networks.winners import Winners
 
-__all__ = ["Field", "Job", "again", "coupled", "shards"]
+__all__ = ["Field", "Job", "again", "coupled", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
 
@@ -88,10 +88,15 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
         yield from _fast_shards(field, loss, h, everywhere, Winners.of(field.after), first=True)
 
 
+def unsure(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut the measurement, place by place, of the cells of a max pool whose places could not be moved together."""
+    if field.far.any() and Winners.of(field.after):
+        yield from _fast_shards(field, loss, h, np.asarray(field.far.any(axis=-1)), None, first=False)
+
+
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
     """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
     if field.far.any() and not coupled(field.after):
-        # Place by place: what holds of one place at a kink does not hold of its neighbours under a max pool.
         yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), None, first=False)
 
 
