@@ -106,7 +106,7 @@ def merge(
         Weight of each place of each cell, and how far the activation may move there.
     geometry : (stride, padding)
     slope, curve : shape (k, k, C, H', W', B), written
-        Slope and half curvature of the cell by each place.
+        Slope and half curvature of the cell by each place; no curvature is written if ``curve`` has size zero.
     together : shape (C, H', W'), written
         How far all places of a cell may move at once, of every sample, and meet no kink.
     alone : shape (C, H', W', B), written
@@ -125,12 +125,14 @@ def merge(
                         y, z = i * stride + u - padding, j * stride + v - padding
                         if not (0 <= y < c1.shape[1] and 0 <= z < c1.shape[2]):
                             slope[u, v, c, i, j] = 0.0
-                            curve[u, v, c, i, j] = 0.0
+                            if curve.size:
+                                curve[u, v, c, i, j] = 0.0
                             continue
                         for b in range(samples):
                             a, q, part = c1[c, y, z, b], c2[c, y, z, b], share[u, v, c, i, j, b]
                             slope[u, v, c, i, j, b] = part * a
-                            curve[u, v, c, i, j, b] = part * q
+                            if curve.size:
+                                curve[u, v, c, i, j, b] = part * q
                             rate = abs(a) + abs(q) * REACH
                             free = half[u, v, c, i, j, b] / rate
                             free = min(free if rate > 0 else np.inf, rho[c, y, z, b])
@@ -151,7 +153,6 @@ def place(
     tap: tuple[int, int, int, int],
     slope: FloatArray,
     curve: FloatArray,
-    curved: bool,
     together: FloatArray,
     geometry: Geometry,
     corner: Geometry,
@@ -167,7 +168,7 @@ def place(
     tap : (first, y, x, stride)
         First channel, the place in the padded map, stride of the convolution.
     slope, curve, together
-        See `merge`; ``curved`` says whether any curvature is not zero.
+        See `merge`.
     geometry : (stride, padding)
         Of the pool.
     corner : (i, j)
@@ -183,6 +184,7 @@ def place(
     stride, padding = geometry
     k = slope.shape[0]
     many, signs, samples = d.shape
+    curved = curve.size > 0
     size = np.zeros(many)
     for t in range(many):
         for s in range(signs):

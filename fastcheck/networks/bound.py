@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from fastcheck.differences import Measured
 from fastcheck.errors import InputError
 from fastcheck.networks.engines import ENGINES, Problem
 from fastcheck.networks.operators import FloatArray
+from fastcheck.parallel.blas import worker_limits
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class BoundNetwork:
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
         # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with worker_limits().limit(limits=1, user_api="blas"):
             placed = self.network.place(theta, layout, self.x, self.y)
             if not np.isfinite(placed.data_term()):
                 raise InputError(

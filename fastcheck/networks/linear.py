@@ -178,7 +178,7 @@ class Convolve(Weighted):
         out = np.empty((len(self.w), y1 - y0, x1 - x0, *change.many))
         first = 0 if change.rows is None else change.rows.start
         tap = (first, y + self.padding, x + self.padding, self.stride)
-        tables = (cells.slope, cells.curve, cells.curved, cells.together)
+        tables = (cells.slope, cells.curve, cells.together)
         if not maps.place(d, self.w, tap, *tables, (pool.stride, pool.padding), (y0, x0), out):
             return None
         return Change(out, None, reach)

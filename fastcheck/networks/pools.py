@@ -11,7 +11,7 @@ from fastcheck.kernels import maps as kernels
 from fastcheck.networks.changes import Change
 from fastcheck.networks.operators import AT_KINK, CROSSED, Bend, Bits, Far, FloatArray, Operator
 from fastcheck.networks.twins import Labels, fold
-from fastcheck.networks.windows import Window, padded, patches, touched
+from fastcheck.networks.windows import Window, padded, touched
 
 __all__ = ["AveragePool", "Cells", "MaxPool", "Pool"]
 
@@ -23,9 +23,7 @@ class Cells:
     Attributes
     ----------
     slope, curve : float64, shape (k, k, C, H', W', B)
-        Slope and half curvature by each place.
-    curved : bool
-        Whether any curvature is not zero.
+        Slope and half curvature by each place; ``curve`` has size zero if there is no curvature.
     together : float64, shape (C, H', W')
         How far all places of a cell may move at once, of every sample, and meet no kink.
     alone : float64, shape (C, H', W', B)
@@ -34,7 +32,6 @@ class Cells:
 
     slope: FloatArray
     curve: FloatArray
-    curved: bool
     together: FloatArray
     alone: FloatArray
 
@@ -77,13 +74,14 @@ class Pool(Operator):
         """Return the pool together with the activation that stands below it."""
         if self._cells is None:
             share, half = self.shares
-            c1, c2, rho = bend.tables if bend else (np.ones_like(self.x), np.zeros_like(self.x), np.full_like(self.x, np.inf))
-            slope, curve, alone = np.empty_like(share), np.empty_like(share), np.empty(share.shape[2:])
-            together = np.empty(share.shape[2:-1])
+            straight = (np.full_like(self.x, value) for value in (1.0, 0.0, np.inf))
+            c1, c2, rho = bend.tables if bend else straight
+            slope, alone, together = np.empty_like(share), np.empty(share.shape[2:]), np.empty(share.shape[2:-1])
+            curve = np.empty(share.shape if bend and bend.curved else (0,) * 6)
             steepest = bend.steepest if bend else 1.0
             geometry = (self.stride, self.padding)
             kernels.merge(c1, c2, rho, steepest, share, half, geometry, slope, curve, together, alone)
-            self._cells = Cells(slope, curve, bool(bend and bend.curved), together, alone)
+            self._cells = Cells(slope, curve, together, alone)
         return self._cells
 
     def touched(self, window: Window) -> Window:

@@ -10,7 +10,7 @@ by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from fastcheck.networks.winners import Winners
 __all__ = ["Field", "Job", "again", "coupled", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
+_HELD = 2**25  # numbers that the channels of one place of a map may carry at once, if they covered whole maps: 256 MB
 
 
 Job = Callable[[], None]
@@ -60,6 +61,13 @@ class Field:
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
         self.signs = np.array([1.0] if all(operator.odd for operator in after) else [1.0, -1.0])
+
+    @cached_property
+    def runs(self) -> tuple[slice, ...]:
+        """The wanted features as slices, each of so few that its changes can be held."""
+        n = max(1, _HELD // (len(self.signs) * self.shape[1] * widest(self.after, 1)))
+        runs = _runs(self.wanted)
+        return tuple(slice(i, min(i + n, run.stop)) for run in runs for i in range(run.start, run.stop, n))
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int]:
@@ -154,7 +162,7 @@ def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -
 def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool) -> None:
     """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
     y, x = place
-    for rows in _runs(field.wanted):
+    for rows in field.runs:
         steps = _steps(field, rows, h)
         if winners is None:
             change = Change(steps, rows, (y, y + 1, x, x + 1))

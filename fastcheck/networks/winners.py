@@ -48,7 +48,7 @@ class Winners:
         """Return the changes of one cell in each of some channels, as they leave the pool; ``steps``: (m, S, B)."""
         at = (slice(None), slice(None), rows, y, x)
         d = self.merged.slope[at].sum(axis=(0, 1))[:, None] * steps
-        if self.merged.curved:
+        if self.merged.curve.size:
             d += self.merged.curve[at].sum(axis=(0, 1))[:, None] * steps**2
         return Change(d, rows, (y, y + 1, x, x + 1))
 
