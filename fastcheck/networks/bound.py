@@ -179,7 +179,7 @@ class BoundNetwork:
             raise InputError(f"coordinates must be in [0, {layout.size}); they span [{chosen.min()}, {chosen.max()}].")
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
-        # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
+        # One BLAS thread per worker, for one worker too: the sums, and so the numbers, are the same for any number.
         with worker_limits().limit(limits=1, user_api="blas"):
             placed = self.network.place(theta, layout, self.x, self.y)
             if not np.isfinite(placed.data_term()):
