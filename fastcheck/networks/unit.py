@@ -87,19 +87,33 @@ def coupled(after: tuple[Operator, ...]) -> bool:
 
 def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
     """Cut the first measurement of a field into independent shares; their number does not depend on the workers."""
-    if coupled(field.after):
-        entries = _entries(field)
-        for part in np.array_split(entries, min(16, max(1, len(entries)))):
-            yield partial(_pairs, field, loss, h, part)
-    else:
-        everywhere = np.ones(field.central.shape[:-1], bool)
+    everywhere = np.ones(field.central.shape[:-1], bool)
+    if not coupled(field.after):
         yield from _fast_shards(field, loss, h, everywhere, Winners.of(field.after), first=True)
+    elif field.central.ndim == 2:
+        n = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        samples = [np.arange(loss.values.size)[i : i + n] for i in range(0, loss.values.size, n)]
+        groups = [(int(row), part) for row in field.wanted for part in samples]
+        yield from _bundles(groups, lambda group: _single(field, loss, h, *group))
+    else:
+        field.far[field.wanted] = True
+        yield from _all_pairs(field, loss, h)
 
 
 def unsure(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
-    """Cut the measurement, place by place, of the cells of a max pool whose places could not be moved together."""
-    if field.far.any() and Winners.of(field.after):
+    """Cut the measurement, one by one, of what could not be moved together or went too far among coupled samples."""
+    if field.far.any() and coupled(field.after):
+        yield from _all_pairs(field, loss, h)
+    elif field.far.any() and Winners.of(field.after):
         yield from _fast_shards(field, loss, h, np.asarray(field.far.any(axis=-1)), None, first=False)
+
+
+def _all_pairs(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut the exact measurement of what is far, which settles it."""
+    pairs = np.flatnonzero(field.far)
+    field.far[:] = False
+    for part in np.array_split(pairs, min(16, max(1, len(pairs)))):
+        yield partial(_pairs, field, loss, h, part)
 
 
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
@@ -132,12 +146,6 @@ def _bundles(groups: Sequence[_Group], run: Callable[[_Group], None]) -> Iterato
     size = max(1, len(groups) // 24)
     for start in range(0, len(groups), size):
         yield partial(run_all, groups[start : start + size])
-
-
-def _entries(field: Field) -> IntArray:
-    """Return the flat places of the wanted entries of (*features,)."""
-    per_row = field.central[0, ..., 0].size
-    return np.asarray((field.wanted[:, None] * per_row + np.arange(per_row)).ravel())
 
 
 def _runs(rows: IntArray) -> Iterator[slice]:
@@ -190,11 +198,23 @@ def _central(
     return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, 2, b).any(axis=1))
 
 
-def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
-    """Difference entries whose samples act on each other: one (entry, sample) at a time, over the whole batch."""
+def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -> None:
+    """Difference one unit of a vector whose samples act on each other: in one sample at a time, over the whole batch."""
+    n, b = len(samples), field.shape[1]
+    start = np.zeros((n, 2, b))
+    start[np.arange(n), :, samples] = h, -h
+    far = np.zeros((2 * n, b), np.uint8)
+    change = fast_through(field.after, Change(start.reshape(1, 2 * n, b), slice(row, row + 1)), far)
+    d = change.everywhere(field.after[-1].out.shape[:-1]).reshape(-1, 2 * n, b)
+    moved = loss.fast(np.ascontiguousarray(d), far).sum(axis=1).reshape(n, 2)
+    field.central[row, samples] = (moved[:, 0] - moved[:, 1]) / (2 * h)
+    field.far[row, samples] = far.reshape(n, -1).any(axis=1)
+
+
+def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:
+    """Difference flat (entry, sample) pairs by the exact formulas, one at a time, over the whole batch."""
     features, samples = field.shape
     total = int(np.prod(features))
-    pairs = (entries[:, None] * samples + np.arange(samples)).ravel()
     for part in chunks(pairs, 4 * samples * widest(field.after, total)):
 
         def move(step: float, part: IntArray = part) -> FloatArray:

@@ -38,15 +38,25 @@ class Normalise(Operator):
         self.variance = variance
         self.out = self.centred / self.deviation
 
-    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        """See `Operator.exact`."""
+    def _difference(self, d: FloatArray, rows: slice) -> FloatArray:
+        """Return the exact differences of some features from theirs, both of shape (*features, m, B)."""
         # With c the centred input and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
-        c, out = self.centred[..., None, :], self.out[..., None, :]
-        s, variance = self.deviation[..., None, :], self.variance[..., None, :]
+        c, out = self.centred[rows][..., None, :], self.out[rows][..., None, :]
+        s, variance = self.deviation[rows][..., None, :], self.variance[rows][..., None, :]
         dc = d - d.mean(axis=self._moved, keepdims=True)
         dv = (dc * (2 * c + dc)).mean(axis=self._moved, keepdims=True)
         later = np.sqrt(variance + dv)
         return np.asarray((dc - out * (dv / (later + s))) / later)
+
+    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
+        return self._difference(d, slice(None))
+
+    def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
+        if change.rows is None or len(self.inputs) > 1 or not self.couples:
+            return super().fast(change, far)
+        return Change(self._difference(change.d, change.rows), change.rows)
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
