@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "sizes"]
+__all__ = ["REACH", "bend", "label_loss", "normalise", "outer", "outer_bend", "sizes"]
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -25,6 +25,7 @@ Flags = NDArray[np.uint8]
 REACH = 2.0**-26
 
 _kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+_sums: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 
 
 @_kernel  # type: ignore[untyped-decorator]
@@ -119,3 +120,36 @@ def sizes(x: FloatArray, zeros: bool) -> FloatArray:
         for c in range(columns):
             out[r, c] = abs(x[r, c]) + typical[c] if zeros or x[r, c] != 0 else 0.0
     return out
+
+
+@_sums  # type: ignore[untyped-decorator]
+def normalise(
+    d: FloatArray, centred: FloatArray, out: FloatArray, deviation: FloatArray, variance: FloatArray
+) -> FloatArray:
+    """Return the exact change of (x - mean) / sqrt(variance) over the samples, for changes d (n, M, B) of x.
+
+    Parameters
+    ----------
+    d : shape (n, M, B)
+    centred, out : shape (n, B)
+        x - mean, and the normalised x.
+    deviation, variance : shape (n, 1)
+    """
+    moved = np.empty_like(d)
+    samples = d.shape[2]
+    for r in range(d.shape[0]):
+        for k in range(d.shape[1]):
+            mean, spread = 0.0, 0.0
+            for b in range(samples):
+                mean += d[r, k, b]
+            mean /= samples
+            for b in range(samples):
+                e = d[r, k, b] - mean
+                spread += e * (2 * centred[r, b] + e)
+            spread /= samples
+            # With c the centred x and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
+            later = np.sqrt(variance[r, 0] + spread)
+            wider = spread / (later + deviation[r, 0])
+            for b in range(samples):
+                moved[r, k, b] = (d[r, k, b] - mean - out[r, b] * wider) / later
+    return moved

@@ -199,7 +199,7 @@ def _central(
 
 
 def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -> None:
-    """Difference one unit of a vector whose samples act on each other: in one sample at a time, over the whole batch."""
+    """Difference one unit of a vector whose samples act on each other: one sample at a time, over the whole batch."""
     n, b = len(samples), field.shape[1]
     start = np.zeros((n, 2, b))
     start[np.arange(n), :, samples] = h, -h

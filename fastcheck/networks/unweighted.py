@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 
+from fastcheck.kernels import network as kernels
 from fastcheck.networks.changes import Change
 from fastcheck.networks.operators import Bits, Far, FloatArray, IntArray, Operator, fast_through
 from fastcheck.networks.twins import Labels
@@ -38,25 +39,25 @@ class Normalise(Operator):
         self.variance = variance
         self.out = self.centred / self.deviation
 
-    def _difference(self, d: FloatArray, rows: slice) -> FloatArray:
-        """Return the exact differences of some features from theirs, both of shape (*features, m, B)."""
+    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
+        """See `Operator.exact`."""
         # With c the centred input and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
-        c, out = self.centred[rows][..., None, :], self.out[rows][..., None, :]
-        s, variance = self.deviation[rows][..., None, :], self.variance[rows][..., None, :]
+        c, out = self.centred[..., None, :], self.out[..., None, :]
+        s, variance = self.deviation[..., None, :], self.variance[..., None, :]
         dc = d - d.mean(axis=self._moved, keepdims=True)
         dv = (dc * (2 * c + dc)).mean(axis=self._moved, keepdims=True)
         later = np.sqrt(variance + dv)
         return np.asarray((dc - out * (dv / (later + s))) / later)
 
-    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        """See `Operator.exact`."""
-        return self._difference(d, slice(None))
-
     def fast(self, change: Change, far: Far) -> Change:
         """See `Operator.fast`."""
-        if change.rows is None or len(self.inputs) > 1 or not self.couples:
+        if len(self.inputs) > 1 or not self.couples:
             return super().fast(change, far)
-        return Change(self._difference(change.d, change.rows), change.rows)
+        rows = change.rows or slice(None)
+        # One row of changes for each feature, all features or those that change.
+        d = np.ascontiguousarray(change.d).reshape(len(self.out[rows]), -1, self.out.shape[-1])
+        moved = kernels.normalise(d, self.centred[rows], self.out[rows], self.deviation[rows], self.variance[rows])
+        return Change(moved.reshape(change.d.shape), change.rows)
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
