@@ -225,7 +225,7 @@ def _silent(names: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "silent_outputs",
             None,
-            f"{shown}: no derivative, claimed or seen, when looked at alone (a relu that is off?). Weighed together "
-            "with the others, an error there would have been seen.",
+            f"{shown}: next to no derivative, claimed or seen, when looked at alone (a relu that is off?). Weighed "
+            "together with the others, an error there would have been seen.",
             {"outputs": list(names)},
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.errors import LossError
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Block
@@ -76,12 +77,12 @@ def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Finding]:
     u, w : float64, same shape
         Independent vectors without a zero.
     """
-    at_zero, at_u, at_w = ask.product(np.zeros_like(u)), ask.product(u), ask.product(w)
+    at_u, at_w = ask.product(u), ask.product(w)
     eps = float(at_u.eps.max())
     exact = max(ask.tolerance, ROUNDINGS * eps)
     loose = max(ask.tolerance, math.sqrt(eps))  # sums of other numbers round otherwise, and may cancel
     yield from _first(
-        _constant(ask, at_zero.flat, at_u.flat, at_w.flat, exact),
+        _constant(ask, _at_zero(ask, u), at_u.flat, at_w.flat, exact),
         _power(ask, u, at_u.flat, exact),
         _sum(ask, ask.product(u + w).flat, at_u.flat + at_w.flat, loose),
     )
@@ -103,6 +104,15 @@ def _first(*kinds: Iterator[Finding]) -> Iterator[Finding]:
         for finding in findings:
             yield finding
             return
+
+
+def _at_zero(ask: Linear, u: FloatArray) -> FloatArray:
+    """Return the product of a zero vector; zero, too, where it fails, as one that divides by the vector does."""
+    try:
+        with np.errstate(all="ignore"):
+            return ask.product(np.zeros_like(u)).flat
+    except LossError:
+        return np.zeros(ask.blocks[-1].stop)
 
 
 def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArray, exact: float) -> Iterator[Finding]:

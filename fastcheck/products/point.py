@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import InputError, LossError
+from fastcheck.errors import FastcheckError, InputError, LossError
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
@@ -142,6 +142,8 @@ class Point:
         low = any(block.dtype.itemsize < theta.itemsize for block in layout.blocks)
         try:
             returned, double = function(layout.unflatten(theta.copy()), *args), True
+        except FastcheckError:
+            raise
         except Exception as error:
             if not low:
                 raise LossError(f"{called} raised {type(error).__name__} at {given}: {error}.") from error

@@ -40,9 +40,7 @@ def dense(rng: np.random.Generator) -> Case:
 
 
 def elementwise(rng):
-    return Case(
-        "elementwise", np.sin, lambda x, u: np.cos(x) * u, lambda x, t: np.cos(x) * t, rng.normal(size=(4, 6))
-    )
+    return Case("elementwise", np.sin, lambda x, u: np.cos(x) * u, lambda x, t: np.cos(x) * t, rng.normal(size=(4, 6)))
 
 
 def relu(rng):
