@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from fastcheck.products.checks import Checks, merged
+from fastcheck.products.checks import Checks
 from fastcheck.products.examine import cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.merge import merged
 from fastcheck.products.options import positive
 from fastcheck.products.point import Point, Product, Told
 from fastcheck.products.pushed import Drawn, Pushed
 from fastcheck.products.tangents import Tangents
-from fastcheck.products.vectors import TANGENT, bounded, visible
+from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 from fastcheck.verdict import Verdict
@@ -107,7 +108,6 @@ def report_of(
         f"{'params' if product.name == 'hvp' else 'inputs'}",
         "cotangents": [name for name, _, _ in chosen],
         "tangents": "each" if each else at_random,
-        "visible": visible(sum(not one.alone for one in done), settings.confidence),
     }
     report = merged(checks, done, [*told, *told_of_outputs, *more()], data)
     return report if each else pushed.translated(report, done, checks)

@@ -10,12 +10,13 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
-from fastcheck.products.checks import Checks, merged
+from fastcheck.products.checks import Checks
 from fastcheck.products.examine import Form, cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.merge import merged
 from fastcheck.products.options import positive
 from fastcheck.products.point import Point, Product, Told
-from fastcheck.products.vectors import COTANGENT, bounded, visible
+from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 from fastcheck.verdict import Verdict
@@ -81,11 +82,9 @@ def check_vjp(
     done, blamed = examine(form, checks, chosen)
     if any(one.failed for one in done) and not any(one.explains for one in told):
         told += _summed(form, checks)
-    at_random = sum(not one.alone for one in done)
     settings = {
         "call": "check_vjp(function, vjp, inputs",
         "cotangents": [name for name, _, _ in chosen],
-        "visible": visible(at_random, checks.settings.confidence),
     }
     report = merged(checks, done, [*told, *blamed], settings)
     return report.raise_if_wrong() if throw else report
