@@ -23,6 +23,7 @@ MODES = ("auto", "full", "sample", "screen")
 INCONCLUSIVE = ("fail", "skip", "xfail")
 PROPERTY = "fastcheck"
 LONGEST = 120  # characters of a file's name
+SENTENCE = re.compile(r"(?<=\w)\. ")  # what ends the first one
 PASSED = ("CORRECT", "ACCEPTABLE")
 
 
@@ -106,7 +107,7 @@ def gradcheck(request: pytest.FixtureRequest) -> Gradcheck:
     return Gradcheck(request.node, request.config)
 
 
-@dataclass
+@dataclass(repr=False)
 class Gradcheck:
     """What the fixture returns.
 
@@ -119,6 +120,9 @@ class Gradcheck:
     _item: pytest.Item
     _config: pytest.Config
     reports: list[Report] = field(default_factory=list)
+
+    def __repr__(self) -> str:  # pytest shows it above each failure
+        return f"<gradcheck, {len(self.reports)} reports>"
 
     def __call__(self, loss: Any, gradient: Any = None, params: Any = None, **options: Any) -> Report:
         """Check a gradient as `fastcheck.check` does, and return the report if it passed.
@@ -234,7 +238,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("gradient checks")
     for test, said in shown:
-        terminalreporter.line(f"{test}: {said}")
+        terminalreporter.line(f"{test}: {SENTENCE.split(said)[0]}")
     plural = "s" if len(checks) != 1 else ""
     terminalreporter.line(f"{len(checks)} gradient check{plural}, {len(failed)} not passed")
 
