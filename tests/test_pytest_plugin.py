@@ -12,6 +12,7 @@ import pytest
 
 import pytest_fastcheck
 from fastcheck.settings import MODES
+from tests.test_docs import fences
 
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["pytester"]
@@ -97,6 +98,19 @@ def test_reports_travel_from_the_workers(run, pytester):
     assert "<html" in (pytester.path / "pages" / pages[1]).read_text(encoding="utf-8")
     result.stdout.fnmatch_lines(["E       the whole report: *pages*test_wrong_1.html"])
     assert 'name="fastcheck" value="CORRECT: every block' in (pytester.path / "j.xml").read_text(encoding="utf-8")
+
+
+def test_the_page_about_it_is_right(run, pytester):
+    for _, options, body in fences(ROOT / "docs" / "pytest.md", "python"):
+        pytester.path.joinpath(re.search(r'title="([^"]+)"', options)[1]).write_text(body, encoding="utf-8")
+    result = run("--strict-markers", "-W", "error")
+    result.assert_outcomes(passed=5)
+    wrong = pytester.path / "test_net.py"
+    wrong.write_text(wrong.read_text(encoding="utf-8").replace("np.mean(r, keepdims=True)", "r.sum(keepdims=True)"))
+    result = run("-k", "test_gradient")
+    text = "\n".join(body for _, _, body in fences(ROOT / "docs" / "pytest.md", "text"))
+    shown = [line for line in text.splitlines() if "WRONG: b" in line]
+    assert [line for line in result.stdout.lines if line in shown] == shown
 
 
 def test_passing_checks_are_quiet(run, pytester):
