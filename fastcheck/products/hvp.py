@@ -13,6 +13,7 @@ from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checks
 from fastcheck.products.jvp import report_of
+from fastcheck.products.linearity import own_rounding
 from fastcheck.products.options import positive
 from fastcheck.products.point import Point, Product, Told
 from fastcheck.products.vectors import TANGENT, bounded
@@ -102,15 +103,18 @@ def _asymmetric(point: Point, product: Product, checks: Checks) -> Iterator[Told
     For v and w with independent entries of variance s^2, <w, A v> has the variance s^4 |A|^2 (Frobenius) and |H v|^2
     the mean s^2 |H|^2.
     """
-    size, seen, eps = point.theta.size, [], 0.0
+    size, seen, rounding = point.theta.size, list[float](), 0.0
     for k in range(PAIRS):
         v, w = (bounded(checks.settings.seed, TANGENT + DRAWN, 2 * k + side, size) for side in range(2))
         at_v, at_w = point.pushed(product, v), point.pushed(product, w)
         scale = max(float(np.linalg.norm(at_v.flat)), float(np.linalg.norm(at_w.flat)))
-        seen.append(abs(float(w @ at_v.flat) - float(v @ at_w.flat)) / scale if scale else 0.0)
-        eps = max(eps, float(at_v.eps.max()))
-    relative = max(seen)
-    excess = relative - ROUNDINGS * eps * size**0.5
+        rounding = max(rounding, ROUNDINGS * float(at_v.eps.max()) * size**0.5)
+        if scale:
+            seen.append(abs(float(w @ at_v.flat) - float(v @ at_w.flat)) / scale)
+            lost = own_rounding(lambda u: point.pushed(product, u), v, at_v.flat)
+            rounding = max(rounding, ROUNDINGS * float(np.linalg.norm(lost)) * size**0.5 / scale)
+    relative = max(seen, default=0.0)
+    excess = relative - rounding
     verdict = grade(excess, checks.settings.tolerance, kinks=False)
     if verdict is not Verdict.CORRECT:
         names = [block.name for block in point.inputs.select(checks.settings.blocks)]

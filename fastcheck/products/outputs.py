@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.errors import LossError
 from fastcheck.products.point import Point
 
 __all__ = ["slope", "suspects"]
@@ -20,9 +21,12 @@ FAINT = 1e-3  # of the largest residual: what may be the noise of the measured s
 
 
 def slope(point: Point, v: FloatArray, step: float) -> FloatArray:
-    """Return the central difference of f along v, shape (m,): two evaluations of the function."""
-    with np.errstate(all="ignore"):
-        return (point.at(point.theta + step * v) - point.at(point.theta - step * v)) / (2 * step)
+    """Return the central difference of f along v, shape (m,), by two evaluations of the function; NaN if it fails."""
+    try:
+        with np.errstate(all="ignore"):
+            return (point.at(point.theta + step * v) - point.at(point.theta - step * v)) / (2 * step)
+    except LossError:
+        return np.full(point.outputs.size, np.nan)
 
 
 def suspects(point: Point, claim: Callable[[FloatArray], float], u: FloatArray, measured: FloatArray) -> list[int]:

@@ -160,8 +160,17 @@ class Point:
         return self.inputs.unflatten(theta) if self.double else self.inputs.astype_user(theta)
 
     def at(self, theta: FloatArray) -> FloatArray:
-        """Return f elsewhere, flat, shape (m,)."""
-        return self.outputs.flatten(self.function(self.tree(theta), *self.args))
+        """Return f elsewhere, flat, shape (m,).
+
+        Raises
+        ------
+        LossError
+            It raises there, or returns other outputs than at x.
+        """
+        try:
+            return self.outputs.flatten(self.function(self.tree(theta), *self.args))
+        except Exception as error:
+            raise LossError(f"the function raised {type(error).__name__} when called again: {error}.") from error
 
     def cotangent(self, u: FloatArray) -> Any:
         """Return a flat u, shape (m,), as a private tree in the outputs' dtypes."""

@@ -160,3 +160,40 @@ def _scaled(tree, factor):
 def test_complex_step():
     assert fastcheck.check_vjp(np.sin, lambda x, u: np.cos(x) * u, np.ones(3), scheme="complex").passed
     assert fastcheck.check_jvp(np.sin, lambda x, u: np.cos(x) * u, np.ones(100), scheme="complex").passed
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("eps", "passes"), [(1e-5, True), (0.0, False)])
+def test_a_product_that_is_rounding_alone_is_not_called_nonlinear(dtype, eps, passes):
+    """Batch normalisation of two samples: what is left after cancellation is small, or nothing at all."""
+
+    def parts(x):
+        centred = x - x.mean(axis=0)
+        scale = np.sqrt((centred**2).mean(axis=0) + x.dtype.type(eps))
+        return centred / scale, scale
+
+    def product(x, u):
+        y, scale = parts(x)
+        return ((u - u.mean(axis=0) - y * (u * y).mean(axis=0)) / scale).astype(dtype)
+
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(2, 3)).astype(dtype)
+        for check in (fastcheck.check_vjp, fastcheck.check_jvp):
+            report = check(lambda x: parts(x)[0], product, x)
+            assert report.passed is passes
+            assert report.verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+
+
+def test_a_function_that_fails_elsewhere_is_no_crash():
+    """The square root has no value to the left of zero; the product is wrong at a place where it has."""
+
+    def f(x):
+        if (x < 0).any():
+            raise ValueError("negative")
+        return np.sqrt(x)
+
+    x = np.array([1e-12, *np.ones(20)])
+    wrong = np.ones(21)
+    wrong[0] = 2.0
+    report = fastcheck.check_vjp(f, lambda x, u: u * wrong * 0.5 / np.sqrt(x), x)
+    assert not report.passed
