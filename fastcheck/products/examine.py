@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,14 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
-from fastcheck.parameters import leaves
+from fastcheck.gradients import match_gradient
+from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.outputs import slope, suspects
 from fastcheck.products.point import Point, Product, Told
 from fastcheck.products.vectors import COTANGENT, TANGENT, bounded, unit
 from fastcheck.report import Coordinate, words
+from fastcheck.verdict import Verdict, worst
 
 __all__ = ["Cotangent", "Form", "cotangents_for", "examine"]
 
@@ -106,6 +107,7 @@ def examine(form: Form, checks: Checks, chosen: Sequence[Cotangent], **over: Any
     **over
         Settings that replace those of the run.
     """
+    over = {"mode": _mode(form.point, checks, len(chosen)), **over}
 
     def run(one: Cotangent, left: int = 1) -> Checked:
         name, u, alone = one
@@ -113,7 +115,6 @@ def examine(form: Form, checks: Checks, chosen: Sequence[Cotangent], **over: Any
         report = checks(left, form.loss(u), claimed, form.params, form.point.args, **over)
         return Checked(name, u, report, alone, claimed.norm)
 
-    over = {"mode": _mode(form.point, checks, len(chosen)), **over}
     done = [run(one, len(chosen) - number) for number, one in enumerate(chosen)]
     failed = [one for one in done if one.failed]
     size = form.point.outputs.size
@@ -121,14 +122,14 @@ def examine(form: Form, checks: Checks, chosen: Sequence[Cotangent], **over: Any
         return done, []
     single = [one for one in done if one.alone]
     if len(single) == size:
-        return done, list(_blamed(form, single, others_agree=True))
+        return done, list(_blamed(form, single, worst(one.report.verdict for one in single if not one.failed)))
     places = _suspects(form, failed[0])
     checks.evaluations += 2
     single = [run((form.point.entry(place), unit(place, size), True)) for place in places]
     rest = failed[0].weights.copy()
     rest[places] = 0
-    agree = bool(places) and bool(rest.any()) and run(("the other outputs", rest, True)).report.passed
-    return [*done, *single], list(_blamed(form, single, others_agree=agree))
+    others = run(("the other outputs", rest, True)).report.verdict if places else Verdict.WRONG
+    return [*done, *single], list(_blamed(form, single, others))
 
 
 def _mode(point: Point, checks: Checks, count: int) -> str:
@@ -150,38 +151,39 @@ class _Recorded:
 
     def __call__(self, params: Any, *args: Any) -> Any:
         returned = self.gradient(params, *args)
-        self.norm = math.sqrt(math.fsum(float(np.sum(np.square(leaf))) for _, leaf in leaves(returned)))
+        self.norm = float(np.linalg.norm(match_gradient(returned, Parameters.of(params)).flat))
         return returned
 
 
 def _suspects(form: Form, failed: Checked) -> list[int]:
     """Return the outputs that a failed cotangent's error seems to come from."""
     report = failed.report
-    name, block = words.block_order(report)[0]
     if report.wrong:
         name, v = report.wrong[0].block, form.direction(report.wrong[0])
-    else:  # a screen that located nothing
-        v = np.zeros(form.point.theta.size)
-        v[form.point.inputs[name].slice] = bounded(0, TANGENT, 0, block.size)
+    else:  # an error of the whole block that no coordinate shows
+        name, v = words.block_order(report)[0][0], np.zeros(form.point.theta.size)
+        block = form.point.inputs[name]
+        v[block.slice] = bounded(0, TANGENT, 0, block.size)
     step = report.settings.get("steps", {}).get(name, STEP * float(np.abs(form.point.theta).max() or 1.0))
     return suspects(form.point, form.claim(v), failed.weights, slope(form.point, v, step))
 
 
-def _blamed(form: Form, single: Sequence[Checked], *, others_agree: bool) -> Iterator[Told]:
-    """Yield which outputs are wrong; their checks have their verdicts."""
+def _blamed(form: Form, single: Sequence[Checked], others: Verdict) -> Iterator[Told]:
+    """Yield which outputs are wrong, given the verdict on the others; the checks have their own verdicts."""
     names = [one.name for one in single if one.failed]
-    if not names or len(names) == form.point.outputs.size:
+    rest = form.point.outputs.size - len(names)
+    if not names or not rest:
         return
-    others = form.point.outputs.size - len(names)
-    called = form.product.name
-    said = f"{called} is wrong for {', '.join(names[:SHOWN])}"
-    if others_agree:
-        said += f"{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''} alone: it agrees for the other "
-        said += f"{others:,}." if others > 1 else "output."
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    if others.passed:
+        end = f" alone: it agrees for the other {f'{rest:,}' if rest > 1 else 'output'}."
+    elif others is Verdict.INCONCLUSIVE:
+        end = "; the others could not all be judged."
     else:
-        said += ", and for others."
+        end = ", and for others."
+    said = f"{form.product.name} is wrong for {shown}{end}"
     unused = [one.name for one in single if one.failed and not one.claimed]
     if unused:
         verb = "are never used" if len(unused) > 1 else "is never used"
         said += f" What it returns for {', '.join(unused[:SHOWN])} is zero: that part of the cotangent {verb}."
-    yield Told(Finding("outputs", None, said, {"outputs": names, "others_agree": others_agree}))
+    yield Told(Finding("outputs", None, said, {"outputs": names, "others_agree": others.passed}))

@@ -9,7 +9,12 @@ import fastcheck
 from fastcheck import Finding, Verdict
 from fastcheck.products import checks as module
 from fastcheck.products.checks import Checked, Checks
+from fastcheck.products.examine import _suspects
 from fastcheck.products.merge import merged
+from fastcheck.products.point import Point, Product
+from fastcheck.products.pushed import Drawn
+from fastcheck.products.tangents import Tangents
+from fastcheck.products.vjp import Pulled
 
 PASSED = fastcheck.check(lambda x: float(np.sin(x).sum()), np.cos, np.ones(2))
 WRONG = fastcheck.check(lambda x: float(np.sin(x).sum()), lambda x: 2 * np.cos(x), np.ones(2))
@@ -93,3 +98,29 @@ def test_confidence_and_time_are_shared_out(monkeypatch):
     assert 29 < given[1]["budget"] <= 30
     assert 50 < given[2]["budget"] <= 60
     assert {options["mode"] for options in given} == {"full"}
+
+
+def test_outputs_are_found_too_where_no_coordinate_stands_out():
+    rng = np.random.default_rng(1)
+    A = rng.normal(size=(40, 100))
+    factor = np.ones(40)
+    factor[17] = 2.0
+    point = Point.of(lambda x: A @ x, rng.normal(size=100), ())
+    drawn = Drawn(
+        point,
+        Product(lambda x, v: factor * (A @ v), "jvp", "tangent"),
+        Tangents.at_random(point, point.inputs.blocks, 8, 0),
+    )
+    pulled = Pulled(point, Product(lambda x, u: A.T @ (factor * u), "vjp", "cotangent"))
+    report = dataclasses.replace(WRONG, wrong=(), settings={})
+    for form in (drawn, pulled):
+        assert _suspects(form, Checked("all outputs", np.ones(40), report, False, 1.0)) == [17]
+
+
+def test_entries_of_a_gradient_that_belong_to_no_input_are_left_alone():
+    def vjp(x, u):
+        return {"dx": np.cos(x["x"]) * u, "note": "not an array", "cache": None}
+
+    report = fastcheck.check_vjp(lambda p: np.sin(p["x"]), vjp, {"x": np.ones(3)})
+    assert report.passed
+    assert [finding.kind for finding in report.findings] == ["extra_gradient"]
