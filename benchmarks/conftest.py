@@ -1,16 +1,21 @@
 """Ratios of two timings taken in turns in one run, and the table of them.
 
-``pytest benchmarks/bench_*.py --benchmark-only --ratios docs/figures.md`` writes the table.
+``pytest benchmarks/bench_*.py --ratios docs/figures.md`` writes the tables.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from os import cpu_count
 from pathlib import Path
+from platform import python_version
 
 import pytest
 
+ROUNDS = 5
 RATIOS = pytest.StashKey()
 
 
@@ -27,7 +32,7 @@ def pytest_configure(config):
 def ratio(request, benchmark):
     """Return a function that times ours and theirs in turns, and holds their ratio to a floor."""
 
-    def measure(what, ours, theirs, floor, *, rounds=5, units=(1, 1), unit="coordinate"):
+    def measure(what, ours, theirs, floor, *, rounds=ROUNDS, units=(1, 1), unit="coordinate"):
         """Record theirs/ours per unit of work; ours and theirs are callables that do so many units each."""
         ours(), theirs()  # compiled, cached, started
         pairs = [(_seconds(ours) / units[0], _seconds(theirs) / units[1]) for _ in range(rounds)]
@@ -35,6 +40,7 @@ def ratio(request, benchmark):
         # in turns, and pair by pair: what else the machine does slows both of a pair
         factor = statistics.median(theirs / ours for ours, theirs in pairs)
         row = {
+            "title": request.module.__doc__.splitlines()[0].rstrip("."),
             "what": what,
             "ours": statistics.median(pair[0] for pair in pairs),
             "theirs": statistics.median(pair[1] for pair in pairs),
@@ -61,17 +67,46 @@ def pytest_terminal_summary(terminalreporter, config):
     rows = config.stash[RATIOS]
     if not rows:
         return
-    table = ["| what | fastcheck | against | ratio | floor |", "|---|---|---|---|---|"]
-    table += [
-        f"| {row['what']} | {_time(row['ours'])} a {row['unit']} | {_time(row['theirs'])} | {row['ratio']:.3g}x | "
-        f"{row['floor']:g}x |"
-        for row in rows
-    ]
+    lines = [line for title in dict.fromkeys(row["title"] for row in rows) for line in _table(title, rows)]
     terminalreporter.section("ratios")
-    for line in table:
+    for line in lines:
         terminalreporter.line(line)
     if config.getoption("ratios"):
-        Path(config.getoption("ratios")).write_text("\n".join(table) + "\n")
+        Path(config.getoption("ratios")).write_text("\n".join([_head(), *lines]) + "\n")
+
+
+def _head():
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("numpy", "numba", "joblib", "jax", "torch") if has(name)
+    )
+    return f"""# Figures
+
+Each row is one run in which fastcheck and what it is compared with were timed in turns, {ROUNDS} times unless the file
+says otherwise: the medians, and the median of the ratios of the pairs. *asked* is the ratio below which the benchmark
+fails. Made by `pytest benchmarks/bench_*.py --ratios docs/figures.md` on {cpu_count()} cores, Python
+{python_version()}, {packages}."""
+
+
+def _table(title, rows):
+    yield from ("", f"## {title}", "", "| what | fastcheck | against | ratio | asked |", "|---|---|---|---|---|")
+    for row in rows:
+        if row["title"] == title:
+            yield (
+                f"| {row['what']} | {_time(row['ours'])} a {row['unit']} | {_time(row['theirs'])} | "
+                f"{_factor(row['ratio'])}x | {_asked(row['floor'])} |"
+            )
+
+
+def has(package):
+    return find_spec(package) is not None
+
+
+def _asked(floor):
+    return f"{floor:,}x" if floor else ""
+
+
+def _factor(ratio):
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _time(seconds):

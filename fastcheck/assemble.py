@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastcheck import __version__
+from fastcheck.arrays import FloatArray
 from fastcheck.compare import BlockComparison, Judge, Norms
 from fastcheck.differences import BlockDerivatives
 from fastcheck.noise import Noise
@@ -37,9 +40,10 @@ def assemble(
     analytic = seen.analytic
     compared = {
         block.block.name: judge.compare(
-            block, analytic.flat[block.block.slice], float(analytic.eps[layout.blocks.index(block.block)])
+            block, analytic.flat[block.block.slice], float(analytic.eps[number]), float(analytic.doubt[number])
         )
         for block in found
+        for number in [layout.blocks.index(block.block)]
     }
     norms, verdict = judge.whole(compared.values())
     measured = sum(len(block) - compared[block.block.name].missing for block in found)
@@ -59,7 +63,7 @@ def assemble(
         evaluations=plan.evaluator.evaluations,
         seconds=run.seconds,
         settings=settings_of(settings, layout, plan.noise, plan.steps),
-        numerical=layout.unflatten(found[0].value.base) if complete and found[0].value.base is not None else None,
+        numerical=layout.unflatten(_numerical(layout, found)) if complete else None,
     )
 
 
@@ -88,6 +92,16 @@ def unmeasurable(
     )
 
 
+def _numerical(layout: Parameters, found: Sequence[BlockDerivatives]) -> FloatArray:
+    """Return the measured gradient, shape (P,): the vector that the blocks were measured into, where there is one."""
+    vector = found[0].value.base
+    if vector is None or vector.shape != (layout.size,):
+        vector = np.empty(layout.size)
+        for block in found:
+            vector[block.block.slice] = block.value
+    return vector
+
+
 _FATAL = ("loss", "loss_changes_params", "loss_changes_args")
 
 
@@ -96,7 +110,6 @@ def _block_report(block: Block, compared: BlockComparison | None, judge: Judge |
         return BlockReport(block.shape, block.size, 0, math.nan, math.nan, math.nan, math.inf, Verdict.INCONCLUSIVE)
     norms = compared.norms
     uncertainty = norms.uncertainty(judge.z)
-    size = math.sqrt(norms.analytic)
     return BlockReport(
         shape=block.shape,
         size=block.size,
@@ -104,7 +117,7 @@ def _block_report(block: Block, compared: BlockComparison | None, judge: Judge |
         difference=norms.difference,
         bound=_bound(norms, judge) if norms.count == block.size else math.nan,
         uncertainty=_relative(uncertainty, norms.scale),
-        detectable=2 * judge.tolerance + 2 * uncertainty / size if size and not compared.silent else math.inf,
+        detectable=_detectable(compared, judge),
         verdict=compared.verdict,
         wrong=len(compared.wrong),
         kinks=compared.kinks,
@@ -120,6 +133,14 @@ def _bound(norms: Norms, judge: Judge) -> float:
 
 def _relative(value: float, scale: float) -> float:
     return value / scale if scale else math.nan
+
+
+def _detectable(compared: BlockComparison, judge: Judge) -> float:
+    """Return the smallest relative error that would have been called one."""
+    size = math.sqrt(compared.norms.analytic)
+    if not size or compared.silent:
+        return math.inf
+    return 2 * judge.tolerance + (2 * compared.norms.uncertainty(judge.z) + compared.doubt) / size
 
 
 def coordinates_of(

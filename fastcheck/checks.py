@@ -133,7 +133,7 @@ def _check(
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
     rng = np.random.default_rng(settings.seed)
-    evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+    evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
@@ -164,8 +164,9 @@ def _check(
         else:
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
-    report = diagnosed(report, plan, found, loss, gradient, args)
-    report = second_opinion(report, plan, chosen, found, settings.seed)
+    with run.interruptible():  # what was measured stands without them
+        report = diagnosed(report, plan, found, loss, gradient, args)
+        report = second_opinion(report, plan, chosen, found, settings.seed)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
@@ -200,7 +201,9 @@ def _screen(
     sure = [
         one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE
     ]
-    return diagnosed_screen(report, plan, sure, located, facts)
+    with run.interruptible():
+        report = diagnosed_screen(report, plan, sure, located, facts)
+    return report
 
 
 def _plan(
@@ -282,7 +285,7 @@ def numerical_gradient(
     rng = np.random.default_rng(seed)
     args = as_args(args)
     with Run(staff=Staff(workers, backend)) as run:
-        evaluator = evaluator_for(loss, layout, layout.flatten(params), args)
+        evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
         seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
         if seen.fatal:
             raise LossError(seen.findings[-1].message)

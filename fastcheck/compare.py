@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,10 @@ class BlockComparison:
         Coordinates of theta that are suspicious or wrong, worst first.
     silent : bool
         Analytic and measured are both zero, or below the noise: the block is unchecked.
+    doubt : float
+        The norm of an error that is no proof, for the gradient's own arithmetic of few digits may explain it.
+    doubtful : bool
+        There is such an error, and no larger one.
     """
 
     norms: Norms
@@ -102,6 +106,8 @@ class BlockComparison:
     verdict: Verdict
     wrong: IntArray
     silent: bool
+    doubt: float = 0.0
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,8 +165,8 @@ class Judge:
         out: FloatArray = np.divide(clear, np.abs(g) + np.abs(n), out=np.zeros_like(clear), where=clear > 0)
         return out
 
-    def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> BlockComparison:
-        """Compare one block; parameters as in `excess`."""
+    def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float, doubt: float = 0.0) -> BlockComparison:
+        """Compare one block; parameters as in `excess`, and the norm of the error that is no proof."""
         own = _own_rounding(analytic, eps)
         norms, missing, largest = Norms(), 0, 0.0
         suspects: dict[int, float] = {}  # only those that stand out are kept, so that comparing needs no vector
@@ -176,7 +182,10 @@ class Judge:
         norms = norms + Norms(truncation=found.slack**2 + lost**2)
         status = [resolved.status for resolved in found.looked.values()]
         kinks = sum(s in EXCUSED for s in status)
-        return self._verdict(found, norms, suspects, kinks, status, missing, largest)
+        compared = replace(self._verdict(found, norms, suspects, kinks, status, missing, largest), doubt=doubt)
+        if compared.verdict.refuted and math.sqrt(norms.error) <= doubt:
+            return replace(compared, verdict=Verdict.INCONCLUSIVE, wrong=compared.wrong[:0], doubtful=True)
+        return compared
 
     def _verdict(
         self,
@@ -230,7 +239,8 @@ class Judge:
         verdict = worst(
             block.verdict for block in blocks if not (block.silent and block.verdict is Verdict.INCONCLUSIVE)
         )
-        verdict = worst([verdict, grade(self.norm_excess(norms), self.tolerance, any(b.kinks for b in blocks))])
+        if not any(block.doubtful for block in blocks):
+            verdict = worst([verdict, grade(self.norm_excess(norms), self.tolerance, any(b.kinks for b in blocks))])
         if verdict.passed and not self.resolved(norms):
             verdict = Verdict.INCONCLUSIVE
         if verdict.passed and any(block.missing or block.jumps or block.unresolved for block in blocks):

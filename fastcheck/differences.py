@@ -220,15 +220,19 @@ class BlockDerivatives:
 
     @classmethod
     def of_measured(cls, block: Block, measured: Measured) -> BlockDerivatives:
-        """Return the part of dense measurements that lies in a block."""
+        """Return the part of dense measurements that lies in a block.
+
+        Their rounding goes with the truncation, as a bound: the coordinates of a unit share its sums, so their errors
+        are not independent and don't average out in a norm.
+        """
         inside = np.flatnonzero((measured.coordinates >= block.start) & (measured.coordinates < block.stop))
         whole = len(inside) == block.size
         new = cls(
             block,
             None if whole else measured.coordinates[inside],
             measured.value[inside],
-            measured.rounding[inside].astype(np.float32),
-            measured.truncation[inside].astype(np.float32),
+            np.zeros(len(inside), np.float32),
+            (measured.rounding[inside] + measured.truncation[inside]).astype(np.float32),
         )
         for row in inside[measured.status[inside] != Status.SMOOTH]:
             new.looked[int(measured.coordinates[row])] = Resolved.of(measured, int(row))

@@ -14,6 +14,7 @@ from fastcheck.parameters import ROOT, Parameters, leaves
 
 __all__ = ["Analytic", "match_gradient"]
 
+ROUNDINGS = 32.0  # of numbers as large as the whole gradient, in each block that the way back passes
 SPELLINGS = ("d{}", "d_{}", "grad_{}", "g_{}", "{}_grad", "{}.grad")
 
 
@@ -29,11 +30,15 @@ class Analytic:
         Unit roundoff of the arithmetic each block came in, times the number of blocks: errors grow with depth.
     extras : tuple of str
         Entries of the gradient that belong to no block.
+    doubt : float64, shape (blocks,)
+        Error of each block, as a norm, that arithmetic of few digits may explain; 0 where the gradient came with more
+        digits than that, or with fewer than its parameters have.
     """
 
     flat: FloatArray
     eps: FloatArray
     extras: tuple[str, ...]
+    doubt: FloatArray
 
 
 def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient", of: str = "params") -> Analytic:
@@ -66,7 +71,24 @@ def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient",
         array = _as_block(found[entry], f"{name}[{entry!r}]", block.shape, f"{of}[{block.name!r}]")
         eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
         block.view(flat)[...] = array
-    return Analytic(flat, eps * len(layout.blocks), tuple(entry for entry in found if entry not in used))
+    extras = tuple(entry for entry in found if entry not in used)
+    return Analytic(flat, eps * len(layout.blocks), extras, _doubt(flat, eps, layout))
+
+
+def _doubt(flat: FloatArray, eps: FloatArray, layout: Parameters) -> FloatArray:
+    """Return what the rounding of blocks that came in the low precision of their own parameters may have done.
+
+    Cancellation on the way back (p - y where p is near y, a sum over samples near zero) multiplies the unit roundoff
+    by an unknown factor. Up to half of the block's digits, or a rounding of numbers as large as the whole gradient's,
+    such a block is no proof of a mistake; beyond that its numbers are wrong, whatever made them so.
+    """
+    native = np.array([np.finfo(block.dtype).eps for block in layout.blocks])
+    low = (eps == native) & (eps > np.finfo(np.float64).eps)
+    if not low.any():
+        return np.zeros(len(eps))
+    norms = np.array([np.linalg.norm(flat[block.slice]) for block in layout.blocks])
+    doubt: FloatArray = np.sqrt(eps) * norms + ROUNDINGS * eps * len(eps) * np.linalg.norm(norms)
+    return np.where(low, doubt, 0.0)
 
 
 def _name_in(found: dict[str, Any], name: str, taken: set[str], gradient: str, of: str) -> str:

@@ -14,8 +14,9 @@ from fastcheck.plans.full import Full
 from fastcheck.run import Run
 from fastcheck.verdict import Verdict
 
-__all__ = ["below_tolerance", "observations", "precision"]
+__all__ = ["below_tolerance", "observations", "precision", "rounding"]
 
+NEGLIGIBLE = 1e-12  # relative error that the rounding of a right gradient itself may be, somewhere in a net
 NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
 
 
@@ -30,6 +31,7 @@ def observations(
     yield from precision(plan.noise, plan.base)
     yield from _unchecked(compared, plan.judge)
     yield from _kinks(layout, compared, found)
+    yield from (rounding(name, block.norms.difference) for name, block in compared.items() if block.doubtful)
     for name, block in compared.items():
         yield from below_tolerance(name, block.excess, block.norms.difference, plan.judge)
 
@@ -132,9 +134,20 @@ def _kinks(
     yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
 
 
+def rounding(name: str, difference: float) -> Finding:
+    """Return the finding about a block that differs by no more than the rounding of its own arithmetic may."""
+    return Finding(
+        "rounding",
+        name,
+        f"{name} differs by a relative {difference:.2g}, which may be the rounding of its own float32 or float16 "
+        "arithmetic. Compute it in float64; a gradient that is given as a function is called with float64 parameters.",
+        {"difference": difference},
+    )
+
+
 def below_tolerance(name: str, excess: float, difference: float, judge: Judge) -> Iterator[Finding]:
     """Yield a finding where a block's error is clear of its uncertainty, but no larger than is tolerated."""
-    if 0 < excess <= judge.tolerance:
+    if NEGLIGIBLE < excess <= judge.tolerance:
         yield Finding(
             "below_tolerance",
             name,

@@ -171,6 +171,15 @@ class Parameters:
             block.view(theta)[...] = np.asarray(leaf)
         return theta
 
+    def theta_of(self, tree: Any) -> FloatArray:
+        """Return theta to be read only: where the tree is one float64 vector, that vector itself and no copy."""
+        only = tree if isinstance(tree, np.ndarray) and tree.shape == (self.size,) else None
+        if only is None or only.dtype != np.float64 or not only.flags.c_contiguous:
+            return self.flatten(tree)
+        view: FloatArray = only.view(np.ndarray)
+        view.flags.writeable = False
+        return view
+
     def unflatten(self, theta: NDArray[Any]) -> Any:
         """Return the tree whose arrays are views into theta (of theta's dtype), shape (P,)."""
         views = iter([block.view(theta) for block in self.blocks])

@@ -28,6 +28,7 @@ from fastcheck.parameters import ROOT, Parameters, leaves
 __all__ = ["Preflight", "preflight"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
+LARGEST = 1e30  # of the loss and its derivatives
 AWAY = 2.0**-10  # relative to the parameters
 
 
@@ -73,7 +74,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     Raises
     ------
     LossError
-        The loss or the gradient raises or returns no finite number at theta.
+        The loss or the gradient raises, or returns no finite number, or one beyond 1e30, at theta.
     InputError
         The gradient does not fit the parameters.
     """
@@ -87,6 +88,8 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     if _fingerprint(args) != data:
         findings.append(_CHANGES_ARGS)
     analytic, changed = _gradient_at_theta(evaluator, gradient, args)
+    _refuse_units("loss", abs(base))
+    _refuse_units("gradient", max(float(analytic.flat.max(initial=0.0)), -float(analytic.flat.min(initial=0.0))))
     if changed:
         findings.append(_GRADIENT_CHANGES_PARAMS)
     if analytic.extras:
@@ -107,6 +110,15 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
         why = _back_is_different(evaluator, again, back)
         return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
     return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
+
+
+def _refuse_units(name: str, largest: float) -> None:
+    """Raise where uncertainties would leave single precision, and squares the double."""
+    if largest > LARGEST:
+        raise LossError(
+            f"{name}={largest:.3g}, in units so small that numbers above {LARGEST:g} come up: their squares overflow. "
+            "Multiply both the loss and its gradient by a small constant."
+        )
 
 
 def _loss_at_theta(evaluator: Evaluator) -> float:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import Evaluator
@@ -92,6 +94,23 @@ class Run:
         for shard, values in self.stream(evaluator, len(coordinates), probes, offsets):
             yield shard.rows, values
 
+    def along(self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+        """Return the losses along a direction, from the checkpoint where they are there; see `Evaluator.along`."""
+        if self.checkpoint is None:
+            return evaluator.along(start, direction, steps)
+        number, probes = self._next(), (np.array([start]), direction, steps)
+        done = self.checkpoint.recall(number, probes)
+        if done is not None:
+            evaluator.evaluations += done.evaluations
+            evaluator.failure = evaluator.failure or done.failure
+            kept: FloatArray = done.values[0]
+            return kept
+        before, began = evaluator.evaluations, self.seconds
+        values = evaluator.along(start, direction, steps)
+        done = Done(values[None], evaluator.evaluations - before, evaluator.failure, self.seconds - began)
+        self.checkpoint.add(number, 0, probes, done)
+        return values
+
     def stream(
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
@@ -119,7 +138,7 @@ class Run:
     def _stream(
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
-        number, self._grids = self._grids, self._grids + 1
+        number = self._next()
         pace = Pace.within(self.budget)
         cutter = Cutter(count, probes, offsets, pace, self._may_start)
         if self.checkpoint is not None:
@@ -138,12 +157,17 @@ class Run:
                 shard, done = result
                 pace.measured(len(shard.coordinates), done.seconds)
                 if self.checkpoint is not None:
-                    self.checkpoint.add(number, shard, done)
+                    self.checkpoint.add(number, shard.start, shard.probes, done)
                 yield shard, self._collected(evaluator, shard, done)
                 if self.stopped == "workers":
                     return
         if self.checkpoint is not None:
             self.checkpoint.commit()
+
+    def _next(self) -> int:
+        """Return the number of the next grid, which is the same in every run of one problem."""
+        number, self._grids = self._grids, self._grids + 1
+        return number
 
     def _results(self, evaluator: Evaluator, cutter: Cutter, pace: Pace) -> Generator[tuple[Shard, Done], None, None]:
         """Yield shards as they are done: here while that is cheap or being measured, then by a crew where it pays."""

@@ -10,7 +10,7 @@ from fastcheck.assemble import coordinates_of, settings_of
 from fastcheck.compare import BlockComparison
 from fastcheck.finding import Finding
 from fastcheck.noise import IMPRECISE
-from fastcheck.observations import below_tolerance, precision
+from fastcheck.observations import below_tolerance, precision, rounding
 from fastcheck.parameters import Block
 from fastcheck.plans.locate import Located
 from fastcheck.plans.probing import Probing, State
@@ -112,7 +112,7 @@ def _is_doubtful(
     name = one.block.name
     if not one.failed:
         return False
-    if plan.noise.relative > IMPRECISE:
+    if one.rounded or plan.noise.relative > IMPRECISE:
         return True
     if name not in located or (name in compared and len(compared[name].wrong)):
         return False
@@ -160,7 +160,8 @@ def _findings(
     yield from _stopped(plan, screened)
     for name, place in located.items():
         if name in doubtful:
-            yield _doubt(name)
+            one = place.screened
+            yield rounding(name, one.difference) if one.rounded else _doubt(name)
         else:
             yield from place.findings
     if plan.evaluator.failure is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.run import Run
 from fastcheck.steps import GRAIN, lost_to_rounding, rounds
 
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
@@ -172,12 +173,14 @@ def _is_jump(plus: FloatArray, minus: FloatArray, base: float, loss_error: float
 
 
 def look_again(
-    evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
+    run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
 ) -> list[Resolved]:
     """Measure some coordinates again down the ladder; 16 evaluations each.
 
     Parameters
     ----------
+    run : Run
+        Evaluates, and may stop before the end.
     evaluator : Evaluator
         The loss.
     base : float
@@ -188,21 +191,24 @@ def look_again(
         The step each was measured with at first.
     loss_error : float
         Largest error of one loss value, at the run's confidence.
+
+    Returns
+    -------
+    list of Resolved
+        Of the coordinates whose ladder was done, from the first.
     """
-    at = evaluator.theta[coordinates]
-    shape = (len(coordinates), len(LADDER))
-    plus, minus, ahead, behind = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
-    low = rounds(evaluator)
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
-    for k, factor in enumerate(LADDER):
-        h = factor * first
-        pair = evaluator.on_grid(coordinates, h, (1.0, -1.0))
-        plus[:, k], minus[:, k] = pair[:, 0], pair[:, 1]
-        ahead[:, k] = evaluator.represent(coordinates, at + h) - at
-        behind[:, k] = at - evaluator.represent(coordinates, at - h)
-        if low:  # a step of a few spacings is too uneven for a ladder
-            ahead[lost_to_rounding(evaluator, coordinates, h) > GRAIN, k] = 0.0
-    return [resolve(*ladder, base, loss_error) for ladder in zip(ahead, behind, plus, minus, strict=True)]
+    h = np.outer(first, LADDER).ravel()
+    places = np.repeat(coordinates, len(LADDER))
+    pair, reached = np.empty((len(h), 2)), 0
+    for rows, values in run.grid(evaluator, places, h, (1.0, -1.0)):
+        pair[rows], reached = values, rows.stop
+    at = evaluator.theta[places]
+    ahead, behind = evaluator.represent(places, at + h) - at, at - evaluator.represent(places, at - h)
+    if rounds(evaluator):  # a step of a few spacings is too uneven for a ladder
+        ahead[lost_to_rounding(evaluator, places, h) > GRAIN] = 0.0
+    ladders = (slice(k, k + len(LADDER)) for k in range(0, reached - reached % len(LADDER), len(LADDER)))
+    return [resolve(ahead[k], behind[k], pair[k, 0], pair[k, 1], base, loss_error) for k in ladders]
 
 
 def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, steps: FloatArray) -> FloatArray:

@@ -67,6 +67,11 @@ class Verdict(enum.Enum):
         return self in (Verdict.CORRECT, Verdict.ACCEPTABLE)
 
     @property
+    def refuted(self) -> bool:
+        """Whether the gradient was shown not to be right: suspicious or wrong."""
+        return self in (Verdict.SUSPICIOUS, Verdict.WRONG)
+
+    @property
     def severity(self) -> int:
         """0 for correct up to 4 for wrong."""
         return list(Verdict).index(self)

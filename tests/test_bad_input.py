@@ -484,7 +484,6 @@ def test_other_schemes(scheme):
     assert fastcheck.check(lambda t: np.sum(np.sin(t)), np.cos(AT), AT, scheme=scheme).passed
 
 
-@pytest.mark.xfail(reason="its uncertainty leaves float32, with a warning", strict=True)
 def test_a_step_so_short_that_nothing_can_be_known():
     assert fastcheck.check(sines, np.cos(AT), AT, step=1e-300).verdict is Verdict.INCONCLUSIVE
 

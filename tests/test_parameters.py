@@ -295,3 +295,19 @@ def test_an_object_that_refuses_to_become_an_array():
         InputError, match=r"params\['W'\] \(type=Device\) can't be read as an array: still on the device"
     ):
         Parameters.of({"W": Device()})
+
+
+def test_theta_is_the_vector_itself_where_there_is_one_and_read_only():
+    x = np.arange(6.0)
+    theta = Parameters.of(x).theta_of(x)
+    assert np.shares_memory(theta, x)
+    assert x.flags.writeable
+    assert not theta.flags.writeable
+
+
+@pytest.mark.parametrize("tree", [np.arange(6.0)[::2], np.ones((2, 3)), np.ones(3, np.float32), {"x": np.ones(3)}])
+def test_theta_is_a_copy_of_all_else(tree):
+    layout = Parameters.of(tree)
+    theta = layout.theta_of(tree)
+    assert theta.tolist() == layout.flatten(tree).tolist()
+    assert not np.shares_memory(theta, tree["x"] if isinstance(tree, dict) else tree)

@@ -12,10 +12,11 @@ from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts, facts_of
 from fastcheck.diagnosis.lab import Lab
-from fastcheck.diagnosis.measured import BAD, evidence_of
+from fastcheck.diagnosis.measured import evidence_of
 from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
 from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
+from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.full import Full
 from fastcheck.report.report import Report
@@ -59,7 +60,7 @@ def diagnosed(
     loss, gradient, args
         As given to `fastcheck.check`.
     """
-    if report.verdict not in BAD:
+    if not report.verdict.refuted:
         return report
     evaluator, layout = plan.evaluator, plan.evaluator.layout
     verdicts = {name: block.verdict for name, block in report.blocks.items()}
@@ -67,7 +68,7 @@ def diagnosed(
     evidence = evidence_of(layout, evaluator.theta, plan.analytic, found, verdicts, facts)
     lab = None
     if isinstance(evaluator, PythonLoss) and plan.run.stopped is None:
-        lab = Lab(loss, gradient, args, evaluator, plan.base, plan.analytic.flat)
+        lab = Lab(*own_loss(loss, args), gradient, args, evaluator, plan.base, plan.analytic.flat)
     with np.errstate(all="ignore"):  # an experiment may go where the loss has no value, and takes note of it
         findings = (*diagnose(evidence, lab), *report.findings)
     return dataclasses.replace(report, findings=findings, evaluations=evaluator.evaluations, seconds=plan.run.seconds)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.losses import own_loss
+
 __all__ = ["Facts", "facts_of"]
 
 DEEP = 4  # containers inside containers that are looked into
@@ -49,12 +51,14 @@ def facts_of(loss: Callable[..., Any], args: tuple[Any, ...], parameters: Iterab
     Parameters
     ----------
     loss : callable
-        The loss; a partial, a method or a closure is looked into where `args` holds no array.
+        The loss; a partial, a method, a closure or an object is looked into where `args` holds no array. A network that
+        was compared with the user's own loss stands for that.
     args : tuple
         Extra positional arguments of the loss.
     parameters : iterable of tuple of int
         Shapes of the parameters: their axes are no batch, unless nothing else is.
     """
+    loss, args = own_loss(loss, args)
     found = list(_leaves(args, DEEP))
     if not any(_shape(leaf) for leaf in found):
         found += list(_leaves(tuple(_carried(loss)), DEEP))
@@ -109,9 +113,7 @@ def _carried(loss: Callable[..., Any]) -> Iterator[Any]:
         yield from loss.keywords.values()
         yield from _carried(loss.func)
         return
-    owner = getattr(loss, "__self__", None)
-    if owner is not None:
-        yield from getattr(owner, "__dict__", {}).values()
+    yield from getattr(getattr(loss, "__self__", loss), "__dict__", {}).values()
     for cell in getattr(loss, "__closure__", None) or ():
         try:
             yield cell.cell_contents

@@ -25,11 +25,13 @@ class Lab:
     Attributes
     ----------
     loss : callable
-        The user's loss.
+        The user's own loss, also where a network measures for it.
+    data : tuple
+        Extra positional arguments of the loss.
     gradient : tree or callable
         The user's gradient.
     args : tuple
-        Extra positional arguments of both.
+        Extra positional arguments of the gradient.
     evaluator : PythonLoss
         The loss around theta.
     base : float
@@ -39,6 +41,7 @@ class Lab:
     """
 
     loss: Callable[..., Any]
+    data: tuple[Any, ...]
     gradient: Any
     args: tuple[Any, ...]
     evaluator: PythonLoss
@@ -50,9 +53,9 @@ class Lab:
         """The parameters, shape (P,)."""
         return self.evaluator.theta
 
-    def on(self, args: tuple[Any, ...]) -> PythonLoss:
+    def on(self, data: tuple[Any, ...]) -> PythonLoss:
         """Return the loss around theta on other data."""
-        return PythonLoss(self.loss, self.evaluator.layout, self.theta, args)
+        return PythonLoss(self.loss, self.evaluator.layout, self.theta, data)
 
     def gradient_at(self, theta: FloatArray) -> FloatArray | None:
         """Return the user's gradient at another theta, shape (P,); None where it is no function, or fails there."""

@@ -18,7 +18,6 @@ from fastcheck.verdict import Verdict
 __all__ = ["evidence_of"]
 
 UNUSABLE = (Status.KINK, Status.JUMP, Status.UNRESOLVED)
-BAD = (Verdict.WRONG, Verdict.SUSPICIOUS)
 
 
 def evidence_of(
@@ -75,6 +74,6 @@ def _block(
         Coordinates(rows),
         found.value[usable],
         np.maximum(tolerance, np.finfo(np.float64).tiny),
-        wrong=verdict in BAD,
+        wrong=verdict.refuted,
         checked=verdict is not Verdict.INCONCLUSIVE,
     )

@@ -30,9 +30,9 @@ NEAR = 1e-5  # of the error along a direction that may be left
 def samples(lab: Lab, evidence: Evidence) -> Finding | None:
     """Ask the loss of every sample alone, and whether the error is made of some of them."""
     m = evidence.facts.batch
-    if not 2 <= m <= MOST or not lab.args:
+    if not 2 <= m <= MOST or not lab.data:
         return None
-    alone = [lab.on(_take(lab.args, i, m)) for i in range(m)]
+    alone = [lab.on(_take(lab.data, i, m)) for i in range(m)]
     losses = np.array([evaluator.base() for evaluator in alone])
     lab.evaluator.evaluations += m
     if not abs(losses.mean() - lab.base) <= SAME * abs(lab.base):
@@ -97,8 +97,8 @@ def _batches(m: int) -> Iterator[tuple[int, FloatArray]]:
             yield size, weights
 
 
-def _take(args: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
-    """Return the arguments with sample i alone, along the first axis of length m, or else the last."""
+def _take(data: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
+    """Return the data with sample i alone, along the first axis of length m, or else the last."""
 
     def pick(arg: Any) -> Any:
         if isinstance(arg, (tuple, list)):
@@ -109,4 +109,4 @@ def _take(args: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
             return arg[i : i + 1]
         return arg[..., i : i + 1] if arg.shape[-1] == m else arg
 
-    return tuple(pick(arg) for arg in args)
+    return tuple(pick(arg) for arg in data)

@@ -8,7 +8,7 @@ from typing import Any
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import Batched, BatchedLoss
-from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable
+from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable, own_loss
 from fastcheck.losses.jitted import JittedLoss, is_compiled
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
@@ -21,6 +21,7 @@ __all__ = [
     "PythonLoss",
     "Shardable",
     "evaluator_for",
+    "own_loss",
 ]
 
 

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "MeasuresItself", "Shardable"]
+__all__ = ["Evaluator", "MeasuresItself", "Shardable", "own_loss"]
 
 
 @runtime_checkable
 class MeasuresItself(Protocol):
-    """A loss that knows its own structure and measures its derivatives by it, as a bound `Network` does."""
+    """A loss that knows its own structure and measures its derivatives by it, as a bound `Network` does.
+
+    Attributes
+    ----------
+    like : callable or None
+        The user's own loss, which it was shown to be.
+    args : tuple
+        Extra positional arguments of that.
+    """
+
+    like: Callable[..., float] | None
+    args: tuple[Any, ...]
 
     def measure(
         self, theta: FloatArray, layout: Parameters, coordinates: IntArray | None = None, *, workers: int = 1
     ) -> Measured:
         """Return the measured derivatives of the coordinates, or of all of them."""
         ...
+
+
+def own_loss(loss: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return the loss that the user wrote, with its data: what a network stands for, where it was shown to be that."""
+    if isinstance(loss, MeasuresItself) and loss.like is not None:
+        return loss.like, loss.args
+    return loss, args
 
 
 class Evaluator(Protocol):

@@ -103,6 +103,7 @@ class BoundNetwork:
         single = any(block.dtype.itemsize < 8 for block in layout.blocks)
         tolerance = 1e-4 if single else 1e-9
         rng = np.random.default_rng(0)
+        compared = 0
         for size in _AWAY if self.like is not None else _AWAY[:1]:
             moved = theta.copy()
             for block in layout.blocks:
@@ -111,11 +112,17 @@ class BoundNetwork:
                 part += size * scale * rng.standard_normal(block.size)
             if single:
                 moved = layout.flatten(layout.astype_user(moved))
-            with np.errstate(all="ignore") if size else nullcontext():
-                ours = self._value(moved, layout)
-                theirs = ours if self.like is None else float(self.like(layout.astype_user(moved), *self.args))
+            try:
+                with np.errstate(all="ignore") if size else nullcontext():
+                    ours = self._value(moved, layout)
+                    theirs = ours if self.like is None else float(self.like(layout.astype_user(moved), *self.args))
+            except InputError:
+                if not size:
+                    raise
+                continue  # an output that saturates far from params
             if size and not (np.isfinite(theirs) and np.isfinite(ours)):
                 continue  # far from params a loss may overflow; at params it may not
+            compared += 1
             if not abs(ours - theirs) <= tolerance * max(abs(ours), abs(theirs)):
                 place = "at params" if size == 0 else f"at params moved by {size:g} of their size"
                 raise InputError(
@@ -123,6 +130,11 @@ class BoundNetwork:
                     f"Ratio {theirs / ours if ours else np.nan:.6g}. Compare the loss, the reduction, the penalties, "
                     "the activations, and scale (a factor of the data term)."
                 )
+        if compared < 2 and self.like is not None:
+            raise InputError(
+                f"like={self.like!r} and the network were finite together at params only, so that they can't be shown "
+                "to be the same function. Choose smaller params."
+            )
         self.verified = True
 
     def measure(

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import CheckpointError, InputError
 from fastcheck.parallel.shards import Cutter
 from fastcheck.parallel.worker import Done, Shard
@@ -34,6 +35,9 @@ RECORD = struct.Struct("<IIQQQdIIB")  # grid, columns, start, rows, evaluations,
 BODY = len(MAGIC) + COMMIT.size
 COMMIT_SECONDS = 0.2  # a record counts this much later at most; syncing the disk for each would cost more than it saves
 CHUNK = 1 << 20
+ELSEWHERE = "its shards were measured at other coordinates or steps"
+
+Probed = tuple[FloatArray | IntArray, ...]  # where losses were evaluated; the last of them counts a row's columns
 
 
 @dataclass(frozen=True)
@@ -94,33 +98,39 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            They were measured at other coordinates or steps.
+            They were measured elsewhere.
         """
         for record in self._records:
             if record.grid != grid:
                 continue
             shard = cutter.take(record.rows) if record.start == cutter.start else None
-            if shard is None or record.probes != _crc_of(shard) or record.columns != len(shard.offsets):
-                raise self._refused("its shards were measured at other coordinates or steps")
-            self._file.seek(record.offset)
-            values = np.frombuffer(self._file.read(8 * record.rows * record.columns), "<f8").astype(np.float64)
-            failure = self._file.read(record.failure).decode() or None
-            self._file.seek(self._end)
-            values = values.reshape(record.rows, record.columns)
-            yield shard, Done(values, record.evaluations, failure, record.seconds, lost=bool(record.lost))
+            if shard is None:
+                raise self._refused(ELSEWHERE)
+            yield shard, self._read(record, shard.probes)
 
-    def add(self, grid: int, shard: Shard, done: Done) -> None:
-        """Append a finished shard."""
+    def recall(self, grid: int, probes: Probed) -> Done | None:
+        """Return what is stored of a grid that was added as a whole, or None.
+
+        Raises
+        ------
+        CheckpointError
+            It was measured elsewhere.
+        """
+        record = next((record for record in self._records if record.grid == grid), None)
+        return None if record is None else self._read(record, probes)
+
+    def add(self, grid: int, start: int, probes: Probed, done: Done) -> None:
+        """Append a finished shard of a grid, which begins at a row and was measured at some probes."""
         values = np.ascontiguousarray(done.values, "<f8")
         failure = (done.failure or "").encode()
         head = RECORD.pack(
             grid,
             values.shape[1],
-            shard.start,
+            start,
             values.shape[0],
             done.evaluations,
             done.seconds,
-            _crc_of(shard),
+            _crc_of(probes),
             len(failure),
             done.lost,
         )
@@ -144,6 +154,17 @@ class Checkpoint:
         """Commit and close the file; it stays on disk."""
         self.commit()
         self._file.close()
+
+    def _read(self, record: _Record, probes: Probed) -> Done:
+        """Return a stored shard, if it was measured at these probes."""
+        if record.probes != _crc_of(probes) or record.columns != probes[-1].size:
+            raise self._refused(ELSEWHERE)
+        self._file.seek(record.offset)
+        values = np.frombuffer(self._file.read(8 * record.rows * record.columns), "<f8").astype(np.float64)
+        failure = self._file.read(record.failure).decode() or None
+        self._file.seek(self._end)
+        values = values.reshape(record.rows, record.columns)
+        return Done(values, record.evaluations, failure, record.seconds, lost=bool(record.lost))
 
     def _opened(self) -> tuple[int, dict[str, Any]]:
         """Return the length that counts and the header."""
@@ -235,9 +256,9 @@ def _tail(file: BinaryIO) -> int:
     return int(SIZE.unpack(raw)[0]) if len(raw) == SIZE.size else -1
 
 
-def _crc_of(shard: Shard) -> int:
+def _crc_of(probes: Probed) -> int:
     crc = 0
-    for part in (shard.coordinates, shard.steps, np.array(shard.offsets)):
+    for part in probes:
         crc = zlib.crc32(part.tobytes(), crc)
     return crc
 

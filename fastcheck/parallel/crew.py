@@ -7,8 +7,10 @@ import queue
 import re
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, Protocol
 
 from fastcheck.errors import InputError
@@ -16,7 +18,7 @@ from fastcheck.losses.evaluator import Shardable
 from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload
 from fastcheck.parallel.worker import Done, Shard, evaluate, evaluate_packed
 
-__all__ = ["Crew", "JoblibCrew", "LocalCrew", "WorkerDiedError", "cores", "hire"]
+__all__ = ["Crew", "JoblibCrew", "LocalCrew", "ProcessCrew", "WorkerDiedError", "cores", "hire"]
 
 
 class WorkerDiedError(Exception):
@@ -62,7 +64,7 @@ def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
     Parameters
     ----------
     backend : str
-        ``"threads"``, ``"processes"``, ``"dask"``, or the name of a registered joblib backend.
+        ``"threads"``, ``"processes"``, ``"multiprocessing"``, ``"dask"``, or the name of a registered joblib backend.
     workers : int
         How many.
     evaluator : Shardable
@@ -80,6 +82,8 @@ def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
     try:
         if backend == "processes":
             return JoblibCrew("loky", workers, FilePayload.write(evaluator))
+        if backend == "multiprocessing":
+            return ProcessCrew(workers, FilePayload.write(evaluator))
         payload = MemoryPayload.of(evaluator)
     except Exception as error:
         raise InputError(
@@ -118,18 +122,7 @@ class LocalCrew:
         self._idle = queue.SimpleQueue()
         for evaluator in [self._evaluator, *(self._evaluator.twin() for _ in range(self.workers - 1))]:
             self._idle.put(evaluator)
-        waiting: deque[Future[Done]] = deque()
-        with ThreadPoolExecutor(self.workers, "fastcheck") as pool:
-            try:
-                for shard in shards:
-                    waiting.append(pool.submit(self._evaluate, shard))
-                    if len(waiting) > 2 * self.workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        yield from _windowed(ThreadPoolExecutor(self.workers, "fastcheck"), self.workers, self._evaluate, shards)
         self._idle = queue.SimpleQueue()  # a working theta each, not kept longer than they work
 
     def close(self) -> None:
@@ -141,6 +134,54 @@ class LocalCrew:
             return evaluate(evaluator, shard)
         finally:
             self._idle.put(evaluator)
+
+
+class ProcessCrew:
+    """Processes of the standard library, of its own default start method, for as long as a map takes.
+
+    They stand in for joblib's backend of the name "multiprocessing", which waits for ever for a worker that died.
+
+    Parameters
+    ----------
+    workers : int
+        How many.
+    payload : Payload
+        The loss.
+    """
+
+    def __init__(self, workers: int, payload: Payload) -> None:
+        self.workers = workers
+        self._payload = payload
+
+    def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
+        """See `Crew.map`."""
+        work = partial(evaluate_packed, self._payload)
+        try:
+            yield from _windowed(ProcessPoolExecutor(self.workers), self.workers, work, shards)
+        except BrokenProcessPool as error:
+            raise WorkerDiedError("it ended without an answer") from error
+
+    def close(self) -> None:
+        """See `Crew.close`."""
+        self._payload.discard()
+
+
+def _windowed(
+    pool: Executor, workers: int, function: Callable[[Shard], Done], shards: Iterator[Shard]
+) -> Generator[Done, None, None]:
+    """Map over shards in order, two shards ahead of each worker, and end the pool."""
+    waiting: deque[Future[Done]] = deque()
+    with pool:
+        try:
+            for shard in shards:
+                waiting.append(pool.submit(function, shard))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class JoblibCrew:
@@ -163,22 +204,14 @@ class JoblibCrew:
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
-        from concurrent.futures.process import BrokenProcessPool
-
         try:
-            yield from _mapped(self._backend, self.workers, self._evaluate, shards)
+            yield from _mapped(self._backend, self.workers, partial(evaluate_packed, self._payload), shards)
         except BrokenProcessPool as error:
             raise WorkerDiedError(_exit_codes(error)) from error
 
     def close(self) -> None:
         """See `Crew.close`; loky's idle workers end by themselves."""
         self._payload.discard()
-
-    @property
-    def _evaluate(self) -> Any:
-        from functools import partial
-
-        return partial(evaluate_packed, self._payload)
 
 
 def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) -> Generator[Done, None, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -14,6 +15,9 @@ from fastcheck.parallel.payload import MemoryPayload
 from fastcheck.parallel.worker import Done, Shard, evaluate_packed
 
 __all__ = ["DaskCrew"]
+
+
+PATIENCE = 30.0  # seconds until workers that died have been replaced
 
 
 class DaskCrew:
@@ -42,14 +46,14 @@ class DaskCrew:
         self.workers = max(1, sum(threads.values())) if threads else workers
         self._payload = payload
         self._scattered: Any = None
+        self._patience = PATIENCE
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
-        if self._scattered is None:
-            self._scattered = self._client.scatter(self._payload, broadcast=True, hash=False)
+        self._scatter()
         waiting: deque[Any] = deque()
         try:
             for shard in shards:
@@ -63,6 +67,25 @@ class DaskCrew:
             raise WorkerDiedError(type(error).__name__) from error
         finally:
             self._client.cancel(list(waiting))
+
+    def _scatter(self) -> None:
+        """Send the loss to the workers, once; where all of them have just died, wait for those that take their place.
+
+        Raises
+        ------
+        WorkerDiedError
+            Nobody took their place.
+        """
+        began = time.monotonic()
+        while self._scattered is None:
+            if time.monotonic() - began > self._patience:
+                self._patience = 0.0  # nobody will come
+                raise WorkerDiedError("the cluster has no worker left")
+            try:
+                self._client.wait_for_workers(1, timeout=max(0.1, self._patience))
+                self._scattered = self._client.scatter(self._payload, broadcast=True, hash=False)
+            except (TimeoutError, ValueError):  # the last worker may die between the two
+                time.sleep(0.1)
 
     def close(self) -> None:
         """See `Crew.close`; a cluster of the caller's is left as it was."""

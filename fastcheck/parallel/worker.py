@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.losses.evaluator import Evaluator, Shardable
 from fastcheck.parallel.blas import worker_limits
@@ -41,6 +43,11 @@ class Shard:
     def rows(self) -> slice:
         """Its rows."""
         return slice(self.start, self.start + len(self.coordinates))
+
+    @property
+    def probes(self) -> tuple[FloatArray | IntArray, ...]:
+        """Where its losses are evaluated."""
+        return self.coordinates, self.steps, np.array(self.offsets)
 
     def part(self, low: int, high: int) -> Shard:
         """Return its rows from low to high, counted from its own first."""

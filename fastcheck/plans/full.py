@@ -143,7 +143,8 @@ def _quotients(
         rounding = np.full(
             len(steps), IMAGINARY * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
         )
-    found.rounding[rows] = np.maximum(rounding, TINY)
+    with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
+        found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
@@ -252,13 +253,9 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     loss_error = plan.judge.loss_error(plan.noise.level)
-    for start in range(0, len(rows), FIRST_LOOKS):
-        if plan.run.over():
-            return
-        part = slice(start, start + FIRST_LOOKS)
-        seen = look_again(plan.evaluator, plan.base, places[part], steps[part], loss_error)
-        for place, resolved in zip(places[part].tolist(), seen, strict=True):
-            found.put(place, _weighed(plan, found, place, resolved))
+    seen = look_again(plan.run, plan.evaluator, plan.base, places, steps, loss_error)
+    for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
+        found.put(place, _weighed(plan, found, place, resolved))
 
 
 def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) -> Resolved:

@@ -226,7 +226,7 @@ def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, ste
     if plan.run.over():
         return None
     try:
-        values = plan.evaluator.along(start, direction, np.array([step, -step]))
+        values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
     except KeyboardInterrupt:
         plan.run.stopped = "interrupted"
         return None

@@ -45,6 +45,8 @@ class Screened:
         Of the run.
     confidence, each : float
         Of the run, and of one look at one block.
+    doubt : float
+        The norm of an error that is no proof; see `Analytic`.
     probes : list of Probe
         The directions.
     bound_of_error : float
@@ -58,6 +60,7 @@ class Screened:
     limit: float
     confidence: float
     each: float
+    doubt: float
     probes: list[Probe] = field(default_factory=list)
     bound_of_error: float = math.inf
 
@@ -116,7 +119,12 @@ class Screened:
         seen = detectable_norm(np.array([_threshold(probe) for probe in self.probes]), self.confidence)
         # An error that is seen is measured along all the directions; it must then exceed the tolerance
         quantile = error_norm_bound(np.ones(LOOKS[-1]), self.confidence)
-        return max(seen, 2 * self.norm * self.tolerance * quantile) / self.norm
+        return max(seen, 2 * self.norm * self.tolerance * quantile, self.doubt * quantile) / self.norm
+
+    @property
+    def rounded(self) -> bool:
+        """Whether its error, if any, may be the rounding of the gradient's own arithmetic."""
+        return self.error <= self.doubt
 
     @property
     def failed(self) -> bool:
@@ -208,6 +216,7 @@ def screen(
             plan.judge.limit,
             confidence,
             each,
+            float(plan.analytic.doubt[n]),
         )
         for n, b in chosen
     ]

@@ -32,7 +32,9 @@ def quickly(plan: Probing, number: int, place: int) -> Resolved:
     """
     steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
     at = np.full(len(steps), place, dtype=np.int64)
-    values = plan.evaluator.on_grid(at, steps, (1.0, -1.0))
+    values = np.full((len(steps), 2), np.nan)  # where the run is stopped before
+    for rows, losses in plan.run.grid(plan.evaluator, at, steps, (1.0, -1.0)):
+        values[rows] = losses
     theta = plan.evaluator.theta[at]
     achieved = plan.evaluator.represent(at, theta + steps) - plan.evaluator.represent(at, theta - steps)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -45,8 +47,8 @@ def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Res
     """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
     at = np.array(sorted(set(places)), dtype=np.int64)
     steps = _scales(plan, number, at) / LADDER[0]  # the ladder then begins at the size of the parameters
-    seen = look_again(plan.evaluator, plan.base, at, steps, plan.judge.loss_error(plan.noise.level))
-    return dict(zip(at.tolist(), seen, strict=True))
+    seen = look_again(plan.run, plan.evaluator, plan.base, at, steps, plan.judge.loss_error(plan.noise.level))
+    return dict(zip(at.tolist(), seen, strict=False))  # the run may have been stopped
 
 
 def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:

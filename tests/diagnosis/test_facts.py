@@ -7,6 +7,7 @@ from fastcheck import examples
 from fastcheck.diagnosis import facts_of
 from fastcheck.diagnosis.hypothesis import Number
 from fastcheck.diagnosis.readings import read_factor, shown
+from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
 
 X, Y = np.zeros((7, 12)), np.zeros((2, 12))
@@ -52,8 +53,19 @@ def test_data_that_the_function_carries():
         def loss(self, params):
             return 0.0
 
-    carried = [closure(X, Y), functools.partial(loss_of_args, x=X, y=Y), Model().loss, loss_of_globals]
-    assert [facts_of(loss, ()).batch for loss in carried] == [12] * 4
+        __call__ = loss
+
+    carried = [closure(X, Y), functools.partial(loss_of_args, x=X, y=Y), Model().loss, Model(), loss_of_globals]
+    assert [facts_of(loss, ()).batch for loss in carried] == [12] * 5
+
+
+def test_a_network_stands_for_the_loss_that_it_was_compared_with():
+    net = examples.mlp((4, 5, 3), batch=12, l2=0.25)
+    own = facts_of(net.loss, net.args)
+    described = Network.from_params(net.params, l2=0.25)
+    assert facts_of(described.bind(*net.args[:2], like=net.loss, args=net.args), ()) == own
+    alone = facts_of(described.bind(*net.args[:2]), ())
+    assert (alone.batch, alone.classes, alone.sizes) == (own.batch, own.classes, own.sizes) == (12, 3, (4, 12))
 
 
 def test_without_data_there_are_no_facts():

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from fastcheck import examples
 from fastcheck.errors import InputError
 from fastcheck.networks import BatchNorm, Conv2D, Dense, Embedding, LayerNorm, MaxPool2D, Network, Residual
 from fastcheck.parameters import Parameters
@@ -286,3 +287,20 @@ def test_an_overflowing_loss_is_not_measured():
     bound = Network(LAYERS, "squared_error").bind(x, np.ones((3, 7)))
     with pytest.raises(InputError, match="no difference can be measured"):
         bound.measure(layout.flatten(params), layout)
+
+
+def test_an_output_that_saturates_far_from_params_is_no_reason_to_refuse():
+    net = examples.course_net()
+    network = Network.from_params(
+        net.params, activation="relu", last="sigmoid", loss="binary_cross_entropy_sigmoid", samples="columns"
+    )
+    assert network.bind(*net.args, like=net.loss, args=net.args, params=net.params).verified
+
+
+def test_losses_that_are_finite_at_params_only_are_not_shown_to_be_the_same():
+    params = {"W": np.ones((1, 2))}
+    net = Network([Dense("W")], loss="squared_error", samples="columns")
+    X, y = np.ones((2, 3)), np.zeros((1, 3))
+    here = net.bind(X, y)(params)
+    with pytest.raises(InputError, match="finite together at params only"):
+        net.bind(X, y, like=lambda p: here if p["W"][0, 0] == 1 else np.nan, params=params)

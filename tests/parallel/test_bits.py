@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from joblib import register_parallel_backend
+from joblib.parallel import ThreadingBackend
 
 import fastcheck
 from fastcheck.examples.compiled import compiled_mlp
@@ -43,6 +45,17 @@ def test_every_backend_and_number_of_workers(net, backend, workers):
 @pytest.mark.parametrize("net", [COMPILED, PYTHON], ids=["compiled", "python"])
 def test_a_joblib_backend_by_name(net):
     same(bits(net, backend="serial"), bits(net, backend="multiprocessing", workers=2))
+
+
+class Waves(ThreadingBackend):
+    """A registered backend of joblib that gives its results back only all together, as older ones do."""
+
+    supports_return_generator = False
+
+
+def test_a_registered_backend_that_does_not_stream():
+    register_parallel_backend("waves", Waves)
+    same(bits(PYTHON, backend="serial"), bits(PYTHON, backend="waves", workers=2))
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 1e-3, 1.0])

@@ -221,3 +221,35 @@ def test_a_digest_sees_code_constants_closures_and_what_a_function_names(monkeyp
     monkeypatch.setitem(globals(), "CONSTANT", 1.0)
     monkeypatch.setitem(globals(), "helper", lambda theta: 0.0)
     assert digest(uses_globals) != before
+
+
+MANY = 10**9
+
+
+def test_second_looks_are_kept_too(tmp_path):
+    wrong = losses.gradient(losses.PARAMS)
+    wrong["W"][2] *= 1.01
+    calls = Interrupting(MANY)
+    first = run(tmp_path / "run.fastcheck", calls, gradient=wrong)
+    assert len(first.wrong) == wrong["W"].shape[1]
+    ladders = 16 * len(first.wrong)
+    once = MANY - calls.left[0]
+    same(run(tmp_path / "run.fastcheck", calls, gradient=wrong), first)
+    twice = MANY - calls.left[0]
+    assert twice - once <= once - 2 * wrong["W"].size - ladders
+
+
+@pytest.mark.parametrize("stop", [30, 45, 60, 75, 90])
+def test_a_screen_interrupted_on_the_way_resumes_bit_for_bit(tmp_path, stop):
+    path = tmp_path / "run.fastcheck"
+    wrong = losses.gradient(losses.PARAMS)
+    wrong["W"][2, 1] *= 1.5
+    wrong["W"][4, 4] += 1.0
+    whole = fastcheck.check(losses.loss, wrong, losses.PARAMS, mode="screen")
+    assert {c.index for c in whole.wrong} == {(2, 1), (4, 4)}
+    part = fastcheck.check(Interrupting(stop), wrong, losses.PARAMS, mode="screen", checkpoint=path)
+    assert part.evaluations < whole.evaluations
+    calls = Interrupting(MANY)
+    same(fastcheck.check(calls, wrong, losses.PARAMS, mode="screen", checkpoint=path), whole)
+    kept = whole.evaluations - (MANY - calls.left[0])
+    assert kept > stop - 20  # all but preflight and noise

@@ -82,3 +82,53 @@ def test_without_dask_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(fastcheck.MissingDependencyError, match=r"pip install 'fastcheck\[dask\]'"):
         fastcheck.check(losses.loss, losses.gradient, losses.PARAMS, backend="dask", mode="full")
+
+
+class Emptied:
+    """A client whose cluster is without workers for its first few calls."""
+
+    def __init__(self, empty):
+        self.empty = empty
+
+    def nthreads(self):
+        return {"a": 1}
+
+    def wait_for_workers(self, count, timeout):
+        self.empty -= 1
+        if self.empty % 2:
+            raise TimeoutError
+
+    def scatter(self, payload, broadcast, hash):
+        if self.empty > 0:
+            raise ValueError("Can not use replicate to delete data")
+        return payload
+
+    def submit(self, function, payload, shard, pure):
+        return Ready(shard)
+
+    def cancel(self, futures):
+        pass
+
+
+class Ready:
+    def __init__(self, shard):
+        self.shard = shard
+
+    def result(self):
+        return self.shard
+
+
+@pytest.mark.parametrize("empty, patience", [(5, 30.0), (10**9, 0.3)])
+def test_workers_that_died_are_waited_for(monkeypatch, empty, patience):
+    from fastcheck.parallel import dask
+    from fastcheck.parallel.crew import WorkerDiedError
+
+    monkeypatch.setattr(dask, "_client", lambda workers, stack: Emptied(empty))
+    monkeypatch.setattr(dask, "PATIENCE", patience)
+    crew = dask.DaskCrew(2, "loss")
+    if patience > 1:
+        assert list(crew.map(iter("abc"))) == ["a", "b", "c"]
+        return
+    for _ in range(2):  # the second time without waiting
+        with pytest.raises(WorkerDiedError, match="no worker left"):
+            list(crew.map(iter("abc")))

@@ -40,9 +40,9 @@ print((peak() - before) / theta.nbytes)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend, vectors", [("serial", 6.0), ("threads", 7.0)])  # a second thread has its own theta
-def test_a_full_check_of_two_million_parameters_holds_six_vectors(backend, vectors):
+@pytest.mark.parametrize("backend", ["serial", "threads"])
+def test_a_full_check_of_two_million_parameters_holds_six_vectors(backend):
     done = subprocess.run(
         [sys.executable, "-c", CHECKED, str(2_000_000), backend], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) <= vectors
+    assert float(done.stdout) <= 6

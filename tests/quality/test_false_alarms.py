@@ -26,8 +26,19 @@ def check(net, gradient=None, **options):
         return fastcheck.check(net.loss, gradient, net.params, **options)
 
 
+def lost_to_rounding(net):
+    """Return the relative error of the gradient that comes in the precision of the parameters."""
+    layout = Parameters.of(net.params)
+    with np.errstate(all="ignore"):
+        g = layout.flatten(net.gradient(net.params))
+        exact = layout.flatten(net.gradient({name: value.astype(np.float64) for name, value in net.params.items()}))
+    return np.linalg.norm(g - exact) / np.linalg.norm(exact)
+
+
 def alarms(seeds, **options):
-    return [seed for seed in seeds if check(random_net(seed), **options).verdict in ALARMS]
+    """Return the nets whose gradient was called wrong though it is right, or as right as half its digits say."""
+    called = [seed for seed in seeds if check(random_net(seed), **options).verdict in ALARMS]
+    return [seed for seed in called if not lost_to_rounding(random_net(seed)) > 1e-3]
 
 
 def test_few_correct_nets_raise_no_alarm():
@@ -63,7 +74,10 @@ def planted_coordinate(seed):
     block = layout.block_at(place)
     report = check(net, layout.unflatten(g), mode="full")
     found = [(c.block, c.index) for c in report.wrong]
-    return report, report.blocks[block.name], found == [(block.name, block.multi_index(place))]
+    exactly = found == [(block.name, block.multi_index(place))]
+    if not found and report.blocks[block.name].detectable == np.inf:  # seen in the block as a whole only
+        exactly = [name for name, b in report.blocks.items() if b.verdict in ALARMS] == [block.name]
+    return report, report.blocks[block.name], exactly
 
 
 def planted_block(seed):

@@ -174,3 +174,28 @@ def test_the_achieved_step_is_what_is_divided_by(scheme, step):
     right = {"x": np.full(40, 3.0)}
     report = fastcheck.check(strict(loss, np.float32), right, theta, scheme=scheme, step=step, mode="full")
     assert report.verdict not in FALSE, str(report)
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_a_float32_gradient_is_not_refuted_by_what_its_rounding_may_have_done(mode):
+    params, loss, gradient = smooth(np.float32)
+    exact = gradient({name: value.astype(np.float64) for name, value in params.items()})
+
+    def check(factor, of, dtype):
+        claimed = {name: (value * (factor if name == of else 1)).astype(dtype) for name, value in exact.items()}
+        return fastcheck.check(loss, claimed, params, mode=mode)
+
+    for block in params:
+        assert check(1, block, np.float32).passed
+        doubted = check(1 + 1e-4, block, np.float32)
+        assert doubted.verdict is Verdict.INCONCLUSIVE
+        assert not doubted.wrong
+        assert [f.block for f in doubted.findings if f.kind == "rounding"] == [block]
+        assert check(1.01, block, np.float32).blocks[block].verdict.refuted
+        assert check(1 + 1e-4, block, np.float64).blocks[block].verdict.refuted
+
+
+def test_a_float32_gradient_of_float64_parameters_has_no_such_excuse():
+    params, loss, gradient = smooth(np.float64)
+    claimed = {name: (value * (1 + 1e-5)).astype(np.float32) for name, value in gradient(params).items()}
+    assert fastcheck.check(loss, claimed, params, mode="full").verdict is Verdict.SUSPICIOUS
