@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
     from fastcheck.problem import Problem
+    from fastcheck.products import check_hvp, check_jvp, check_vjp
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.selftest import SelfTestReport, self_test
     from fastcheck.terms import TermsReport, check_terms
@@ -50,7 +51,10 @@ _HOMES = {
     "assert_gradient": "fastcheck.checks",
     "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
+    "check_hvp": "fastcheck.products",
+    "check_jvp": "fastcheck.products",
     "check_terms": "fastcheck.terms",
+    "check_vjp": "fastcheck.products",
     "numerical_gradient": "fastcheck.checks",
     "self_test": "fastcheck.selftest",
 }
@@ -75,7 +79,10 @@ __all__ = [
     "assert_gradient",
     "batched",
     "check",
+    "check_hvp",
+    "check_jvp",
     "check_terms",
+    "check_vjp",
     "numerical_gradient",
     "self_test",
 ]
