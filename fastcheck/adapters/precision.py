@@ -1,0 +1,57 @@
+"""A gradient checked in double precision, and what is left of it in the precision it is used in.
+
+Differences of a float32 loss keep some four digits, too few to tell right from wrong at most coordinates. So where the
+loss takes float64, both it and the gradient are evaluated in that, and the gradient in the user's own precision is
+then compared with the one that was checked: exactly, coordinate by coordinate, without any differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.finding import Finding
+from fastcheck.report import Report
+from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
+
+__all__ = ["with_own_precision"]
+
+SMALL = 1e-3
+"""Of the norm of the whole gradient: a block that is smaller is compared with that. In front of a batch normalisation
+the gradient of a bias is zero, and what rounding leaves there is no error of the formulas."""
+
+
+def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[str, Any]) -> Report:
+    """Return the report with a finding of how far the gradient in its own precision is from the one checked.
+
+    Parameters
+    ----------
+    report : Report
+        Of the check in double precision.
+    own, double : mapping of str to array
+        The gradient in either precision, at the same parameters. Where a block of the first is off by more than a
+        relative 1e-2, a gradient that passed becomes suspicious.
+    """
+    whole = np.sqrt(sum(float(np.sum(np.square(g))) for g in double.values()))
+    errors = {}
+    for name in (name for name in double if name in report.blocks):
+        exact = np.asarray(double[name], dtype=np.float64)
+        scale = max(float(np.linalg.norm(exact)), SMALL * whole)
+        error = float(np.linalg.norm(np.asarray(own[name], dtype=np.float64) - exact))
+        errors[name] = error / scale if error else 0.0
+    name = max(errors, key=lambda each: np.nan_to_num(errors[each], nan=np.inf))
+    dtypes = ", ".join(sorted({str(np.asarray(g).dtype) for g in own.values()} - {"float64"}))
+    far = not errors[name] <= WRONG_ABOVE
+    verdict = worst([report.verdict, Verdict.SUSPICIOUS]) if far and report.passed else report.verdict
+    finding = Finding(
+        "own_precision",
+        name if far else None,
+        f"Checked in float64, on a copy of the {dtypes} parameters. The {dtypes} gradient itself differs from the one "
+        f"checked by a relative {errors[name]:.1e} at most, in {name}{': more than rounding should.' if far else '.'}",
+        {"dtype": dtypes, "errors": errors},
+    )
+    place = 0 if far else 1
+    return replace(report, verdict=verdict, findings=(*report.findings[:place], finding, *report.findings[place:]))
