@@ -25,6 +25,8 @@ __all__ = ["Block", "Parameters", "leaves"]
 
 Path = tuple[str, ...]
 
+_ADAPTERS = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}  # by the package that a leaf's type comes from
+
 ROOT = "theta"  # the name of the only block when the tree is one bare array
 
 
@@ -289,6 +291,12 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         raise InputError(
             f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
             "Parameters are arrays of floats; pass everything else through args=."
+        )
+    framework = _ADAPTERS.get(type(leaf).__module__.partition(".")[0])
+    if framework is not None:
+        raise InputError(
+            f"{label} (type={type(leaf).__name__}) belongs to {framework}: call fastcheck.{framework}.check(loss, params) "
+            "for a loss written in it. For one of numpy arrays, convert the parameters: numpy.asarray, .detach().numpy()."
         )
     try:
         array = np.asarray(leaf)

@@ -15,12 +15,13 @@ import numpy as np
 from fastcheck.adapters import framework, measured
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.cotangents import check_products, cotangents
-from fastcheck.adapters.precision import with_own_precision
+from fastcheck.adapters.precision import converted, in_double, remark, with_own_precision
 from fastcheck.adapters.tensor_function import TensorFunction
-from fastcheck.adapters.tensors import dtype_of, undisturbed
+from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
 from fastcheck.finding import Finding
 from fastcheck.report import Report
+from fastcheck.settings import as_args
 
 __all__ = ["check", "check_function"]
 
@@ -33,6 +34,7 @@ def check(
     gradient: Any = None,
     dtype: Any = None,
     fixed_rng: bool = False,
+    threads: int = 1,
     **options: Any,
 ) -> Report:
     """Compare the gradient of a module's parameters with finite differences of the loss.
@@ -55,9 +57,12 @@ def check(
         if the loss refuses float64, it is checked as it is. ``torch.float64`` and ``torch.float32`` allow that alone.
     fixed_rng : bool
         Give every evaluation the same random draws (of dropout, say), those of ``torch.manual_seed(seed)``.
+    threads : int
+        Threads of torch in an evaluation. More than one pay for large modules on an idle machine; on a busy one they
+        wait for each other.
     **options
         As for `fastcheck.check`: mode, samples, blocks, step, scheme, tolerance, confidence, seed, budget, checkpoint,
-        progress, throw. There are no workers; torch's own threads are used as they are set.
+        progress, throw. There are no workers: a module can't be at two places at once.
 
     Returns
     -------
@@ -87,20 +92,27 @@ def check(
             f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
             "check(loss, model), the loss first."
         )
-    draws = int(options.get("seed", 0)) if fixed_rng else None
-    with undisturbed(torch), Borrowed(loss, model, gradient, tuple(args), dtype_of(torch, dtype), draws) as borrowed:
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
+    with undisturbed(torch, threads), borrowed:
         params = borrowed.params()
         report = measured(borrowed.value, borrowed.gradient, params, borrowed.args, options)
-        if gradient is None and _converted(report, params):
+        if gradient is None and converted(report, params):
             report = with_own_precision(
-                report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(_double(params), *borrowed.args)
+                report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(in_double(params), *borrowed.args)
             )
     report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)))
     return report.raise_if_wrong() if throw else report
 
 
 def check_function(
-    function: Callable[..., Any], inputs: Any, *, dtype: Any = None, fixed_rng: bool = False, **options: Any
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
 ) -> Report:
     """Check the backward pass of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
 
@@ -111,7 +123,7 @@ def check_function(
     inputs : tensor or sequence
         The tensors that require a gradient are checked; all floating ones, if none does. Blocks have the names of the
         function's parameters, or ``"input0"``, ``"input1"``.
-    dtype, fixed_rng
+    dtype, fixed_rng, threads
         As in `check`.
     **options
         As for `check`.
@@ -138,41 +150,21 @@ def check_function(
     throw = bool(options.pop("throw", False))
     if not callable(function):
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
-    draws = int(options.get("seed", 0)) if fixed_rng else None
-    with undisturbed(torch):
-        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), draws)
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    with undisturbed(torch, threads):
+        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
         params = tensors.params()
         shapes = [np.shape(output) for output in tensors.outputs(params)]
         report = check_products(tensors.outputs, tensors.pull_back, params, shapes, options)
-        if _converted(report, params):
+        if converted(report, params):
             *_, u = cotangents(shapes, np.random.default_rng(0)).values()
-            report = with_own_precision(report, tensors.pull_back(params, u), tensors.pull_back(_double(params), u))
+            report = with_own_precision(report, tensors.pull_back(params, u), tensors.pull_back(in_double(params), u))
     return report.raise_if_wrong() if throw else report
-
-
-def _converted(report: Report, params: dict[str, Any]) -> bool:
-    """Say whether parameters of less than float64 were checked in that."""
-    low = any(array.dtype != np.float64 for array in params.values())
-    return low and not any(finding.kind == "low_precision" for finding in report.findings)
-
-
-def _double(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: array.astype(np.float64) for name, array in params.items()}
 
 
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
     """Return what a reader of the report must know of the module."""
-    found = []
-    own = sorted({str(p.dtype) for p in borrowed.parameters.values()} - {str(borrowed.dtype)})
-    if borrowed.dtype is not None and own:
-        found.append(
-            Finding(
-                "converted",
-                None,
-                f"Checked in {borrowed.dtype}, on a copy of the parameters, which are {', '.join(own)}.",
-                {"dtype": str(borrowed.dtype), "own": own},
-            )
-        )
+    found = remark(borrowed.dtype, {str(p.dtype) for p in borrowed.parameters.values()})
     active = _dropouts(borrowed) if any(finding.kind == "random_loss" for finding in report.findings) else []
     if active:
         found.append(
@@ -186,11 +178,12 @@ def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
         )
     if borrowed.frozen:
         names = tuple(borrowed.frozen)
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         found.append(
             Finding(
                 "frozen",
                 None,
-                f"Left out, as frozen (requires_grad=False): {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}.",
+                f"Left out, as frozen (requires_grad=False): {shown}.",
                 {"names": names},
             )
         )
@@ -202,7 +195,9 @@ def _dropouts(borrowed: Borrowed) -> list[str]:
     if not borrowed.modules:
         return []
     rates = {
-        name: module.p if "Dropout" in type(module).__name__ and hasattr(module, "p") else module.__dict__.get("dropout")
+        name: module.p
+        if "Dropout" in type(module).__name__ and hasattr(module, "p")
+        else module.__dict__.get("dropout")
         for name, module in borrowed.model.named_modules()
         if module.training
     }

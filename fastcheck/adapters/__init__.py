@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastcheck.checks import check
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.report import Report
 
-__all__ = ["framework", "mapped", "measured"]
+__all__ = ["framework", "input_names", "mapped", "measured"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -46,8 +47,7 @@ def measured(
     for name in ONE_AT_A_TIME:
         if name in options:
             raise InputError(
-                f"{name}={options[name]!r}: the adapters evaluate one loss after another, in this process. The "
-                "framework's own threads are used as they are set; leave it out."
+                f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
             )
     return check(loss, gradient, params, args=args, backend="serial", **options)
 
@@ -61,3 +61,19 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(mapped(function, item) for item in value)
     return function(value)
+
+
+def input_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Return names for the inputs: those of the function's parameters, or "input0", "input1"."""
+    # torch's Function.apply takes *args: the names are those of its forward, which may have a context before them.
+    named = getattr(getattr(function, "__self__", None), "forward", None)
+    source = named if getattr(function, "__name__", "") == "apply" and callable(named) else function
+    try:
+        found = inspect.signature(source).parameters.values()
+    except (TypeError, ValueError):
+        found = ()  # type: ignore[assignment]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in found if parameter.kind in kinds]
+    if source is not function and names[:1] == ["ctx"]:
+        names = names[1:]
+    return names[:count] if len(names) >= count else [f"input{i}" for i in range(count)]

@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from fastcheck.adapters import framework, mapped
-from fastcheck.adapters.tensors import Threads, as_argument, as_number, as_numpy, named_tensors, widened
+from fastcheck.adapters.precision import without_rounding
+from fastcheck.adapters.tensors import Start, as_argument, as_number, as_numpy, named_tensors, widened
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
 
@@ -40,8 +41,8 @@ class Borrowed:
         Of the loss.
     dtype : torch.dtype or None
         The only one to evaluate in; None for the parameters' own and double.
-    draws : int or None
-        Seed of torch's generators at the start of every evaluation; None leaves them alone.
+    start : callable
+        Called before each evaluation.
 
     Raises
     ------
@@ -50,7 +51,7 @@ class Borrowed:
     """
 
     def __init__(
-        self, loss: Callable[..., Any], model: Any, gradient: Any, args: tuple[Any, ...], dtype: Any, draws: int | None
+        self, loss: Callable[..., Any], model: Any, gradient: Any, args: tuple[Any, ...], dtype: Any, start: Start
     ) -> None:
         self.torch = framework("torch")
         self.loss, self.model, self.claimed, self.dtype = loss, model, gradient, dtype
@@ -69,8 +70,7 @@ class Borrowed:
         self.args = tuple(args if self._has_arrays else mapped(lambda x: as_argument(self.torch, x), args))
         self._wide_args: tuple[Any, ...] | None = None
         self._own = {id(p): p.data for p in every.values()}
-        self._threads = Threads(self.torch)
-        self._draws = draws
+        self._start = start
         self._bound: Any = None
         self._needs_graph = False
 
@@ -114,11 +114,18 @@ class Borrowed:
 
     def gradient(self, tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
         """Return the claimed gradient at a dict of arrays."""
-        with self.torch.enable_grad():
-            if callable(self.claimed):
+        if self.claimed is None:
+            return self._autograd(tree, args)
+        if callable(self.claimed):
+            with self.torch.enable_grad():
                 return self._by_name(self.claimed(self.model, *self._at(tree, args)))
-            if self.claimed is not None:
-                return self._by_name(self.claimed)
+        found = self._by_name(self.claimed)
+        with suppress(Exception):  # where autograd has nothing to say, the claim stands as it is
+            return without_rounding(found, self._autograd(tree, args))
+        return found
+
+    def _autograd(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> dict[str, Any]:
+        with self.torch.enable_grad():
             loss, wanted = self._call(tree, args), list(self.parameters.values())
             grads = self.torch.autograd.grad(loss, wanted, allow_unused=True)
         return self._by_name(dict(zip(self.parameters, grads, strict=True)))
@@ -129,13 +136,11 @@ class Borrowed:
 
     def _at(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Move to a tree of parameters, everything else being what it was at first; return the arguments as tensors."""
-        self._threads.use()
         if tree is not self._bound:
             wide = self._bind(tree)
             self._bound, self._wide = tree, wide
         self._reset_buffers(self._wide)
-        if self._draws is not None:
-            self.torch.manual_seed(self._draws)
+        self._start()
         return self._tensors(args, self._wide)
 
     def _bind(self, tree: Mapping[str, Any]) -> Any:

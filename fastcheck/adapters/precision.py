@@ -17,11 +17,34 @@ from fastcheck.finding import Finding
 from fastcheck.report import Report
 from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
 
-__all__ = ["with_own_precision"]
+__all__ = ["converted", "in_double", "remark", "with_own_precision", "without_rounding"]
 
 SMALL = 1e-3
 """Of the norm of the whole gradient: a block that is smaller is compared with that. In front of a batch normalisation
 the gradient of a bias is zero, and what rounding leaves there is no error of the formulas."""
+
+ROUNDING = 64
+"""Unit roundoffs, of the largest entry of a block, by which an entry of a gradient may be off for rounding."""
+
+
+def converted(report: Report, params: Mapping[str, Any]) -> bool:
+    """Say whether parameters of less than float64 were checked in that: the loss did not refuse it."""
+    low = any(array.dtype != np.float64 for array in params.values())
+    return low and not any(finding.kind == "low_precision" for finding in report.findings)
+
+
+def in_double(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters in float64."""
+    return {name: array.astype(np.float64) for name, array in params.items()}
+
+
+def remark(dtype: Any, own: set[str]) -> list[Finding]:
+    """Return what to say where a dtype was asked for that is not that of the parameters."""
+    others = sorted(own - {str(dtype)})
+    if dtype is None or not others:
+        return []
+    message = f"Checked in {dtype}, on a copy of the parameters, which are {', '.join(others)}."
+    return [Finding("converted", None, message, {"dtype": str(dtype), "own": others})]
 
 
 def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[str, Any]) -> Report:
@@ -55,3 +78,23 @@ def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[s
     )
     place = 0 if far else 1
     return replace(report, verdict=verdict, findings=(*report.findings[:place], finding, *report.findings[place:]))
+
+
+def without_rounding(claimed: Mapping[str, Any], double: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a claimed gradient of low precision, its entries in double precision where they differ by rounding alone.
+
+    Parameters
+    ----------
+    claimed, double : mapping of str to array
+        The claimed gradient, and the framework's own in double precision. The latter is no authority: where the two
+        agree it is what the finite differences judge, only without the rounding of the former.
+    """
+    largest = max(float(np.abs(g).max(initial=0.0)) for g in double.values())
+    found = dict(claimed)
+    for name, array in claimed.items():
+        array = np.asarray(array)
+        if name in double and array.dtype in (np.float32, np.float16) and array.shape == double[name].shape:
+            scale = max(float(np.abs(double[name]).max(initial=0.0)), SMALL * largest)
+            near = np.abs(array - double[name]) <= ROUNDING * float(np.finfo(array.dtype).eps) * scale
+            found[name] = np.where(near, double[name], array.astype(np.float64))
+    return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastcheck.adapters import framework
-from fastcheck.adapters.tensors import Threads, as_numpy, undisturbed, widened
+from fastcheck.adapters import framework, input_names
+from fastcheck.adapters.tensors import Start, as_numpy, widened
 from fastcheck.errors import InputError
 
 __all__ = ["TensorFunction"]
@@ -26,8 +25,8 @@ class TensorFunction:
         Where to check.
     dtype : torch.dtype or None
         The only one to evaluate in; None for the inputs' own and double.
-    draws : int or None
-        Seed of torch's generators at the start of every call; None leaves them alone.
+    start : callable
+        Called before each evaluation.
 
     Raises
     ------
@@ -35,7 +34,7 @@ class TensorFunction:
         No input, or no output, is a real floating tensor.
     """
 
-    def __init__(self, function: Callable[..., Any], inputs: Any, dtype: Any, draws: int | None) -> None:
+    def __init__(self, function: Callable[..., Any], inputs: Any, dtype: Any, start: Start) -> None:
         self.torch = framework("torch")
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
         floating = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor) and x.is_floating_point()}
@@ -46,7 +45,7 @@ class TensorFunction:
         self.inputs = [widened(x.detach(), dtype) if isinstance(x, self.torch.Tensor) else x for x in given]
         names = input_names(function, len(given))
         self.places = {names[i]: i for i in chosen}
-        self._threads, self._draws = Threads(self.torch), draws
+        self._start = start
         self._differentiable = self._find_differentiable()
 
     def params(self) -> dict[str, Any]:
@@ -72,13 +71,14 @@ class TensorFunction:
         return {name: as_numpy(g, name) for name, g in zip(self.places, filled, strict=True)}
 
     def _find_differentiable(self) -> list[int]:
-        with self.torch.enable_grad(), undisturbed(self.torch):
+        with self.torch.enable_grad():
             inputs = list(self.inputs)
             for i in self.places.values():
                 inputs[i] = inputs[i].clone().requires_grad_()
-            found = [y if isinstance(y, self.torch.Tensor) and y.requires_grad else None for y in self._call(inputs)]
-        places = [k for k, y in enumerate(found) if y is not None and y.numel()]
-        if not places or any(found[k].is_complex() for k in places):
+            found = self._call(inputs)
+        tensors = {k: y for k, y in enumerate(found) if isinstance(y, self.torch.Tensor) and y.requires_grad}
+        places = [k for k, y in tensors.items() if y.numel()]
+        if not places or any(tensors[k].is_complex() for k in places):
             raise InputError(
                 "function returns no tensor that depends on the inputs, or a complex one. Return real floating "
                 "tensors; of a complex one its real and its imaginary part."
@@ -86,9 +86,7 @@ class TensorFunction:
         return places
 
     def _call(self, inputs: list[Any]) -> list[Any]:
-        self._threads.use()
-        if self._draws is not None:
-            self.torch.manual_seed(self._draws)
+        self._start()
         found = self.function(*inputs)
         return list(found) if isinstance(found, (tuple, list)) else [found]
 
@@ -102,19 +100,3 @@ class TensorFunction:
         if wide is not None and self.dtype not in (None, wide):
             raise TypeError(f"dtype={self.dtype} was asked for")
         return [widened(x, wide) if isinstance(x, self.torch.Tensor) else x for x in moved]
-
-
-def input_names(function: Callable[..., Any], count: int) -> list[str]:
-    """Return names for the inputs: those of the function's parameters, or "input0", "input1"."""
-    # Function.apply takes *args: the names are those of its forward, which may have a context before them.
-    named = getattr(getattr(function, "__self__", None), "forward", None)
-    source = named if getattr(function, "__name__", "") == "apply" and callable(named) else function
-    try:
-        found = inspect.signature(source).parameters.values()
-    except (TypeError, ValueError):
-        found = ()  # type: ignore[assignment]
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [parameter.name for parameter in found if parameter.kind in kinds]
-    if source is not function and names[:1] == ["ctx"]:
-        names = names[1:]
-    return names[:count] if len(names) >= count else [f"input{i}" for i in range(count)]

@@ -9,28 +9,51 @@ from typing import Any
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
 
-__all__ = ["Threads", "as_argument", "as_number", "as_numpy", "dtype_of", "named_tensors", "undisturbed", "widened"]
-
-
-class Threads:
-    """The threads that torch has now; the run gives every BLAS one thread, and torch with them."""
-
-    def __init__(self, torch: Any) -> None:
-        self._torch, self._count = torch, torch.get_num_threads()
-
-    def use(self) -> None:
-        """Have that many again."""
-        if self._torch.get_num_threads() != self._count:
-            self._torch.set_num_threads(self._count)
+__all__ = ["Start", "as_argument", "as_number", "as_numpy", "dtype_of", "named_tensors", "undisturbed", "widened"]
 
 
 @contextmanager
-def undisturbed(torch: Any) -> Iterator[None]:
-    """Put the states of torch's generators back at the end."""
-    cuda = torch.cuda
+def undisturbed(torch: Any, threads: int) -> Iterator[None]:
+    """Let torch have so many threads inside, and put them and the states of its generators back at the end.
+
+    Raises
+    ------
+    InputError
+        The number is not positive.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads={threads!r} must be a positive integer: the threads of torch in an evaluation.")
+    cuda, before = torch.cuda, torch.get_num_threads()
     devices = list(range(cuda.device_count())) if cuda.is_available() and cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.set_num_threads(threads)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Start:
+    """What every evaluation starts with: its threads, which the run sets to one, and its random draws.
+
+    Parameters
+    ----------
+    torch : module
+    threads : int
+        As of `undisturbed`.
+    draws : int or None
+        Seed of torch's generators; None leaves them alone.
+    """
+
+    def __init__(self, torch: Any, threads: int, draws: int | None) -> None:
+        self._torch, self._threads, self._draws = torch, threads, draws
+
+    def __call__(self) -> None:
+        """Start an evaluation."""
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
+        if self._draws is not None:
+            self._torch.manual_seed(self._draws)
 
 
 def dtype_of(torch: Any, dtype: Any) -> Any:
