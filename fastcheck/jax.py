@@ -1,7 +1,7 @@
 """The gradients of jax: of a loss by a pytree of parameters, and of any differentiable function of arrays.
 
-What is checked is what ``jax.grad`` or ``jax.vjp`` returns, with every ``custom_vjp`` and ``custom_jvp`` that takes part.
-The loss it is compared with is compiled, and run forward only. jax is imported when it is first needed.
+What is checked is what ``jax.grad`` or ``jax.vjp`` returns, with every ``custom_vjp`` and ``custom_jvp`` in it. The
+loss it is compared with is compiled, and run forward only. jax is imported when it is first needed.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ the gradient of a bias is zero, and what rounding leaves there is no error of th
 ROUNDING = 64
 """Unit roundoffs, of the largest entry of a block, by which an entry of a gradient may be off for rounding."""
 
+CANCELLED = 1e-10
+"""Of the largest entry of the gradient: a block below that in double precision is zero but for rounding, which is
+relative to what cancels in it and not to what is left."""
+
 
 def converted(report: Report, params: Mapping[str, Any]) -> bool:
     """Say whether parameters of less than float64 were checked in that: the loss did not refuse it."""
@@ -94,7 +98,8 @@ def without_rounding(claimed: Mapping[str, Any], double: Mapping[str, Any]) -> d
     for name, array in claimed.items():
         array = np.asarray(array)
         if name in double and array.dtype in (np.float32, np.float16) and array.shape == double[name].shape:
-            scale = max(float(np.abs(double[name]).max(initial=0.0)), SMALL * largest)
+            scale = float(np.abs(double[name]).max(initial=0.0))
+            scale = largest if scale <= CANCELLED * largest else scale
             near = np.abs(array - double[name]) <= ROUNDING * float(np.finfo(array.dtype).eps) * scale
             found[name] = np.where(near, double[name], array.astype(np.float64))
     return found
