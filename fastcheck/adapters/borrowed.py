@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastcheck.adapters import framework, mapped
-from fastcheck.adapters.precision import without_rounding
+from fastcheck.adapters.precision import is_double, refuse_another, without_rounding
 from fastcheck.adapters.tensors import Start, as_argument, as_number, as_numpy, named_tensors, widened
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
@@ -73,10 +73,14 @@ class Borrowed:
         self._start = start
         self._bound: Any = None
         self._needs_graph = False
+        self._alike = False  # whether it is known to be the same function in double precision
 
     def params(self) -> dict[str, Any]:
         """Return the parameters as a dict of arrays."""
-        return {name: as_numpy(p.data.to(self.dtype or p.dtype), name) for name, p in self.parameters.items()}
+        return {
+            name: as_numpy(self._own[id(p)].to(self.dtype or self._own[id(p)].dtype), name)
+            for name, p in self.parameters.items()
+        }
 
     def __enter__(self) -> Self:
         self._modes = [(module, module.training) for module in self.modules]
@@ -100,6 +104,15 @@ class Borrowed:
 
     def value(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays, forward only."""
+        value = self._value(tree, args)
+        if not self._alike and isinstance(value, float) and is_double(tree):
+            own = self.params()
+            if not is_double(own):
+                refuse_another(self._value(own, self.args), value, own)
+            self._alike = True
+        return value
+
+    def _value(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
         try:
             with self.torch.set_grad_enabled(self._needs_graph):
                 return as_number(self.torch, self._call(tree, args))

@@ -7,7 +7,7 @@ then compared with the one that was checked: exactly, coordinate by coordinate, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,23 @@ from fastcheck.finding import Finding
 from fastcheck.report import Report
 from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
 
-__all__ = ["converted", "in_double", "remark", "with_own_precision", "without_rounding"]
+__all__ = [
+    "converted",
+    "flat",
+    "in_double",
+    "is_double",
+    "refuse_another",
+    "remark",
+    "with_own_precision",
+    "without_rounding",
+]
 
 SMALL = 1e-3
 """Of the norm of the whole gradient: a block that is smaller is compared with that. In front of a batch normalisation
 the gradient of a bias is zero, and what rounding leaves there is no error of the formulas."""
+
+ALIKE = 3.0
+"""Square roots of the unit roundoff by which a function in low precision may differ from itself in double."""
 
 ROUNDING = 64
 """Unit roundoffs, of the largest entry of a block, by which an entry of a gradient may be off for rounding."""
@@ -33,13 +45,46 @@ relative to what cancels in it and not to what is left."""
 
 def converted(report: Report, params: Mapping[str, Any]) -> bool:
     """Say whether parameters of less than float64 were checked in that: the loss did not refuse it."""
-    low = any(array.dtype != np.float64 for array in params.values())
-    return low and not any(finding.kind == "low_precision" for finding in report.findings)
+    return not is_double(params) and not any(finding.kind == "low_precision" for finding in report.findings)
+
+
+def is_double(tree: Mapping[str, Any]) -> bool:
+    """Say whether a dict of arrays has float64 throughout."""
+    return all(array.dtype == np.float64 for array in tree.values())
+
+
+def flat(outputs: Sequence[Any]) -> Any:
+    """Return arrays as one vector."""
+    return np.concatenate([np.ravel(output) for output in outputs]) if outputs else np.empty(0)
 
 
 def in_double(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters in float64."""
     return {name: array.astype(np.float64) for name, array in params.items()}
+
+
+def refuse_another(own: Any, double: Any, params: Mapping[str, Any]) -> None:
+    """Compare a function in its own precision with itself in double.
+
+    Parameters
+    ----------
+    own, double : array
+        What it returns in either.
+    params : mapping of str to array
+        In their own precision.
+
+    Raises
+    ------
+    TypeError
+        They differ by more than rounding: where it draws random numbers, it may draw others in float64.
+    """
+    eps = max(float(np.finfo(array.dtype).eps) for array in params.values())
+    own, double = np.asarray(own, dtype=np.float64), np.asarray(double, dtype=np.float64)
+    size = max(float(np.linalg.norm(own)), float(np.linalg.norm(double)))
+    if float(np.linalg.norm(own - double)) > ALIKE * eps**0.5 * size:
+        raise TypeError(
+            f"in float64 it is another function: {own.flat[0]:.6g} becomes {double.flat[0]:.6g}; random draws?"
+        )
 
 
 def remark(dtype: Any, own: set[str]) -> list[Finding]:
@@ -73,11 +118,12 @@ def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[s
     dtypes = ", ".join(sorted({str(np.asarray(g).dtype) for g in own.values()} - {"float64"}))
     far = not errors[name] <= WRONG_ABOVE
     verdict = worst([report.verdict, Verdict.SUSPICIOUS]) if far and report.passed else report.verdict
+    tail = ": more than rounding does, unless it is another function in float64." if far else "."
     finding = Finding(
         "own_precision",
         name if far else None,
         f"Checked in float64, on a copy of the {dtypes} parameters. The {dtypes} gradient itself differs from the one "
-        f"checked by a relative {errors[name]:.1e} at most, in {name}{': more than rounding should.' if far else '.'}",
+        f"checked by a relative {errors[name]:.1e} at most, in {name}{tail}",
         {"dtype": dtypes, "errors": errors},
     )
     place = 0 if far else 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastcheck.adapters import framework, input_names
+from fastcheck.adapters.precision import flat, is_double, refuse_another
 from fastcheck.adapters.tensors import Start, as_numpy, widened
 from fastcheck.errors import InputError
 
@@ -46,6 +47,7 @@ class TensorFunction:
         names = input_names(function, len(given))
         self.places = {names[i]: i for i in chosen}
         self._start = start
+        self._alike = False  # whether it is known to be the same function in double precision
         self._differentiable = self._find_differentiable()
 
     def params(self) -> dict[str, Any]:
@@ -56,7 +58,13 @@ class TensorFunction:
         """Return the outputs at a dict of arrays, forward only."""
         with self.torch.no_grad():
             found = self._call(self._at(tree))
-        return [as_numpy(found[k]) for k in self._differentiable]
+        outputs = [as_numpy(found[k]) for k in self._differentiable]
+        if not self._alike and is_double(tree):
+            own = self.params()
+            if not is_double(own):
+                refuse_another(flat(self.outputs(own)), flat(outputs), own)
+            self._alike = True
+        return outputs
 
     def pull_back(self, tree: Mapping[str, Any], cotangents: Sequence[Any]) -> dict[str, Any]:
         """Return what autograd gives for cotangents shaped like the outputs."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.adapters import framework
+from fastcheck.adapters.precision import flat, is_double, refuse_another
 from fastcheck.adapters.pytrees import Leaves, as_argument, double_precision
 from fastcheck.losses.batched import batched
 
@@ -49,6 +50,7 @@ class Traced:
     ) -> None:
         self.jax = framework("jax")
         self.function, self.leaves, self._dtype = function, leaves, dtype
+        self._alike = False  # whether it is known to be the same function in double precision
         self.args = self.jax.tree_util.tree_map(lambda x: as_argument(self.jax, x), args)
         self._template, self._argdef = self.jax.tree_util.tree_flatten(self.args)
         self._converted: dict[bool, list[Any]] = {}
@@ -103,12 +105,27 @@ class TracedLoss(Traced):
 
     def __call__(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays."""
-        return np.asarray(self.run(self._value, tree, args))[()]
+        value = np.asarray(self.run(self._value, tree, args))[()]
+        if not self._alike and np.ndim(value) == 0 and is_double(tree):
+            self._verify(value)
+        return value
 
     def gradient(self, tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
         """Return the gradient of jax at a dict of arrays."""
-        grads = self.run(self._grad, tree, args)
-        return {name: np.asarray(grad) for name, grad in zip(self.leaves.arrays, grads, strict=True)}
+        return self._value_and_gradient(tree, args)[1]
+
+    def _value_and_gradient(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        value, grads = self.run(self._both, tree, args)
+        return np.asarray(value)[()], {
+            name: np.asarray(grad) for name, grad in zip(self.leaves.arrays, grads, strict=True)
+        }
+
+    def _verify(self, double: Any) -> None:
+        """See `refuse_another`."""
+        own = self.leaves.arrays
+        if not is_double(own):
+            refuse_another(self._value_and_gradient(own, self.args)[0], double, own)
+        self._alike = True
 
     def side_by_side(self) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
@@ -121,7 +138,8 @@ class TracedLoss(Traced):
         stack = {name: np.repeat(array[None], count, axis=0) for name, array in tree.items()}
         many = self.jax.jit(self.jax.vmap(self.call, in_axes=(0, None)))
         try:
-            alone, found = self(tree, *self.args), np.asarray(self.run(many, stack, self.args))
+            alone, found = self._value_and_gradient(tree, self.args)[0], np.asarray(self.run(many, stack, self.args))
+            self._verify(alone)
         except Exception:  # whatever it is, the check says it of the loss as it is
             return self
         if found.shape != (count,) or not abs(found[0] - alone) <= SAME * abs(alone):
@@ -133,8 +151,8 @@ class TracedLoss(Traced):
         return self.compiled(self.call)
 
     @cached_property
-    def _grad(self) -> Any:
-        return self.compiled(self.jax.grad(self.call))
+    def _both(self) -> Any:
+        return self.compiled(self.jax.value_and_grad(self.call))
 
 
 class TracedFunction(Traced):
@@ -150,7 +168,13 @@ class TracedFunction(Traced):
 
     def outputs(self, tree: Mapping[str, Any]) -> list[Any]:
         """Return the floating outputs at a dict of arrays."""
-        return [np.asarray(y) for y in self.run(self._outputs, tree, ())]
+        found = [np.asarray(y) for y in self.run(self._outputs, tree, ())]
+        if not self._alike and is_double(tree):
+            own = self.leaves.arrays
+            if not is_double(own):
+                refuse_another(flat(self.outputs(own)), flat(found), own)
+            self._alike = True
+        return found
 
     def pull_back(self, tree: Mapping[str, Any], cotangents: Sequence[Any]) -> dict[str, Any]:
         """Return the products with cotangents shaped like the outputs."""
