@@ -76,11 +76,11 @@ class Borrowed:
         self._alike = False  # whether it is known to be the same function in double precision
 
     def params(self) -> dict[str, Any]:
-        """Return the parameters as a dict of arrays."""
-        return {
-            name: as_numpy(self._own[id(p)].to(self.dtype or self._own[id(p)].dtype), name)
-            for name, p in self.parameters.items()
-        }
+        """Return the parameters as a dict of arrays; those that the loss may be given as they are, copied."""
+        own = {name: self._own[id(p)] for name, p in self.parameters.items()}
+        moved = {name: data.to(self.dtype or data.dtype) for name, data in own.items()}
+        low = any(data.dtype is not self.torch.float64 for data in moved.values())
+        return {name: as_numpy(data.clone() if low else data, name) for name, data in moved.items()}
 
     def __enter__(self) -> Self:
         self._modes = [(module, module.training) for module in self.modules]

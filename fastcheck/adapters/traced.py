@@ -124,8 +124,15 @@ class TracedLoss(Traced):
         """See `refuse_another`."""
         own = self.leaves.arrays
         if not is_double(own):
-            refuse_another(self._value_and_gradient(own, self.args)[0], double, own)
+            refuse_another(self._alone(own), double, own)
         self._alike = True
+
+    def _alone(self, tree: Mapping[str, Any]) -> Any:
+        """Return the loss by what its gradient compiles anyway, where it has one."""
+        try:
+            return self._value_and_gradient(tree, self.args)[0]
+        except Exception:
+            return np.asarray(self.run(self._value, tree, self.args))[()]
 
     def side_by_side(self) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
@@ -138,7 +145,7 @@ class TracedLoss(Traced):
         stack = {name: np.repeat(array[None], count, axis=0) for name, array in tree.items()}
         many = self.jax.jit(self.jax.vmap(self.call, in_axes=(0, None)))
         try:
-            alone, found = self._value_and_gradient(tree, self.args)[0], np.asarray(self.run(many, stack, self.args))
+            alone, found = self._alone(tree), np.asarray(self.run(many, stack, self.args))
             self._verify(alone)
         except Exception:  # whatever it is, the check says it of the loss as it is
             return self
@@ -158,7 +165,7 @@ class TracedLoss(Traced):
 class TracedFunction(Traced):
     """A function of any outputs, and its products with the transposed Jacobian.
 
-    Parameters
+    Attributes
     ----------
     forward : bool
         Compose the products of forward-mode derivatives, one for each coordinate.
@@ -205,17 +212,15 @@ class TracedFunction(Traced):
         ravel = importlib.import_module("jax.flatten_util").ravel_pytree
 
         def product(values: Sequence[Any], cotangents: Sequence[Any]) -> Any:
-            flat, unravel = ravel(list(values))
+            point, unravel = ravel(list(values))
 
-            def scalar(point: Any) -> Any:
-                return sum(
-                    jnp.vdot(u.astype(y.dtype), y)
-                    for u, y in zip(cotangents, self._floating(unravel(point)), strict=True)
-                )
+            def scalar(at: Any) -> Any:
+                found = self._floating(unravel(at))
+                return sum(jnp.vdot(u.astype(y.dtype), y) for u, y in zip(cotangents, found, strict=True))
 
             def along(i: Any) -> Any:
-                return self.jax.jvp(scalar, (flat,), (jnp.zeros_like(flat).at[i].set(1),))[1]
+                return self.jax.jvp(scalar, (point,), (jnp.zeros_like(point).at[i].set(1),))[1]
 
-            return unravel(self.jax.lax.map(along, jnp.arange(flat.size)))
+            return unravel(self.jax.lax.map(along, jnp.arange(point.size)))
 
         return self.compiled(product)
