@@ -209,7 +209,8 @@ def test_batch_normalisation_starts_from_the_same_statistics(train):
     assert report.blocks["0.bias"].verdict is (Verdict.INCONCLUSIVE if train else Verdict.CORRECT)
 
 
-def test_buffers_that_are_replaced_and_not_written_to():
+@pytest.mark.parametrize("in_place", [True, False])
+def test_buffers_that_the_loss_depends_on(in_place):
     class Counts(nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,7 +218,7 @@ def test_buffers_that_are_replaced_and_not_written_to():
             self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
 
         def forward(self):
-            self.seen = self.seen + 1
+            self.seen = self.seen.add_(1) if in_place else self.seen + 1
             return (self.weight**2).sum() * self.seen
 
     model = Counts()
