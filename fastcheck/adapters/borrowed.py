@@ -69,7 +69,7 @@ class Borrowed:
         self._has_arrays = any(isinstance(leaf, np.ndarray) for _, leaf in leaves(args))
         self.args = tuple(args if self._has_arrays else mapped(lambda x: as_argument(self.torch, x), args))
         self._wide_args: tuple[Any, ...] | None = None
-        self._own = {id(p): p.data for p in every.values()}
+        self._own = {name: p.data for name, p in every.items()}
         self._start = start
         self._bound: Any = None
         self._needs_graph = False
@@ -77,7 +77,7 @@ class Borrowed:
 
     def params(self) -> dict[str, Any]:
         """Return the parameters as a dict of arrays; those that the loss may be given as they are, copied."""
-        own = {name: self._own[id(p)] for name, p in self.parameters.items()}
+        own = {name: self._own[name] for name in self.parameters}
         moved = {name: data.to(self.dtype or data.dtype) for name, data in own.items()}
         low = any(data.dtype is not self.torch.float64 for data in moved.values())
         return {name: as_numpy(data.clone() if low else data, name) for name, data in moved.items()}
@@ -90,13 +90,15 @@ class Borrowed:
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        self._kept = {id(buffer): buffer.detach().clone() for _, _, buffer in self._buffers}
-        self._work: dict[Any, dict[int, Any]] = {}
+        places = {id(buffer): place for place, (_, _, buffer) in enumerate(self._buffers)}
+        self._shared = [places[id(buffer)] for _, _, buffer in self._buffers]  # a buffer of several names stays one
+        self._kept = [buffer.detach().clone() for _, _, buffer in self._buffers]
+        self._work: dict[Any, list[Any]] = {}
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for parameter in (*self.parameters.values(), *self.frozen.values()):
-            parameter.data = self._own[id(parameter)]
+        for name, parameter in (self.parameters | self.frozen).items():
+            parameter.data = self._own[name]
         for owner, name, buffer in self._buffers:
             owner[name] = buffer
         for module, training in self._modes:
@@ -160,25 +162,25 @@ class Borrowed:
         """Let the parameters be views of the arrays; return the dtype they were widened to, None for their own."""
         wide = None
         for name, parameter in self.parameters.items():
-            own, tensor = self._own[id(parameter)], self.torch.from_numpy(tree[name])
+            own, tensor = self._own[name], self.torch.from_numpy(tree[name])
             if tensor.dtype != own.dtype:
                 wide = tensor.dtype
             if wide is not None and self.dtype not in (None, wide):
                 raise TypeError(f"dtype={self.dtype} was asked for")
             parameter.data = tensor.to(own.device)
-        for frozen in self.frozen.values():
-            frozen.data = widened(self._own[id(frozen)], wide)
+        for name, frozen in self.frozen.items():
+            frozen.data = widened(self._own[name], wide)
         return wide
 
     def _reset_buffers(self, wide: Any) -> None:
         """Put fresh copies of the buffers in their places; the owner's own are not touched."""
         if wide not in self._work:
-            self._work[wide] = {key: widened(kept, wide).clone() for key, kept in self._kept.items()}
+            self._work[wide] = [widened(kept, wide).clone() for kept in self._kept]
         work = self._work[wide]
-        for key, kept in self._kept.items():
-            work[key].copy_(kept)
-        for owner, name, buffer in self._buffers:
-            owner[name] = work[id(buffer)]
+        for copy, kept in zip(work, self._kept, strict=True):
+            copy.copy_(kept)
+        for (owner, name, _), place in zip(self._buffers, self._shared, strict=True):
+            owner[name] = work[place]
 
     def _tensors(self, args: tuple[Any, ...], wide: Any) -> tuple[Any, ...]:
         """Return the arguments of the loss as tensors, floating ones widened."""
