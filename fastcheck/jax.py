@@ -113,7 +113,7 @@ def check_function(
         Check forward mode (``jax.jvp``), coordinate by coordinate, in the place of reverse mode (``jax.vjp``). A
         ``custom_vjp`` has no forward mode.
     **options
-        As for `check`.
+        As for `check`, without checkpoint.
 
     Returns
     -------

@@ -126,7 +126,7 @@ def check_function(
     dtype, fixed_rng, threads
         As in `check`.
     **options
-        As for `check`.
+        As for `check`, without checkpoint.
 
     Returns
     -------

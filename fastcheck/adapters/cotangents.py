@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcheck.adapters import measured
 from fastcheck.arrays import FloatArray
+from fastcheck.errors import InputError
 from fastcheck.finding import Finding
 from fastcheck.report import BlockReport, Report
 from fastcheck.verdict import worst
@@ -49,7 +50,14 @@ def check_products(
         Of the outputs.
     options : mapping
         As of `fastcheck.check`; budget and the chance of a false alarm are shared out to the cotangents.
+
+    Raises
+    ------
+    InputError
+        A checkpoint is asked for.
     """
+    if options.get("checkpoint") is not None:
+        raise InputError("checkpoint: a function is checked once for each cotangent, which one file can't hold.")
     drawn = cotangents(shapes, np.random.default_rng(int(options.get("seed", 0))))
     own = dict(options)
     confidence = float(own.get("confidence", 0.9999))

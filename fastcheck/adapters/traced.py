@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import framework
+from fastcheck.adapters import Sealed, framework
 from fastcheck.adapters.precision import flat, is_double, refuse_another
 from fastcheck.adapters.pytrees import Leaves, as_argument, double_precision
 from fastcheck.losses.batched import batched
@@ -151,7 +151,7 @@ class TracedLoss(Traced):
             return self
         if found.shape != (count,) or not abs(found[0] - alone) <= SAME * abs(alone):
             return self
-        return batched(lambda trees, *args: np.asarray(self.run(many, trees, args)), size=count)
+        return batched(Sealed(lambda trees, *args: np.asarray(self.run(many, trees, args))), size=count)
 
     @cached_property
     def _value(self) -> Any:

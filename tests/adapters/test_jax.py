@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections import OrderedDict
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +16,8 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
 from fastcheck.verdict import Verdict
+
+ROOT = str(Path(__file__).parents[2])
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -319,6 +324,29 @@ def test_forward_mode():
     assert fastcheck.jax.check_function(jnp.cumsum, x, forward=True).verdict is Verdict.CORRECT
     with pytest.raises(LossError, match="custom_vjp"):
         fastcheck.jax.check_function(right_sine, (x, x), forward=True)
+
+
+CHECKPOINTED = """
+import sys, numpy as np, jax.numpy as jnp, fastcheck
+draw = np.random.default_rng(0).normal
+params, X = {"W": jnp.asarray(draw(size=(4, 3)))}, jnp.asarray(draw(size=(5, 4)))
+loss = lambda params, X: jnp.mean(jnp.tanh(X @ params["W"]) ** 2)
+report = fastcheck.jax.check(loss, params, args=(X,), mode="full", checkpoint=sys.argv[1])
+print(report.verdict.value, report.evaluations)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_resumed_in_another_process(tmp_path):
+    def run():
+        command = [sys.executable, "-c", CHECKPOINTED, str(tmp_path / "run")]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run() == run()
 
 
 # Refusals

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
 from fastcheck.verdict import Verdict
+
+ROOT = str(Path(__file__).parents[2])
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -501,6 +506,30 @@ def test_functions_in_float32_and_with_other_arguments():
     assert not x.requires_grad
 
 
+CHECKPOINTED = """
+import sys, torch, fastcheck
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 3)).double()
+args = torch.randn(16, 6, dtype=torch.float64), torch.randint(0, 3, (16,))
+loss = lambda model, X, y: torch.nn.functional.cross_entropy(model(X), y)
+report = fastcheck.torch.check(loss, model, args=args, mode="full", checkpoint=sys.argv[1])
+print(report.verdict.value, report.evaluations)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_resumed_in_another_process(tmp_path):
+    def run():
+        command = [sys.executable, "-c", CHECKPOINTED, str(tmp_path / "run")]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run() == run()
+
+
 # Refusals
 
 
@@ -519,6 +548,7 @@ def test_bad_input():
         (lambda: fastcheck.torch.check(lambda p: p["a"].sum(), {"a": np.ones(3)}), "is no tensor"),
         (lambda: fastcheck.torch.check(cross_entropy, net().bfloat16(), args=(X, y)), "NumPy lacks"),
         (lambda: fastcheck.torch.check_function(3, X), "is not callable"),
+        (lambda: fastcheck.torch.check_function(torch.sin, X, checkpoint="run"), "checkpoint"),
         (lambda: fastcheck.torch.check_function(torch.sin, torch.arange(3)), "no floating tensor"),
         (lambda: fastcheck.torch.check_function(lambda x: x.argmax(), X), "no tensor that depends"),
     ):
