@@ -59,6 +59,9 @@ _HOMES = {
     "self_test": "fastcheck.selftest",
 }
 
+_ADAPTERS = ("jax", "torch")
+"""Modules of the same name as the framework they adapt to; neither is imported before it is used."""
+
 __all__ = [
     "BlockReport",
     "CheckpointError",
@@ -89,6 +92,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ADAPTERS:
+        return importlib.import_module(f"fastcheck.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -97,4 +102,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, *_ADAPTERS, "__version__"])
