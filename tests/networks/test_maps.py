@@ -45,7 +45,9 @@ def measure(case: Case, **options):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("activation", [None, "relu", "tanh", "gelu", leaky_relu(-2.0)], ids=str)
+@pytest.mark.parametrize(
+    "activation", [None, "relu", "tanh", "gelu", leaky_relu(-2.0)], ids=lambda a: str(getattr(a, "name", a))
+)
 @pytest.mark.parametrize("pool", POOLS)
 def test_convolution_activation_and_pool_in_one_kernel(pool, activation, stride, monkeypatch):
     case = two_convolutions(POOLS[pool], activation, stride)
