@@ -42,7 +42,7 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
             "an earlier forward pass left in a cache. Run the forward pass inside the gradient, or before each call.",
             {"blocks": blocks, "apart": float(np.linalg.norm(again - lab.claimed)) / size, "short": "of a stale cache"},
         )
-    if size and np.array_equal(elsewhere, again):
+    if size and np.array_equal(elsewhere, again) and _bends(lab, evidence):
         return Finding(
             "stale",
             None,
@@ -51,6 +51,13 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
             {"blocks": blocks, "short": "does not depend on the parameters given"},
         )
     return None
+
+
+def _bends(lab: Lab, evidence: Evidence) -> bool:
+    """Say whether the true gradient is another one at other parameters; that of a linear loss is the same."""
+    (v,) = lab.directions(evidence, evidence.wrong, 1)
+    here, there = lab.slope(lab.evaluator, v), lab.slope(lab.evaluator, v, AWAY * lab.theta)
+    return not abs(there - here) <= NEAR * abs(here)
 
 
 def _one_step_ago(lab: Lab, evidence: Evidence) -> Finding | None:

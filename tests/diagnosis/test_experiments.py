@@ -109,3 +109,10 @@ def test_experiments_leave_the_evaluator_where_it_was():
     for name, value in net.params.items():
         np.testing.assert_array_equal(value, before[name])
     assert report.evaluations > fastcheck.check(net.loss, net.gradient, net.params, args=net.args).evaluations
+
+
+def test_the_constant_gradient_of_a_linear_loss_is_not_called_stale():
+    a = np.array([1.0, -2.0, 3.0, 0.5])
+    report = fastcheck.check(lambda t: float(a @ t), lambda t: a[::-1].copy(), np.array([0.3, 0.2, -0.1, 0.7]))
+    assert report.verdict is fastcheck.Verdict.WRONG
+    assert "stale" not in [finding.kind for finding in report.findings]
