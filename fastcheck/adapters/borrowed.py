@@ -17,6 +17,7 @@ import numpy as np
 
 from fastcheck.adapters import framework, mapped
 from fastcheck.adapters.precision import is_double, refuse_another, without_rounding
+from fastcheck.adapters.promotion import promoting
 from fastcheck.adapters.tensors import Start, as_argument, as_number, as_numpy, named_tensors, widened
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
@@ -73,6 +74,7 @@ class Borrowed:
         self._start = start
         self._bound: Any = None
         self._needs_graph = False
+        self._promotes = False
         self._alike = False  # whether it is known to be the same function in double precision
 
     def params(self) -> dict[str, Any]:
@@ -115,17 +117,25 @@ class Borrowed:
         return value
 
     def _value(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
-        try:
-            with self.torch.set_grad_enabled(self._needs_graph):
-                return as_number(self.torch, self._call(tree, args))
-        except RuntimeError:
-            if self._needs_graph:
-                raise
-        # A loss that differentiates inside (a gradient penalty, a differential equation) can't do without the graph.
-        with self.torch.enable_grad():
-            value = as_number(self.torch, self._call(tree, args))
-        self._needs_graph = True
-        return value
+        """Evaluate forward only; where that fails, with what the loss can't do without, and so from then on.
+
+        That is data in double precision too, which it has from elsewhere than its arguments, or a graph, where it
+        differentiates inside (a gradient penalty, a differential equation).
+        """
+        before = self._promotes, self._needs_graph
+        refused: RuntimeError | None = None
+        for self._promotes, self._needs_graph in (before, (True, before[1]), (before[0], True), (True, True)):
+            try:
+                with self.torch.set_grad_enabled(self._needs_graph):
+                    value = as_number(self.torch, self._call(tree, args))
+                if self._promotes and not before[0] and self.claimed is None:
+                    self._autograd(tree, args)  # a backward pass of the user's own may not promote
+                return value
+            except RuntimeError as error:
+                refused = error
+        self._promotes, self._needs_graph = before
+        assert refused is not None
+        raise refused
 
     def gradient(self, tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
         """Return the claimed gradient at a dict of arrays."""
@@ -142,12 +152,14 @@ class Borrowed:
     def _autograd(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> dict[str, Any]:
         with self.torch.enable_grad():
             loss, wanted = self._call(tree, args), list(self.parameters.values())
-            grads = self.torch.autograd.grad(loss, wanted, allow_unused=True)
+            with promoting(self._wide if self._promotes else None):
+                grads = self.torch.autograd.grad(loss, wanted, allow_unused=True)
         return self._by_name(dict(zip(self.parameters, grads, strict=True)))
 
     def _call(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
         tensors = self._at(tree, args)
-        return self.loss(self.model, *tensors) if self.takes_model else self.loss()
+        with promoting(self._wide if self._promotes else None):
+            return self.loss(self.model, *tensors) if self.takes_model else self.loss()
 
     def _at(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Move to a tree of parameters, everything else being what it was at first; return the arguments as tensors."""
