@@ -290,8 +290,9 @@ def test_load_of_no_file(tmp_path):
 def test_save_where_nothing_can_be_saved(tmp_path):
     with pytest.raises(InputError, match=r"a report is saved as \*\.json or \*\.html"):
         REPORTS["correct"].save(tmp_path / "run.txt")
-    with pytest.raises(InputError, match="can't be written: No such file or directory"):
-        REPORTS["correct"].save(tmp_path / "nowhere" / "run.json")
+    for name in ("run.json", "run.html"):
+        with pytest.raises(InputError, match="can't be written: No such file or directory"):
+            REPORTS["correct"].save(tmp_path / "nowhere" / name)
 
 
 def test_to_frame():
