@@ -382,3 +382,18 @@ def test_whole_zoo_is_correct_and_its_numerical_gradients_are_close():
     for net in (examples.course_net(), examples.linear_regression(), examples.logistic_regression()):
         report = check(net)
         assert report.passed, report
+
+
+def test_what_kinks_at_theta_hide_is_not_claimed_to_be_detectable():
+    # Residuals of exactly zero: every subgradient passes, so no error within the slopes could have been seen.
+    rng = np.random.default_rng(21)
+    X, y = rng.integers(-3, 4, size=(300, 10)).astype(float), rng.integers(0, 5, 300).astype(float)
+    theta = np.ones(10)
+    right = X.T @ np.sign(X @ theta - y) / len(y)
+
+    def loss(t):
+        return float(np.abs(X @ t - y).mean())
+
+    for mode, off in (("full", 0.05), ("screen", 2e-6)):
+        report = fastcheck.check(loss, (1 + off) * right, theta, mode=mode)
+        assert not report.passed or report.blocks["theta"].detectable > off
