@@ -258,5 +258,5 @@ def test_a_screen_interrupted_on_the_way_resumes_bit_for_bit(tmp_path, stop):
 @pytest.mark.parametrize("path", ["", "."])
 def test_a_folder_is_no_checkpoint(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(fastcheck.InputError, match="can't be written.*Name a file in a folder you own"):
+    with pytest.raises(fastcheck.InputError, match=r"can't be written.*Name a file in a folder you own"):
         fastcheck.check(losses.loss, losses.gradient, losses.PARAMS, checkpoint=path)
