@@ -45,13 +45,13 @@ def rows_for(evaluator):
     """Return how many rows one worker needs at least SECONDS for."""
     evaluator.on_grid(np.zeros(1, np.int64), np.full(1, 1e-6), (1.0, -1.0))  # compiled
     rows, spent = 16, 0.0
-    while spent < 0.3:
+    while spent < 1.0:
         rows *= 2
         places = np.arange(rows) % evaluator.layout.size
         began = time.perf_counter()
         evaluator.on_grid(places, np.full(rows, 1e-6), (1.0, -1.0))
         spent = time.perf_counter() - began
-    return int(1.2 * SECONDS * rows / spent)
+    return int(1.3 * SECONDS * rows / spent)
 
 
 def burn(count):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
     from fastcheck.problem import Problem
+    from fastcheck.products import check_hvp, check_jvp, check_vjp
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.selftest import SelfTestReport, self_test
     from fastcheck.terms import TermsReport, check_terms
@@ -50,10 +51,16 @@ _HOMES = {
     "assert_gradient": "fastcheck.checks",
     "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
+    "check_hvp": "fastcheck.products",
+    "check_jvp": "fastcheck.products",
     "check_terms": "fastcheck.terms",
+    "check_vjp": "fastcheck.products",
     "numerical_gradient": "fastcheck.checks",
     "self_test": "fastcheck.selftest",
 }
+
+_ADAPTERS = ("jax", "torch")
+"""Modules of the same name as the framework they adapt to; neither is imported before it is used."""
 
 __all__ = [
     "BlockReport",
@@ -75,13 +82,18 @@ __all__ = [
     "assert_gradient",
     "batched",
     "check",
+    "check_hvp",
+    "check_jvp",
     "check_terms",
+    "check_vjp",
     "numerical_gradient",
     "self_test",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ADAPTERS:
+        return importlib.import_module(f"fastcheck.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -90,4 +102,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, *_ADAPTERS, "__version__"])

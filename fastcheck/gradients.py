@@ -41,8 +41,17 @@ class Analytic:
     doubt: FloatArray
 
 
-def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
+def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient", of: str = "params") -> Analytic:
     """Match a gradient tree to the parameters by name, or by the ``dW1`` for ``W1`` convention.
+
+    Parameters
+    ----------
+    gradient : tree
+        One array for every block.
+    layout : Parameters
+        The blocks.
+    name, of : str
+        How error messages call the gradient and the parameters.
 
     Raises
     ------
@@ -57,12 +66,12 @@ def match_gradient(gradient: Any, layout: Parameters) -> Analytic:
     used = set()
     taken = {block.name for block in layout.blocks}
     for number, block in enumerate(layout.blocks):
-        name = _name_in(found, block.name, taken)
-        used.add(name)
-        array = _as_block(found[name], name, block.shape, block.name)
+        entry = _name_in(found, block.name, taken, name, of)
+        used.add(entry)
+        array = _as_block(found[entry], f"{name}[{entry!r}]", block.shape, f"{of}[{block.name!r}]")
         eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
         block.view(flat)[...] = array
-    extras = tuple(name for name in found if name not in used)
+    extras = tuple(entry for entry in found if entry not in used)
     return Analytic(flat, eps * len(layout.blocks), extras, _doubt(flat, eps, layout))
 
 
@@ -82,7 +91,7 @@ def _doubt(flat: FloatArray, eps: FloatArray, layout: Parameters) -> FloatArray:
     return np.where(low, doubt, 0.0)
 
 
-def _name_in(found: dict[str, Any], name: str, taken: set[str]) -> str:
+def _name_in(found: dict[str, Any], name: str, taken: set[str], gradient: str, of: str) -> str:
     """Return the entry that is the gradient of a block; an entry named like another block is that block's own."""
     if name in found:
         return name
@@ -93,25 +102,24 @@ def _name_in(found: dict[str, Any], name: str, taken: set[str]) -> str:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        raise InputError(f"gradient has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
+        raise InputError(f"{gradient} has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
     raise InputError(
-        f"gradient has no block {name!r} (nor {spelled[0]!r}); it has: {', '.join(map(repr, found)) or 'nothing'}. "
-        "Return one array for every block of params, under the same name."
+        f"{gradient} has no block {name!r} (nor {spelled[0]!r}); it has: {', '.join(map(repr, found)) or 'nothing'}. "
+        f"Return one array for every block of {of}, under the same name."
     )
 
 
 def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArray[Any]:
+    """Return a leaf as the array of a block; name and block are as messages call the two."""
     if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
-        raise InputError(f"gradient[{name!r}]={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
+        raise InputError(f"{name}={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
     array = np.asarray(leaf)
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-        raise InputError(
-            f"gradient[{name!r}] has dtype {array.dtype}; the gradient of a real loss is an array of floats."
-        )
+        raise InputError(f"{name} has dtype {array.dtype}; the gradient of a real loss is an array of floats.")
     if array.shape != shape:
         hint = " It is the transpose: return its .T." if array.ndim > 1 and array.T.shape == shape else ""
         raise InputError(
-            f"gradient[{name!r}] has shape {array.shape}, but params[{block!r}] has {shape}.{hint} "
+            f"{name} has shape {array.shape}, but {block} has {shape}.{hint} "
             "The gradient of a block has the block's own shape."
         )
     finite = np.isfinite(array)
@@ -119,7 +127,7 @@ def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArr
         bad = np.argwhere(~finite)
         at = tuple(int(i) for i in bad[0])
         raise LossError(
-            f"gradient[{name!r}] is {array[at]} at index {list(at)} ({len(bad)} of {array.size} entries are not "
+            f"{name} is {array[at]} at index {list(at)} ({len(bad)} of {array.size} entries are not "
             "finite). Look for a division by zero, a log or a sqrt of zero on the way back."
         )
     return array

@@ -25,6 +25,8 @@ __all__ = ["Block", "Parameters", "leaves"]
 
 Path = tuple[str, ...]
 
+_ADAPTERS = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}  # by the package that a leaf's type comes from
+
 ROOT = "theta"  # the name of the only block when the tree is one bare array
 
 
@@ -294,6 +296,7 @@ def _skeleton(tree: Any) -> Any:
 
 def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
     """Return the leaf as an array, or say why it can't be a block."""
+    _refuse_others(leaf, label)
     if isinstance(leaf, (str, bytes, bool)) or leaf is None or callable(leaf):
         raise InputError(
             f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
@@ -319,3 +322,15 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         at = f"{label}{bad.tolist()}" if array.ndim else label
         raise InputError(f"{at}={array[tuple(bad)]} is not finite; no derivative exists there.")
     return array
+
+
+def _refuse_others(leaf: Any, label: str) -> None:
+    """Say which adapter a tensor, an array of jax or a module of torch is for."""
+    homes = {base.__module__.partition(".")[0] for base in type(leaf).__mro__}
+    for package, adapter in _ADAPTERS.items():
+        if package in homes:
+            raise InputError(
+                f"{label} (type={type(leaf).__name__}) belongs to {adapter}: call fastcheck.{adapter}.check(loss, "
+                "params) for a loss written in it. For a loss of numpy arrays, convert it to one (.detach().numpy(), "
+                "numpy.asarray)."
+            )

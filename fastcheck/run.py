@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -85,6 +86,29 @@ class Run:
             yield
         except KeyboardInterrupt:
             self.stopped = "interrupted"
+
+    @contextlib.contextmanager
+    def keeping_back(self, share: float) -> Iterator[None]:
+        """Let what stands inside end when a share of the budget is left."""
+        whole = self.budget
+        self.budget = None if whole is None else (1 - share) * whole
+        try:
+            yield
+        finally:
+            self.budget = whole
+
+    @contextlib.contextmanager
+    def reprieved(self, seconds: float) -> Iterator[None]:
+        """Let what stands inside begin though the run was stopped, in what was kept back, or in so many seconds."""
+        why, whole = self.stopped, self.budget
+        if why == "interrupted":
+            self.stopped, self.budget = None, min(whole or math.inf, self.seconds + seconds)
+        if why == "budget":
+            self.stopped = None
+        try:
+            yield
+        finally:
+            self.stopped, self.budget = why or self.stopped, whole
 
     def grid(
         self, evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]

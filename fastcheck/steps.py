@@ -186,28 +186,35 @@ def _climb(
     below = _quotients(evaluator, pilots, good * unit, scheme)
     error = 0.0
 
-    def agree(low: FloatArray, high: FloatArray, shorter: float) -> bool:
-        apart = np.abs(high - low)
-        told = np.isfinite(apart)  # a loss without a value at a pilot's step says nothing about the others
-        return bool(told.any() and np.all(apart[told] <= (3 * scheme.amplification * noise / (shorter * unit))[told]))
+    def apart(low: FloatArray, high: FloatArray) -> float:
+        """Return how far two quotients are apart, in units of the loss; a pilot without a value says nothing."""
+        told = np.isfinite(high - low)
+        return float(np.max((np.abs(high - low) * unit)[told])) if told.any() else np.inf
+
+    def explained(shorter: float) -> float:
+        return float(3 * scheme.amplification * noise / shorter)
 
     for _ in range(RUNGS):
         longer = good * RUNG
         if longer > LONGEST:
             break
         above = _quotients(evaluator, pilots, longer * unit, scheme)
-        if not agree(below, above, good):
+        if apart(below, above) > explained(good):
             break
-        error = 3 * scheme.amplification * noise / good
+        error = explained(good)
         good, below = longer, above
     if not error:  # even the first two differ by more than noise: the length scale here is shorter than the parameters
+        tried = []
         for _ in range(RUNGS):
             shorter = good / RUNG
             lower = _quotients(evaluator, pilots, shorter * unit, scheme)
-            if agree(lower, below, shorter):
-                error = 3 * scheme.amplification * noise / shorter
+            differ = apart(lower, below)
+            tried.append((max(differ, explained(shorter)), good))
+            if differ <= explained(shorter):
                 break
             good, below = shorter, lower
+        # Where the noise is larger than was measured, none may agree, or the shortest by luck: take the least apart.
+        error, good = min(tried)
     # Truncation at `good` hid below the noise of the rung under it; a shorter step leaves that much less of it.
     h = good / BELOW_CONSISTENT if error else good
     return h, error / BELOW_CONSISTENT**scheme.order

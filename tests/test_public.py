@@ -31,7 +31,7 @@ def python(code):
 def test_all_is_the_sorted_public_names():
     assert fastcheck.__all__ == sorted(fastcheck.__all__)
     assert set(fastcheck.__all__) == set(fastcheck._HOMES)
-    assert dir(fastcheck) == sorted([*fastcheck.__all__, "__version__"])
+    assert dir(fastcheck) == sorted([*fastcheck.__all__, "__version__", "jax", "torch"])
     for name in fastcheck.__all__:
         assert getattr(fastcheck, name).__name__ == name
 

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "bend", "label_loss", "outer", "outer_bend", "pool"]
+__all__ = ["REACH", "bend", "label_loss", "normalise", "outer", "outer_bend", "sizes"]
 
 FloatArray = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -25,6 +25,7 @@ Flags = NDArray[np.uint8]
 REACH = 2.0**-26
 
 _kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+_sums: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 
 
 @_kernel  # type: ignore[untyped-decorator]
@@ -101,43 +102,54 @@ def label_loss(
 
 
 @_kernel  # type: ignore[untyped-decorator]
-def pool(
-    d: FloatArray,
-    share: FloatArray,
-    rho: FloatArray,
-    corner: tuple[int, int, int, int],
-    stride: int,
-    padding: int,
-    out: FloatArray,
-    far: Flags,
-) -> None:
-    """Add to each cell its share of the differences in its window.
+def sizes(x: FloatArray, zeros: bool) -> FloatArray:
+    """Return how large the terms behind x (n, B) may have been, shape (n, B).
+
+    A number that came out small has the rounding of the sum it came from: to each magnitude the root mean square of its
+    column is added. An exact zero is taken for a sum of nothing, unless ``zeros``.
+    """
+    rows, columns = x.shape
+    typical = np.zeros(columns)
+    for r in range(rows):
+        for c in range(columns):
+            typical[c] += x[r, c] * x[r, c]
+    for c in range(columns):
+        typical[c] = np.sqrt(typical[c] / rows)
+    out = np.empty_like(x)
+    for r in range(rows):
+        for c in range(columns):
+            out[r, c] = abs(x[r, c]) + typical[c] if zeros or x[r, c] != 0 else 0.0
+    return out
+
+
+@_sums  # type: ignore[untyped-decorator]
+def normalise(
+    d: FloatArray, centred: FloatArray, out: FloatArray, deviation: FloatArray, variance: FloatArray
+) -> FloatArray:
+    """Return the exact change of (x - mean) / sqrt(variance) over the samples, for changes d (n, M, B) of x.
 
     Parameters
     ----------
-    d : shape (C, h, w, M, B)
-        Differences of a window of the input; those outside are zero.
-    share, rho : shape (k, k, C, H, W, B)
-        Weight of each place of each cell (1 for the winner of a max pool, 1/k^2 for an average), and its reach.
-    corner : (y, x, cy, cx)
-        First input row and column of the window, first row and column of the cells.
-    out : shape (C, oh, ow, M, B), zeros on entry
-    far : uint8, shape (M, B)
+    d : shape (n, M, B)
+    centred, out : shape (n, B)
+        x - mean, and the normalised x.
+    deviation, variance : shape (n, 1)
     """
-    y0, x0, cy0, cx0 = corner
-    for c in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                for u in range(share.shape[0]):
-                    y = (cy0 + i) * stride + u - padding - y0
-                    if y < 0 or y >= d.shape[1]:
-                        continue
-                    for v in range(share.shape[1]):
-                        x = (cx0 + j) * stride + v - padding - x0
-                        if x < 0 or x >= d.shape[2]:
-                            continue
-                        for k in range(d.shape[3]):
-                            for b in range(d.shape[4]):
-                                e = d[c, y, x, k, b]
-                                far[k, b] |= abs(e) > rho[u, v, c, cy0 + i, cx0 + j, b]
-                                out[c, i, j, k, b] += share[u, v, c, cy0 + i, cx0 + j, b] * e
+    moved = np.empty_like(d)
+    samples = d.shape[2]
+    for r in range(d.shape[0]):
+        for k in range(d.shape[1]):
+            mean, spread = 0.0, 0.0
+            for b in range(samples):
+                mean += d[r, k, b]
+            mean /= samples
+            for b in range(samples):
+                e = d[r, k, b] - mean
+                spread += e * (2 * centred[r, b] + e)
+            spread /= samples
+            # With c the centred x and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
+            later = np.sqrt(variance[r, 0] + spread)
+            wider = spread / (later + deviation[r, 0])
+            for b in range(samples):
+                moved[r, k, b] = (d[r, k, b] - mean - out[r, b] * wider) / later
+    return moved

@@ -2,9 +2,10 @@
 
 from fastcheck.networks.activations import Activation, elu, leaky_relu
 from fastcheck.networks.bound import BoundNetwork
-from fastcheck.networks.layers import BatchNorm, Dense, Embedding, Layer, LayerNorm, Residual
+from fastcheck.networks.layers import Dense, Embedding, Layer, Residual
 from fastcheck.networks.maps import AvgPool2D, Conv2D, Flatten, MaxPool2D
 from fastcheck.networks.network import Network
+from fastcheck.networks.norms import BatchNorm, LayerNorm
 
 __all__ = [
     "Activation",

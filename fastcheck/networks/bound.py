@@ -14,6 +14,7 @@ from fastcheck.differences import Measured
 from fastcheck.errors import InputError
 from fastcheck.networks.engines import ENGINES, Problem
 from fastcheck.networks.operators import FloatArray
+from fastcheck.parallel.blas import worker_limits
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -190,13 +191,15 @@ class BoundNetwork:
             raise InputError(f"coordinates must be in [0, {layout.size}); they span [{chosen.min()}, {chosen.max()}].")
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
-        placed = self.network.place(theta, layout, self.x, self.y)
-        if not np.isfinite(placed.data_term()):
-            raise InputError(
-                f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
-            )
-        problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
-        return ENGINES[engine](problem)
+        # One BLAS thread per worker, for one worker too: the sums, and so the numbers, are the same for any number.
+        with worker_limits().limit(limits=1, user_api="blas"):
+            placed = self.network.place(theta, layout, self.x, self.y)
+            if not np.isfinite(placed.data_term()):
+                raise InputError(
+                    f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
+                )
+            problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
+            return ENGINES[engine](problem)
 
 
 def _samples_last(array: Any, name: str, rows: bool) -> NDArray[Any]:

@@ -11,11 +11,12 @@ from functools import partial
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from fastcheck.differences import Measured, Status
+from fastcheck.kernels import network as kernels
 from fastcheck.networks import coordinate, unit
 from fastcheck.networks.coordinate import Task
+from fastcheck.networks.kinks import settle
 from fastcheck.networks.network import Network, Placed
 from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted
 from fastcheck.networks.slopes import Tally
@@ -77,19 +78,15 @@ class Problem:
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:
     """Run independent jobs in this thread, or over joblib's threads when the first ones show that it is worth it."""
-    if not jobs:
-        return
-    # One BLAS thread per worker, also for one worker: the sums, and so the numbers, are then the same for any number.
-    with threadpool_limits(limits=1, user_api="blas"):
-        waiting = deque(jobs)
-        started = time.perf_counter()
-        left = 0.0
-        while waiting and (workers == 1 or left < _ALONE):
-            waiting.popleft()()
-            spent = time.perf_counter() - started
-            left = spent / (len(jobs) - len(waiting)) * len(waiting)
-        if waiting:
-            Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
+    waiting = deque(jobs)
+    started = time.perf_counter()
+    left = 0.0
+    while waiting and (workers == 1 or left < _ALONE):
+        waiting.popleft()()
+        spent = time.perf_counter() - started
+        left = spent / (len(jobs) - len(waiting)) * len(waiting)
+    if waiting:
+        Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
 
 
 def _by_coordinate(problem: Problem) -> Measured:
@@ -121,10 +118,11 @@ def _by_unit(problem: Problem) -> Measured:
     fields, direct = _fields(problem, mask)
     loss, h = problem.placed.loss, problem.step
     _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
+    _run([job for field in fields for job in unit.unsure(field, loss, h)], problem.workers)
     crossed = [field.far.copy() for field in fields]
     _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
     _run(
-        [partial(unit.settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
+        [partial(settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
         problem.workers,
     )
     again: list[list[Task]] = [[] for _ in fields]
@@ -156,9 +154,8 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
 def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
     """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
     operator, factor = field.operator, problem.placed.factor
-    typical = _typical(field.central)
     value = operator.contract(field.central)
-    scale = operator.contract(np.abs(field.central) + typical, _sizes)
+    scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
     for name in operator.blocks:
         at = problem.place_of(name)
         tally.value[at] = factor * value[name].ravel()
@@ -191,14 +188,10 @@ def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
     return problem.tasks(operator, field.after, marked)
 
 
-def _typical(x: FloatArray) -> FloatArray:
-    """Return the root mean square over the features of each sample, shape (1, ..., B)."""
-    return np.asarray(np.sqrt(np.mean(x**2, axis=tuple(range(x.ndim - 1)), keepdims=True)), np.float64)
-
-
-def _sizes(x: FloatArray) -> FloatArray:
-    # An input that came out small has the rounding of the sum it came from; one that is exactly zero has none.
-    return np.asarray(np.where(x != 0, np.abs(x) + _typical(x), 0.0))
+def _sizes(x: FloatArray, zeros: bool = False) -> FloatArray:
+    """See `fastcheck.kernels.network.sizes`."""
+    flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    return np.asarray(kernels.sizes(flat, zeros)).reshape(x.shape)
 
 
 def _marks(bits: NDArray[np.uint8]) -> FloatArray:

@@ -1,6 +1,7 @@
 """The layers of a network, as the user writes them: small frozen records naming the user's own blocks.
 
-The layers of maps (convolution, pools) stand in `fastcheck.networks.maps`.
+The layers of maps (convolution, pools) stand in `fastcheck.networks.maps`, the normalisations in
+`fastcheck.networks.norms`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation, resolve
 from fastcheck.networks.linear import Multiply
 from fastcheck.networks.operators import Bend, FloatArray, Operator, Softmax
-from fastcheck.networks.tables import Embed, Scale
-from fastcheck.networks.unweighted import Normalise, Residue
+from fastcheck.networks.tables import Embed
+from fastcheck.networks.unweighted import Residue
 
 __all__ = [
-    "BatchNorm",
     "Dense",
     "Embedding",
     "Layer",
-    "LayerNorm",
     "Residual",
     "Slot",
     "activate",
@@ -167,70 +166,6 @@ class Dense(Layer):
 def vectors(*names: str | None) -> tuple[Slot, ...]:
     """Return the slots of vector blocks, without those that have no name."""
     return tuple(Slot(name, None) for name in names if name is not None)
-
-
-@dataclass(frozen=True)
-class _Norm(Layer):
-    gain: str | None = None
-    shift: str | None = None
-    activation: str | Activation | None = None
-    eps: float = 1e-5
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        return vectors(self.gain, self.shift)
-
-    def _place(self, x: FloatArray, values: Values, where: str, over_samples: bool) -> list[Operator]:
-        normal = Normalise(x, self.eps, over_samples)
-        size = len(x) if over_samples else x[..., 0].size
-        gain, shift = vector(where, self.gain, values, size), vector(where, self.shift, values, size)
-        found: list[Operator] = [normal]
-        if gain or shift:
-            found.append(Scale(normal.out, gain, shift, channels=over_samples))
-        return [*found, *activate(found[-1].out, self.activation, where)]
-
-
-@dataclass(frozen=True)
-class BatchNorm(_Norm):
-    """gain * (x - mean) / sqrt(variance + eps) + shift with the statistics of this batch, per feature or channel.
-
-    The mean and (biased) variance are those of the batch, as in training: every sample then acts on every other.
-    """
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
-        if x.shape[-1] * int(np.prod(x.shape[1:-1])) < 2:
-            raise InputError(f"{where}: batch normalisation of one sample has no variance. Bind at least 2 samples.")
-        return self._place(x, values, where, over_samples=True)
-
-
-@dataclass(frozen=True)
-class LayerNorm(_Norm):
-    """gain * (x - mean) / sqrt(variance + eps) + shift over all features of each sample.
-
-    For maps, the gain and shift have one entry for each of the C * H * W places.
-    """
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """See `Layer.slots`."""
-        return tuple(_Anything(name) for name in (self.gain, self.shift) if name is not None)
-
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
-        return self._place(x, values, where, over_samples=False)
-
-
-class _Anything(Slot):
-    """A block of any shape, flattened."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, None)
-
-    def canonical(self, array: NDArray[Any], where: str) -> NDArray[Any]:
-        if not array.flags.c_contiguous:
-            raise InputError(f"{where}: block {self.name!r} must be C-contiguous.")
-        return array.reshape(-1)
 
 
 @dataclass(frozen=True)

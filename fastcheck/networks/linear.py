@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
-from numpy.typing import NDArray
 
-from fastcheck.networks.operators import Bits, Change, Far, FloatArray, IntArray, Labels, Transform, Weighted, single
+from fastcheck.kernels import maps
+from fastcheck.kernels import network as kernels
+from fastcheck.networks.changes import Change
+from fastcheck.networks.operators import Bend, Bits, Far, FloatArray, IntArray, Operator, Transform, Weighted
+from fastcheck.networks.pools import Pool
+from fastcheck.networks.twins import Labels, fold
+from fastcheck.networks.windows import Window, patches, touched
 
-__all__ = ["Convolve", "Multiply", "amount", "apply", "fold", "keys", "mix", "patches", "touched"]
-
-Window = tuple[int, int, int, int]
+__all__ = ["Convolve", "Multiply", "amount", "apply"]
 
 
 def amount(transform: Transform | None) -> float:
@@ -22,6 +23,19 @@ def amount(transform: Transform | None) -> float:
 def apply(transform: Transform | None, x: FloatArray) -> FloatArray:
     """Return the transformed derivative of the output by a weight, which is the weight's input."""
     return x if transform is None else transform(x)
+
+
+def _outer(
+    matrix: FloatArray, change: Change, following: tuple[Operator, ...], window: Window | None, far: Far
+) -> tuple[FloatArray, int]:
+    """Return the outer products (n, m, S, B) of a matrix (n, m) and changes (m, S, B), bent if a `Bend` follows."""
+    out = np.empty((len(matrix), *change.many))
+    matrix, d = np.ascontiguousarray(matrix), np.ascontiguousarray(change.d)
+    if following and isinstance(following[0], Bend):
+        kernels.outer_bend(matrix, d, *following[0].tables_of(window), out, far)
+        return out, 1
+    kernels.outer(matrix, d, out)
+    return out, 0
 
 
 class Multiply(Weighted):
@@ -38,6 +52,11 @@ class Multiply(Weighted):
             self.out += bias[1][:, None]
         self.blocks = {self.name: self.w.shape} | ({self.bias: (len(self.w),)} if self.bias else {})
 
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return True
+
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
         flat = d.reshape(self.w.shape[1], -1)
@@ -52,15 +71,15 @@ class Multiply(Weighted):
         m, s, b = change.many
         return Change((w @ change.d.reshape(w.shape[1], m * s * b)).reshape(len(w), m, s, b))
 
-    def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], None] | None:
-        """See `Operator.columns`."""
-        if change.rows is None or not single(change.window):
-            return None
-        if change.window is None:
-            w = self.w[:, change.rows]
-        else:
-            w = self.w.reshape(-1, *self.inputs)[:, change.rows, change.window[0], change.window[2]]
-        return np.ascontiguousarray(w), (len(w),), None
+    def fused(self, following: tuple[Operator, ...], change: Change, far: Far) -> tuple[Change, int]:
+        """See `Operator.fused`."""
+        if change.rows is None or not change.lone:
+            return self.fast(change, far), 0
+        w = self.w
+        if change.window is not None:
+            w = w.reshape(-1, *self.inputs)[:, :, change.window[0], change.window[2]]
+        out, taken = _outer(w[:, change.rows], change, following, None, far)
+        return Change(out), taken
 
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
         """See `Weighted.contract`."""
@@ -82,48 +101,6 @@ class Multiply(Weighted):
     def rows_of(self, name: str, flat: IntArray) -> IntArray:
         """See `Weighted.rows_of`."""
         return flat if name == self.bias else flat // self.w.shape[1]
-
-
-_Any = TypeVar("_Any", bound=np.generic)
-
-
-def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int, fill: float = 0.0) -> NDArray[_Any]:
-    """Return the windows of a map: x (C, H, W, ...) -> (C, kh, kw, H', W', ...), padded with ``fill``."""
-    if padding:
-        pad = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (x.ndim - 3)
-        x = np.pad(x, pad, constant_values=fill)
-    (kh, kw), (_, height, width) = size, x.shape[:3]
-    oh, ow = (height - kh) // stride + 1, (width - kw) // stride + 1
-    out = np.empty((x.shape[0], kh, kw, oh, ow, *x.shape[3:]), x.dtype)
-    for u in range(kh):
-        for v in range(kw):
-            out[:, u, v] = x[:, u : u + stride * oh : stride, v : v + stride * ow : stride][:, :oh, :ow]
-    return out
-
-
-def mix(words: Labels) -> Labels:
-    """Scatter 64-bit words so that near ones have nothing in common (Steele et al. 2014, splitmix64)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(words ^ (words >> np.uint64(31)))
-
-
-def keys(shape: tuple[int, ...]) -> Labels:
-    """Return the same odd multipliers each time."""
-    return np.random.default_rng(0).integers(1, 2**63, shape, np.uint64) * np.uint64(2) + np.uint64(1)
-
-
-def fold(labels: Labels, size: tuple[int, int], stride: int, padding: int) -> Labels:
-    """Return one label for each window of labels (H, W, B): equal windows, equal labels (but for 1 in 2^64)."""
-    windows = patches(labels[None], size, stride, padding)[0]
-    return mix((windows * keys(size)[..., None, None, None]).sum(axis=(0, 1), dtype=np.uint64))
-
-
-def touched(lo: int, hi: int, size: int, stride: int, padding: int, limit: int) -> tuple[int, int]:
-    """Return the range of windows that overlap the places [lo, hi) of one axis, of ``limit`` windows."""
-    first = max(0, -((size - 1 - lo - padding) // stride))
-    last = min(limit, (hi - 1 + padding) // stride + 1)
-    return first, max(first, last)
 
 
 class Convolve(Weighted):
@@ -154,6 +131,11 @@ class Convolve(Weighted):
     def _patches(self, x: FloatArray) -> FloatArray:
         return patches(x, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
 
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return True
+
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
         fan_in = int(np.prod(self.w.shape[1:]))
@@ -170,17 +152,36 @@ class Convolve(Weighted):
         xs = touched(window[2], window[3], kw, self.stride, self.padding, self.place[1])
         return *ys, *xs
 
-    def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], Window] | None:
-        """See `Operator.columns`."""
-        if change.rows is None or change.window is None or not single(change.window):
-            return None
+    def fused(self, following: tuple[Operator, ...], change: Change, far: Far) -> tuple[Change, int]:
+        """See `Operator.fused`."""
+        if change.rows is None or change.window is None or not change.lone:
+            return self.fast(change, far), 0
+        bend = following[0] if following and isinstance(following[0], Bend) else None
+        taken = int(bend is not None)
+        if len(following) > taken and isinstance(pool := following[taken], Pool):
+            pooled = self._pooled(change, bend, pool)
+            if pooled is not None:
+                return pooled, taken + 1
         y, _, x, _ = change.window
-        y0, y1, x0, x1 = window = self._touched(change.window)
+        y0, y1, x0, x1 = reach = self._touched(change.window)
         u = y + self.padding - np.arange(y0, y1) * self.stride
         v = x + self.padding - np.arange(x0, x1) * self.stride
         w = self.w[:, change.rows][:, :, u[:, None], v].transpose(0, 2, 3, 1)
-        matrix = np.ascontiguousarray(w).reshape(int(np.prod(w.shape[:3])), w.shape[3])
-        return matrix, w.shape[:3], window
+        out, taken = _outer(w.reshape(-1, w.shape[3]), change, following, reach, far)
+        return Change(out.reshape(*w.shape[:3], *change.many), None, reach), taken
+
+    def _pooled(self, change: Change, bend: Bend | None, pool: Pool) -> Change | None:
+        """Return what changes of one place each are after the pool, if it is sure that they pass no kink on the way."""
+        cells, d = pool.cells(bend), np.ascontiguousarray(change.d)
+        y, _, x, _ = window = change.window or (0, 1, 0, 1)
+        y0, y1, x0, x1 = reach = pool.touched(self._touched(window))
+        out = np.empty((len(self.w), y1 - y0, x1 - x0, *change.many))
+        first = 0 if change.rows is None else change.rows.start
+        tap = (first, y + self.padding, x + self.padding, self.stride)
+        tables = (cells.slope, cells.curve, cells.together)
+        if not maps.place(d, self.w, tap, *tables, (pool.stride, pool.padding), (y0, x0), out):
+            return None
+        return Change(out, None, reach)
 
     def fast(self, change: Change, far: Far) -> Change:
         """See `Operator.fast`."""

@@ -11,7 +11,7 @@ from fastcheck.networks.activations import Activation
 from fastcheck.networks.layers import Layer, Orientation, Slot, Values, activate, expect, orientation, vector, vectors
 from fastcheck.networks.linear import Convolve
 from fastcheck.networks.operators import FloatArray, Operator
-from fastcheck.networks.unweighted import AveragePool, MaxPool
+from fastcheck.networks.pools import AveragePool, MaxPool
 
 __all__ = ["AvgPool2D", "Conv2D", "Flatten", "MaxPool2D"]
 

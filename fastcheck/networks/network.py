@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 from fastcheck.networks.layers import Embedding, Layer, Slot
-from fastcheck.networks.linear import keys, mix
 from fastcheck.networks.losses import LOSSES, LossAt
 from fastcheck.networks.operators import FloatArray, Operator, Weighted
+from fastcheck.networks.twins import find_twins
 from fastcheck.networks.unweighted import Residue
 from fastcheck.parameters import Parameters
 
@@ -186,7 +186,7 @@ class Network:
                 raise InputError(f"layer {i} (Embedding): only the first layer can be one.")
             operators += layer.place(out, values, f"layer {i} ({type(layer).__name__})")
             out = operators[-1].out if operators else x
-        _find_twins(operators, x)
+        find_twins(operators, x)
         loss = LOSSES[self.loss](np.ascontiguousarray(out.reshape(-1, out.shape[-1])), y)
         factor = self.scale / (x.shape[-1] if self.reduction == "mean" else 1)
         return Placed(tuple(operators), loss, factor)
@@ -203,18 +203,6 @@ class Network:
                 f"params has the block {spare[0]!r}, which no layer uses, so this loss cannot depend on it. Add its "
                 "layer, or leave the block out of params."
             )
-
-
-def _find_twins(operators: Sequence[Operator], x: FloatArray) -> None:
-    """Tell the max pools which places of a map have the same data below them."""
-    if x.ndim != 4:
-        return
-    # x + 0.0 makes one zero of the two.
-    words = mix(np.ascontiguousarray(x + 0.0).view(np.uint64)) * keys((len(x),))[:, None, None, None]
-    found: NDArray[np.uint64] | None = mix(words.sum(axis=0, dtype=np.uint64))
-    for operator in operators:
-        if found is not None:
-            found = operator.identify(found)
 
 
 def _flat(layers: Sequence[Layer]) -> Iterator[Layer]:

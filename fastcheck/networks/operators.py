@@ -8,91 +8,38 @@ many are propagated at once: shape (*features, m, B).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import zip_longest
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
+from fastcheck.networks.changes import Change
+from fastcheck.networks.twins import Labels
+from fastcheck.networks.windows import Window
 
 __all__ = [
     "AT_KINK",
     "CROSSED",
     "Bend",
-    "Change",
     "Operator",
     "Softmax",
     "Weighted",
     "fast_through",
     "selected",
-    "single",
 ]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Bits = NDArray[np.uint8]
 Far = NDArray[np.uint8]
-Labels = NDArray[np.uint64]
 Transform = Callable[[FloatArray], FloatArray]
 
 CROSSED, AT_KINK = np.uint8(1), np.uint8(2)
-
-
-@dataclass(frozen=True)
-class Change:
-    """Small changes on their way through the network.
-
-    Attributes
-    ----------
-    d : float64
-        Full: shape (*features, S, m', B) with S and m' flattened, that is (n or C, [h, w], m, S, B). Own (``rows``
-        given): shape (m, S, B); change k is of feature (or channel) ``rows.start + k`` alone.
-    rows : slice or None
-        The features that change, one each.
-    window : (y0, y1, x0, x1) or None
-        Rows and columns of the map that ``d`` covers; the differences elsewhere are zero. None: all, or no map.
-    """
-
-    d: FloatArray
-    rows: slice | None = None
-    window: tuple[int, int, int, int] | None = None
-
-    @property
-    def many(self) -> tuple[int, int, int]:
-        """The trailing axes (m, S, B)."""
-        m, s, b = self.d.shape[-3:]
-        return m, s, b
-
-    def spread(self, features: tuple[int, ...]) -> Change:
-        """Return the same changes with one row per feature, still only over the window."""
-        if self.rows is None:
-            return self
-        m = self.many[0]
-        place = (1, 1) if self.window else ()
-        d = np.zeros((features[0], *place, *self.many))
-        index: tuple[Any, ...] = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in place), np.arange(m))
-        d[index] = self.d
-        return Change(d, None, self.window)
-
-    def everywhere(self, features: tuple[int, ...]) -> FloatArray:
-        """Return the differences of every feature, shape (*features, m * S, B)."""
-        m, s, b = self.many
-        whole = self.spread(features)
-        if whole.window is None:
-            return whole.d.reshape(*features, m * s, b)
-        d = np.zeros((*features, m * s, b))
-        y0, y1, x0, x1 = whole.window
-        d[:, y0:y1, x0:x1] = whole.d.reshape(*whole.d.shape[:3], m * s, b)
-        return d
-
-
-def single(window: tuple[int, int, int, int] | None) -> bool:
-    """Whether a window is one place, or there is no map."""
-    return window is None or (window[1] - window[0] == 1 and window[3] - window[2] == 1)
 
 
 Holder = TypeVar("Holder")
@@ -117,6 +64,11 @@ class Operator:
     couples = False
     """Whether a change of one sample's input changes other samples' outputs."""
 
+    @property
+    def odd(self) -> bool:
+        """Whether the small changes -d come out as the negatives of the changes d, to the bit."""
+        return False
+
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """Return the exact differences of the output.
 
@@ -137,6 +89,10 @@ class Operator:
         far |= bits > 0
         return Change(d.reshape(*self.out.shape[:-1], m, s, b))
 
+    def fused(self, following: tuple[Operator, ...], change: Change, far: Far) -> tuple[Change, int]:
+        """Do the same, and as many of the following operators as one kernel takes along; return their number too."""
+        return self.fast(change, far), 0
+
     def select(self, samples: IntArray) -> Self:
         """Return the operator with only these samples; of use for `exact` alone."""
         return selected(self, self.by_sample, samples)
@@ -147,10 +103,6 @@ class Operator:
         Two places of one sample have one label if they hold the same function of the parameters, having the same data
         below them: all channels of both stay equal whatever the parameters are.
         """
-        return None
-
-    def columns(self, change: Change) -> tuple[FloatArray, tuple[int, ...], tuple[int, int, int, int] | None] | None:
-        """Return the matrix (n, m) by which changes of one feature each come out, its features and window; or None."""
         return None
 
 
@@ -177,22 +129,10 @@ class Weighted(Operator):
 
 def fast_through(operators: tuple[Operator, ...], change: Change, far: Far) -> Change:
     """Carry small changes through a chain of operators."""
-    steps: Iterator[tuple[Operator, Operator | None]] = zip_longest(operators, operators[1:])
-    for operator, following in steps:
-        columns = operator.columns(change)
-        if columns is None:
-            change = operator.fast(change, far)
-            continue
-        matrix, shape, window = columns
-        m, s, b = change.many
-        out = np.empty((matrix.shape[0], m, s, b))
-        if isinstance(following, Bend):
-            tables = following.tables_of(window)
-            kernels.outer_bend(matrix, np.ascontiguousarray(change.d), *tables, out, far)
-            next(steps)
-        else:
-            kernels.outer(matrix, np.ascontiguousarray(change.d), out)
-        change = Change(out.reshape(*shape, m, s, b), None, window)
+    done = 0
+    while done < len(operators):
+        change, more = operators[done].fused(operators[done + 1 :], change, far)
+        done += 1 + more
     return change
 
 
@@ -206,18 +146,31 @@ class Bend(Operator):
         self.inputs = z.shape[:-1]
         self.activation = activation
         self.out = activation.value(z)
-        self._tables: tuple[FloatArray, FloatArray, FloatArray] | None = None
 
-    @property
+    @cached_property
     def tables(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Slope, half curvature and reach, each shaped like z."""
-        if self._tables is None:
-            c1, c2 = (np.ascontiguousarray(c) for c in self.activation.slopes(self.z))
-            rho = np.full_like(self.z, kernels.REACH if c2.any() else np.inf)
-            self._tables = c1, c2, np.minimum(rho, np.abs(self.z)) if self.activation.kinked else rho
-        return self._tables
+        c1, c2 = (np.ascontiguousarray(c) for c in self.activation.slopes(self.z))
+        rho = np.full_like(self.z, kernels.REACH if c2.any() else np.inf)
+        return c1, c2, np.minimum(rho, np.abs(self.z)) if self.activation.kinked else rho
 
-    def tables_of(self, window: tuple[int, int, int, int] | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return not self.curved
+
+    @cached_property
+    def curved(self) -> bool:
+        """Whether any place has a curvature."""
+        return bool(self.tables[1].any())
+
+    @cached_property
+    def steepest(self) -> float:
+        """The largest slope next to a kink, at least 1."""
+        tiny = np.finfo(np.float64).tiny
+        return max(1.0, float(np.abs(self.activation.slopes(np.array([-tiny, tiny]))[0]).max()))
+
+    def tables_of(self, window: Window | None) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the tables of a window, each of shape (features in the window, B)."""
         c1, c2, rho = (_cut(table, window) for table in self.tables)
         return c1, c2, rho
@@ -248,7 +201,7 @@ class Bend(Operator):
         return labels
 
 
-def _cut(table: FloatArray, window: tuple[int, int, int, int] | None) -> FloatArray:
+def _cut(table: FloatArray, window: Window | None) -> FloatArray:
     if window is not None:
         table = table[:, window[0] : window[1], window[2] : window[3]]
     return np.ascontiguousarray(table).reshape(-1, table.shape[-1])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.networks.changes import Change
 from fastcheck.networks.linear import amount, apply
-from fastcheck.networks.operators import Bits, FloatArray, IntArray, Labels, Transform, Weighted
+from fastcheck.networks.operators import Bits, Far, FloatArray, IntArray, Transform, Weighted
+from fastcheck.networks.twins import Labels
 
 __all__ = ["Embed", "Scale"]
 
@@ -62,6 +64,11 @@ class Scale(Weighted):
             self.out = self.out + beta[1].reshape(*self.shape, 1)
         self.blocks = {name: (int(np.prod(self.shape)),) for name in self.names if name}
 
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return True
+
     def identify(self, labels: Labels) -> Labels | None:
         """See `Operator.identify`."""
         return None if self.single else labels
@@ -69,6 +76,12 @@ class Scale(Weighted):
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
         return d if self.gamma is None else self.gamma[..., None] * d
+
+    def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
+        if change.rows is None or len(self.inputs) > 1:
+            return super().fast(change, far)
+        return change if self.gamma is None else Change(self.gamma[change.rows, None] * change.d, change.rows)
 
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
         """See `Weighted.contract`."""

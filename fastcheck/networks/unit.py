@@ -10,32 +10,22 @@ by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.networks.changes import Change
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import (
-    AT_KINK,
-    CROSSED,
-    Bend,
-    Change,
-    FloatArray,
-    IntArray,
-    Operator,
-    Weighted,
-    fast_through,
-)
-from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
-from fastcheck.networks.unweighted import MaxPool, Residue
+from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted, fast_through
+from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
 from fastcheck.networks.winners import Winners
 
-__all__ = ["Field", "Job", "again", "coupled", "settle", "shards"]
+__all__ = ["Field", "Job", "again", "coupled", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
-_ASKED = 1024  # entries of a field that are asked whether they crossed a kink; the others are taken to have
+_HELD = 2**25  # numbers that the channels of one place of a map may carry at once, if they covered whole maps: 256 MB
 
 
 Job = Callable[[], None]
@@ -59,6 +49,8 @@ class Field:
     bits : uint8, shape (*features, B)
     right, left : float64, shape (*features, B)
         One-sided slopes; they differ from ``central`` only at kinks.
+    signs : float64, shape (S,)
+        1 and -1; or 1 alone, where changes of opposite signs stay so up to the outputs.
     """
 
     def __init__(self, operator: Weighted, after: tuple[Operator, ...], wanted: IntArray) -> None:
@@ -68,6 +60,14 @@ class Field:
         self.far = np.zeros(shape, bool)
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
+        self.signs = np.array([1.0] if all(operator.odd for operator in after) else [1.0, -1.0])
+
+    @cached_property
+    def runs(self) -> tuple[slice, ...]:
+        """The wanted features as slices, each of so few that its changes can be held."""
+        n = max(1, _HELD // (len(self.signs) * self.shape[1] * widest(self.after, 1)))
+        runs = _runs(self.wanted)
+        return tuple(slice(i, min(i + n, run.stop)) for run in runs for i in range(run.start, run.stop, n))
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int]:
@@ -87,29 +87,51 @@ def coupled(after: tuple[Operator, ...]) -> bool:
 
 def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
     """Cut the first measurement of a field into independent shares; their number does not depend on the workers."""
-    if coupled(field.after):
-        entries = _entries(field)
-        for part in np.array_split(entries, min(16, max(1, len(entries)))):
-            yield partial(_pairs, field, loss, h, part)
+    everywhere = np.ones(field.central.shape[:-1], bool)
+    if not coupled(field.after):
+        yield from _fast_shards(field, loss, h, everywhere, Winners.of(field.after), first=True)
+    elif field.central.ndim == 2:
+        n = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        samples = [np.arange(loss.values.size)[i : i + n] for i in range(0, loss.values.size, n)]
+        groups = [(int(row), part) for row in field.wanted for part in samples]
+        yield from _bundles(groups, lambda group: _single(field, loss, h, *group))
     else:
-        yield from _fast_shards(field, loss, h, np.ones(field.central.shape[:-1], bool), first=True)
+        field.far[field.wanted] = True
+        yield from _all_pairs(field, loss, h)
+
+
+def unsure(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut the measurement, one by one, of what could not be moved together or went too far among coupled samples."""
+    if field.far.any() and coupled(field.after):
+        yield from _all_pairs(field, loss, h)
+    elif field.far.any() and Winners.of(field.after):
+        yield from _fast_shards(field, loss, h, np.asarray(field.far.any(axis=-1)), None, first=False)
+
+
+def _all_pairs(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut the exact measurement of what is far, which settles it."""
+    pairs = np.flatnonzero(field.far)
+    field.far[:] = False
+    for part in np.array_split(pairs, min(16, max(1, len(pairs)))):
+        yield partial(_pairs, field, loss, h, part)
 
 
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
     """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
     if field.far.any() and not coupled(field.after):
-        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), first=False)
+        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), None, first=False)
 
 
-def _fast_shards(field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], first: bool) -> Iterator[Job]:
+def _fast_shards(
+    field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], winners: Winners | None, first: bool
+) -> Iterator[Job]:
     """Share out the entries of ``where``, shape (*features,)."""
     if field.central.ndim == 2:
         rows = field.wanted[where[field.wanted]]
-        size = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        size = max(1, _CHUNK // (len(field.signs) * loss.values.size * widest(field.after, 1)))
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
         return
-    winners = Winners.of(field.after, h)
     if winners:
         where = winners.cells(where)
     places = [(int(y), int(x)) for y, x in np.argwhere(where.any(axis=0))]
@@ -126,125 +148,73 @@ def _bundles(groups: Sequence[_Group], run: Callable[[_Group], None]) -> Iterato
         yield partial(run_all, groups[start : start + size])
 
 
-def _entries(field: Field) -> IntArray:
-    """Return the flat places of the wanted entries of (*features,)."""
-    per_row = field.central[0, ..., 0].size
-    return np.asarray((field.wanted[:, None] * per_row + np.arange(per_row)).ravel())
-
-
 def _runs(rows: IntArray) -> Iterator[slice]:
     for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
         yield slice(int(run[0]), int(run[-1]) + 1)
 
 
-def _steps(rows: slice, samples: int, h: float) -> FloatArray:
-    start = np.empty((rows.stop - rows.start, 2, samples))
-    start[:, 0], start[:, 1] = h, -h
+def _steps(field: Field, rows: slice, h: float) -> FloatArray:
+    """Return the steps (m, S, B) of some features, to each sign that is carried."""
+    start = np.empty((rows.stop - rows.start, len(field.signs), field.shape[1]))
+    start[:] = h * field.signs[:, None]
     return start
 
 
 def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -> None:
     """Difference some units of a vector, all samples of a unit at once."""
     for rows in _runs(wanted):
-        change = Change(_steps(rows, loss.values.size, h), rows)
+        change = Change(_steps(field, rows, h), rows)
         field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
 
 
 def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool) -> None:
     """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
     y, x = place
-    for rows in _runs(field.wanted):
+    for rows in field.runs:
+        steps = _steps(field, rows, h)
         if winners is None:
-            change = Change(_steps(rows, loss.values.size, h), rows, (y, y + 1, x, x + 1))
+            change = Change(steps, rows, (y, y + 1, x, x + 1))
             field.write((rows, y, x), *_central(field.after, field.operator, loss, change, h), first)
         else:
-            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x), h)
-            for at, slopes, far in winners.share(rows, y, x, *found):
-                field.write((rows, *at), slopes, far, first)
+            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x, steps), h)
+            field.write(*winners.share(rows, y, x, *found, h), first)
 
 
 def _central(
     after: tuple[Operator, ...], operator: Operator, loss: LossAt, start: Change, h: float
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B)."""
+    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B).
+
+    Changes +h alone stand for both where those of -h are their negatives up to the outputs.
+    """
     m, s, b = start.many
     far = np.zeros((m * s, b), np.uint8)
     change = fast_through(after, start, far)
     top = after[-1] if after else operator
-    d = change.everywhere(top.out.shape[:-1]).reshape(-1, m * s, b)
-    moved = loss.fast(np.ascontiguousarray(d), far).reshape(m, s, b)
-    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, s, b).any(axis=1))
+    d = change.everywhere(top.out.shape[:-1]).reshape(-1, m, s, b)
+    if s == 1:
+        d, far = np.concatenate([d, -d], axis=2), np.repeat(far, 2, axis=0)
+    moved = loss.fast(np.ascontiguousarray(d).reshape(-1, 2 * m, b), far).reshape(m, 2, b)
+    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, 2, b).any(axis=1))
 
 
-def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> None:
-    """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
-
-    Parameters
-    ----------
-    field : Field
-        Measured at the first step and `again`.
-    crossed : bool, shape (*features, B)
-        What was far at the first step, h: it crossed a kink, or left the reach of the formulas of a curved function.
-    """
-    field.bits[field.far] |= AT_KINK
-    if loss.kinked or any(_kinked(operator) for operator in field.after):
-        samples = field.shape[1]
-        bits = field.bits.reshape(-1, samples)
-        resolved = np.argwhere((crossed & ~field.far).reshape(-1, samples))
-        for b in np.unique(resolved[:_ASKED, 1]):
-            part = resolved[:_ASKED][resolved[:_ASKED, 1] == b, 0]
-            for entries, slopes in _sample_slopes(field, loss, int(b), part, h):
-                bits[entries, b] |= slopes.bits[:, 0] & CROSSED
-        bits[tuple(resolved[_ASKED:].T)] |= CROSSED
-    if field.operator.single and field.far.any():
-        _sides(field, loss)
+def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -> None:
+    """Difference one unit of a vector whose samples act on each other: one sample at a time, over the whole batch."""
+    n, b = len(samples), field.shape[1]
+    start = np.zeros((n, 2, b))
+    start[np.arange(n), :, samples] = h, -h
+    far = np.zeros((2 * n, b), np.uint8)
+    change = fast_through(field.after, Change(start.reshape(1, 2 * n, b), slice(row, row + 1)), far)
+    d = change.everywhere(field.after[-1].out.shape[:-1]).reshape(-1, 2 * n, b)
+    moved = loss.fast(np.ascontiguousarray(d), far).sum(axis=1).reshape(n, 2)
+    field.central[row, samples] = (moved[:, 0] - moved[:, 1]) / (2 * h)
+    field.far[row, samples] = far.reshape(n, -1).any(axis=1)
 
 
-def _sides(field: Field, loss: LossAt) -> None:
-    """Measure the slopes to both sides of what is at a kink."""
-    field.right, field.left = field.central.copy(), field.central.copy()
-    far, right, left = (array.reshape(-1, field.shape[1]) for array in (field.far, field.right, field.left))
-    for b in np.flatnonzero(far.any(axis=0)):
-        for entries, slopes in _sample_slopes(field, loss, int(b), np.flatnonzero(far[:, b]), TINY):
-            right[entries, b], left[entries, b] = slopes.right[:, 0], slopes.left[:, 0]
-
-
-def _sample_slopes(
-    field: Field, loss: LossAt, b: int, entries: IntArray, h: float
-) -> Iterator[tuple[IntArray, Slopes]]:
-    """Yield the one-sided slopes of one sample by some flat entries, by the exact formulas."""
-    features, _ = field.shape
-    one = np.array([b])
-    after, here = [operator.select(one) for operator in field.after], loss.select(one)
-    for part in chunks(entries, 4 * widest(field.after, int(np.prod(features)))):
-        yield part, one_sided(after, here, _one_hot(features, part), h)
-
-
-def _kinked(operator: Operator) -> bool:
-    inner = operator.inner if isinstance(operator, Residue) else ()
-    return (
-        (isinstance(operator, Bend) and operator.activation.kinked)
-        or isinstance(operator, MaxPool)
-        or any(_kinked(part) for part in inner)
-    )
-
-
-def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], FloatArray]:
-    """Return step -> differences of one sample in which change k moves entry k."""
-
-    def move(h: float) -> FloatArray:
-        d: FloatArray = np.zeros((int(np.prod(features)), len(entries), 1))
-        d[entries, np.arange(len(entries))] = h
-        return d.reshape(*features, len(entries), 1)
-
-    return move
-
-
-def _pairs(field: Field, loss: LossAt, h: float, entries: IntArray) -> None:
-    """Difference entries whose samples act on each other: one (entry, sample) at a time, over the whole batch."""
+def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:
+    """Difference flat (entry, sample) pairs by the exact formulas, one at a time, over the whole batch."""
     features, samples = field.shape
     total = int(np.prod(features))
-    pairs = (entries[:, None] * samples + np.arange(samples)).ravel()
     for part in chunks(pairs, 4 * samples * widest(field.after, total)):
 
         def move(step: float, part: IntArray = part) -> FloatArray:

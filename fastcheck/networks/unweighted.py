@@ -1,144 +1,17 @@
-"""Operators without parameters of their own: pools, normalisation, residual connections."""
+"""Operators without parameters that are no pools: normalisation, residual connections."""
 
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 
 import numpy as np
 
 from fastcheck.kernels import network as kernels
-from fastcheck.networks.linear import fold, patches, touched
-from fastcheck.networks.operators import (
-    AT_KINK,
-    CROSSED,
-    Bits,
-    Change,
-    Far,
-    FloatArray,
-    IntArray,
-    Labels,
-    Operator,
-    fast_through,
-)
+from fastcheck.networks.changes import Change
+from fastcheck.networks.operators import Bits, Far, FloatArray, IntArray, Operator, fast_through
+from fastcheck.networks.twins import Labels
 
-__all__ = ["AveragePool", "MaxPool", "Normalise", "Residue"]
-
-
-class _Pool(Operator):
-    """Cells of size x size places, every ``stride``, over a padded map (C, H, W)."""
-
-    fill = 0.0
-
-    def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
-        self.inputs = x.shape[:-1]
-        self.size, self.stride, self.padding = size, stride, padding
-        self.windows = self.gather(x, self.fill)
-        self.place = self.windows.shape[2:4]
-
-    def gather(self, x: FloatArray, fill: float = 0.0) -> FloatArray:
-        """Return the windows with their places first: (k * k, C, H', W', ...)."""
-        found = patches(x, (self.size, self.size), self.stride, self.padding, fill)
-        return np.moveaxis(found.reshape(found.shape[0], self.size**2, *found.shape[3:]), 1, 0)
-
-    def identify(self, labels: Labels) -> Labels:
-        return fold(labels, (self.size, self.size), self.stride, self.padding)
-
-    def shares(self) -> tuple[FloatArray, FloatArray]:
-        """Return each place's weight in its cell and its reach, shape (k * k, C, H', W', B)."""
-        raise NotImplementedError
-
-    def fast(self, change: Change, far: Far) -> Change:
-        m, s, b = change.many
-        d = np.ascontiguousarray(change.spread(self.inputs).d)
-        y0, y1, x0, x1 = change.window or (0, self.inputs[1], 0, self.inputs[2])
-        cy0, cy1 = touched(y0, y1, self.size, self.stride, self.padding, self.place[0])
-        cx0, cx1 = touched(x0, x1, self.size, self.stride, self.padding, self.place[1])
-        out = np.zeros((len(d), cy1 - cy0, cx1 - cx0, m * s, b))
-        share, rho = (t.reshape(self.size, self.size, *t.shape[1:]) for t in self.shares())
-        flat = d.reshape(*d.shape[:3], m * s, b)
-        kernels.pool(flat, share, rho, (y0, x0, cy0, cx0), self.stride, self.padding, out, far)
-        return Change(out.reshape(*out.shape[:3], m, s, b), None, (cy0, cy1, cx0, cx1))
-
-
-class MaxPool(_Pool):
-    """The largest of each cell."""
-
-    fill = -np.inf
-    by_sample = ("below",)
-
-    def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
-        super().__init__(x, size, stride, padding)
-        self.out = self.windows.max(axis=0)
-        self.below = self.windows - self.out
-        self._shares: tuple[FloatArray, FloatArray] | None = None
-
-    def identify(self, labels: Labels) -> Labels:
-        """Label the cells, and leave out of each the twins of its winner.
-
-        Twins hold the same function of all parameters below, such as the places of a blank corner of an image: a tie
-        between them is no kink, and choosing the first gives the loss itself, for every theta.
-        """
-        around = patches(labels[None], (self.size, self.size), self.stride, self.padding)[0]
-        around = around.reshape(-1, 1, *around.shape[2:])
-        winner = self.winner[None]
-        twins = np.take_along_axis(np.broadcast_to(around, self.below.shape), winner, axis=0) == around
-        np.put_along_axis(twins, winner, False, axis=0)
-        self.below[twins] = -np.inf
-        self.__dict__.pop("gap", None)
-        return super().identify(labels)
-
-    @cached_property
-    def winner(self) -> IntArray:
-        """First place of each cell that holds its maximum, shape (C, H', W', B)."""
-        return np.asarray(self.windows.argmax(axis=0))
-
-    @cached_property
-    def gap(self) -> FloatArray:
-        """How far below the maximum each place is; of the winner: how far above the others. (k * k, C, H', W', B)."""
-        gap = -self.below
-        first = self.winner[None]
-        others = gap.copy()
-        np.put_along_axis(others, first, np.inf, axis=0)
-        np.put_along_axis(gap, first, others.min(axis=0)[None], axis=0)
-        return gap
-
-    def shares(self) -> tuple[FloatArray, FloatArray]:
-        """See `_Pool.shares`."""
-        if self._shares is None:
-            share = np.zeros_like(self.windows)
-            np.put_along_axis(share, self.winner[None], 1.0, axis=0)
-            self._shares = share, np.ascontiguousarray(self.gap / 2)
-        return self._shares
-
-    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        """See `Operator.exact`."""
-        moved = self.gather(d)
-        best = self.below[..., None, :] + moved
-        out = best.max(axis=0)
-        tied = self.below[..., None, :] == 0
-        axes = (0, 1, 2)
-        bits |= CROSSED * (np.where(tied, best, -np.inf).max(axis=0) < out).any(axis=axes)
-        split = np.where(tied, moved, -np.inf).max(axis=0) != np.where(tied, moved, np.inf).min(axis=0)
-        bits |= AT_KINK * split.any(axis=axes)
-        return np.asarray(out)
-
-
-class AveragePool(_Pool):
-    """The mean of each cell, padding counted as zeros."""
-
-    def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
-        super().__init__(x, size, stride, padding)
-        self.out = self.windows.mean(axis=0)
-
-    def shares(self) -> tuple[FloatArray, FloatArray]:
-        """See `_Pool.shares`."""
-        shape = self.windows.shape
-        return np.full(shape, 1.0 / self.size**2), np.full(shape, np.inf)
-
-    def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
-        """See `Operator.exact`."""
-        return np.asarray(self.gather(d).mean(axis=0))
+__all__ = ["Normalise", "Residue"]
 
 
 class Normalise(Operator):
@@ -176,6 +49,16 @@ class Normalise(Operator):
         later = np.sqrt(variance + dv)
         return np.asarray((dc - out * (dv / (later + s))) / later)
 
+    def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
+        if len(self.inputs) > 1 or not self.couples:
+            return super().fast(change, far)
+        rows = change.rows or slice(None)
+        # One row of changes for each feature, all features or those that change.
+        d = np.ascontiguousarray(change.d).reshape(len(self.out[rows]), -1, self.out.shape[-1])
+        moved = kernels.normalise(d, self.centred[rows], self.out[rows], self.deviation[rows], self.variance[rows])
+        return Change(moved.reshape(change.d.shape), change.rows)
+
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
         return labels
@@ -189,6 +72,11 @@ class Residue(Operator):
         self.inner = inner
         self.couples = any(operator.couples for operator in inner)
         self.out = x + inner[-1].out if inner else x
+
+    @property
+    def odd(self) -> bool:
+        """See `Operator.odd`."""
+        return all(operator.odd for operator in self.inner)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""

@@ -7,76 +7,69 @@ is not sure (a tie, or a gap that the step may close) are marked to be measured 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.networks.operators import Bend, Change, FloatArray, Operator
-from fastcheck.networks.unweighted import MaxPool
+from fastcheck.networks.changes import Change
+from fastcheck.networks.operators import Bend, FloatArray, Operator
+from fastcheck.networks.pools import Cells, MaxPool
 
 __all__ = ["Winners"]
 
 
+@dataclass(frozen=True)
 class Winners:
-    """The first differences, after activation and pool, of every cell of a map.
+    """The cells of a max pool without overlap or padding, seen from the places below its activation.
 
     Attributes
     ----------
     pool : MaxPool
     after : tuple of Operator
         What follows the pool.
-    place : (H', W')
-        Cells.
-    far : bool, shape (C, H', W', B)
-        Cells in which a loser may win, or the winner leaves the reach of the formulas.
+    merged : Cells
     """
 
-    def __init__(self, bend: Bend | None, pool: MaxPool, after: tuple[Operator, ...], h: float) -> None:
-        self.pool, self.after, self.place, self.size = pool, after, pool.place, pool.size
-        self.winner = pool.winner
-        gap = pool.gap
-        own = np.zeros((2, *self.winner.shape))
-        own[0], own[1] = h, -h
-        moved, crosses = np.full_like(gap, h), np.zeros(gap.shape, bool)
-        if bend is not None:
-            c1, c2, rho = (pool.gather(table) for table in bend.tables)
-            crosses = rho < h
-            # 1 % covers the curvature; past a kink the slope is not known, and twice the larger of it and 1 is allowed.
-            moved = h * np.where(crosses, 2 * np.maximum(np.abs(c1), 1.0), 1.01 * np.abs(c1))
-            first, second = self._won(c1), self._won(c2)
-            own = own * (first + second * own)
-        self._moves = own
-        self.far = np.asarray((moved > gap).any(axis=0) | self._won(crosses))
-
-    def _won(self, table: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(np.take_along_axis(table, self.winner[None], axis=0)[0])
+    pool: MaxPool
+    after: tuple[Operator, ...]
+    merged: Cells
 
     @staticmethod
-    def of(after: tuple[Operator, ...], h: float) -> Winners | None:
+    def of(after: tuple[Operator, ...]) -> Winners | None:
         """Return the winners if an (activation and a) max pool without overlap or padding comes next, else None."""
         bend = after[0] if after and isinstance(after[0], Bend) else None
         rest = after[1:] if bend else after
         if not (rest and isinstance(rest[0], MaxPool) and rest[0].size == rest[0].stride and not rest[0].padding):
             return None
-        return Winners(bend, rest[0], rest[1:], h)
+        return Winners(rest[0], rest[1:], rest[0].cells(bend))
 
-    def start(self, rows: slice, y: int, x: int) -> Change:
-        """Return the changes of one cell in each of some channels, as they leave the pool."""
-        return Change(np.moveaxis(self._moves[:, rows, y, x], 0, 1), rows, (y, y + 1, x, x + 1))
+    def start(self, rows: slice, y: int, x: int, steps: FloatArray) -> Change:
+        """Return the changes of one cell in each of some channels, as they leave the pool; ``steps``: (m, S, B)."""
+        at = (slice(None), slice(None), rows, y, x)
+        d = self.merged.slope[at].sum(axis=(0, 1))[:, None] * steps
+        if self.merged.curve.size:
+            d += self.merged.curve[at].sum(axis=(0, 1))[:, None] * steps**2
+        return Change(d, rows, (y, y + 1, x, x + 1))
 
     def cells(self, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which cells, shape (C, H', W'), hold any of some places (C, H, W)."""
-        height, width = (n * self.size for n in self.place)
-        shape = (len(where), self.place[0], self.size, self.place[1], self.size)
-        return np.asarray(where[:, :height, :width].reshape(shape).any(axis=(2, 4)))
+        (height, width), size = self.pool.place, self.pool.size
+        shape = (len(where), height, size, width, size)
+        return np.asarray(where[:, : height * size, : width * size].reshape(shape).any(axis=(2, 4)))
 
     def share(
-        self, rows: slice, y: int, x: int, slopes: FloatArray, far: NDArray[np.bool_]
-    ) -> Iterator[tuple[tuple[int, int], FloatArray, NDArray[np.bool_]]]:
-        """Share the slopes (m, B) of a cell out: all to its winners. Marks are of every place of the cell."""
-        winner, marks = self.winner[rows, y, x], far | self.far[rows, y, x]
-        for place in range(self.size**2):
-            u, v = divmod(place, self.size)
-            yield (y * self.size + u, x * self.size + v), np.where(winner == place, slopes, 0.0), marks
+        self, rows: slice, y: int, x: int, slopes: FloatArray, far: NDArray[np.bool_], h: float
+    ) -> tuple[tuple[slice, slice, slice], FloatArray, NDArray[np.bool_]]:
+        """Share the slopes (m, B) of a cell out to its places, all to the winners; marks are of every place.
+
+        Returns
+        -------
+        index : of the cell's places
+        slopes, far : shape (m, k, k, B)
+        """
+        size = self.pool.size
+        won = self.pool.shares[0][:, :, rows, y, x].transpose(2, 0, 1, 3) > 0
+        far = far | (h > self.merged.alone[rows, y, x])
+        index = (rows, slice(y * size, (y + 1) * size), slice(x * size, (x + 1) * size))
+        return index, np.where(won, slopes[:, None, None], 0.0), np.broadcast_to(far[:, None, None], won.shape)

@@ -23,6 +23,8 @@ __all__ = ["Full", "first_pass", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
+KEPT_BACK = 0.2  # share of the budget for second looks at what the first pass found,
+GRACE = 1.0  # and seconds for them after Ctrl-C: nothing is called wrong without
 BORNE_OUT = 0.1  # a first measurement is borne out if a ladder moves it by less than this share of the error it showed
 MARGIN = 1.5  # uncertainties by which a block must differ along a direction: many kinks bias all steps alike
 IMAGINARY = 64.0  # unit roundoffs of the largest derivative beside it that a complex step may lose
@@ -79,11 +81,19 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
     """
     value = np.full(plan.evaluator.theta.size, np.nan)
     found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
-    with plan.run.interruptible():
+    with plan.run.interruptible(), plan.run.keeping_back(KEPT_BACK):
         _first_pass(plan.first or plan, found)
-        for (number, _, _), block in zip(chosen, found, strict=True):
-            _second_looks(plan, number, block)
-            _look_along(plan, number, block)
+    complete = plan.run.stopped is None
+    blocks = [(number, block) for (number, _, _), block in zip(chosen, found, strict=True)]
+    settled: list[bool] = []
+    with plan.run.interruptible(), plan.run.reprieved(GRACE):
+        for number, block in blocks:
+            settled.append(_second_looks(plan, number, block, complete))
+            if complete:
+                _look_along(plan, number, block)
+    for k, (number, block) in enumerate(blocks):
+        if k >= len(settled) or not settled[k]:
+            _withdraw(plan, number, block)
     return found
 
 
@@ -154,8 +164,12 @@ def _quotients(
         found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
 
 
-def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
-    """Look again at every row that stands clear of its uncertainty, until none does or all are explained."""
+def _second_looks(plan: Full, number: int, found: BlockDerivatives, complete: bool) -> bool:
+    """Look again at every row that stands clear of its uncertainty, until none does or all are explained.
+
+    Where the first pass was not complete, rows without a value are those it did not reach. Say whether the run got to
+    the end of it.
+    """
     analytic = plan.analytic.flat[found.block.slice]
     eps = float(plan.analytic.eps[number])
     for place in plan.run.lost:  # what ended a worker process would end this one
@@ -165,22 +179,32 @@ def _second_looks(plan: Full, number: int, found: BlockDerivatives) -> None:
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps, 0.0)
+        suspects = _suspects(plan, found, analytic, eps, 0.0, complete)
         if len(suspects) > allowance:  # then only those that could matter
-            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance)
+            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.judge.tolerance, complete)
         if not len(suspects) or plan.run.stopped:
-            return
+            return not len(suspects)
         if len(suspects) <= allowance:
             _look(plan, found, suspects)
             continue
         batch = _some_of(suspects, rng)
         before = found.value[batch].copy()
         _look(plan, found, batch)
-        if _first_was_right(plan, found, batch, before, analytic, eps):
-            return  # both ends and the middle are wrong by their own ladders: the rest stands as measured
+        if plan.run.stopped is None and _first_was_right(plan, found, batch, before, analytic, eps):
+            return True  # both ends and the middle are wrong by their own ladders: the rest stands as measured
         factor = next(shorter, None)
         if factor is not None:
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
+
+
+def _withdraw(plan: Full, number: int, found: BlockDerivatives) -> None:
+    """Forget the first measurement of every row that stands out and was not looked at again: it is no evidence.
+
+    A first step may have crossed a kink. The row counts as not measured, as do those that the run did not come to.
+    """
+    analytic = plan.analytic.flat[found.block.slice]
+    rows = _suspects(plan, found, analytic, float(plan.analytic.eps[number]), 0.5 * plan.judge.tolerance, False)
+    found.value[rows] = np.nan
 
 
 def _look_along(plan: Full, number: int, found: BlockDerivatives) -> None:
@@ -229,12 +253,12 @@ def _least_error(
     return max(0.0, apart) / float(np.linalg.norm(unit))
 
 
-def _suspects(plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float) -> IntArray:
-    """Return the rows not looked at yet that were not measured or whose excess is above a threshold, worst first."""
+def _suspects(
+    plan: Full, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float, complete: bool
+) -> IntArray:
+    """Return the rows not looked at yet that stand out by more than a threshold or have no value, worst first."""
     excess = plan.judge.excess(found, analytic, eps)
-    unmeasured = ~np.isfinite(found.value)
-    if plan.run.stopped:
-        unmeasured[:] = False
+    unmeasured = ~np.isfinite(found.value) if complete else np.zeros(len(found), bool)
     stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
         [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
@@ -249,7 +273,6 @@ def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
 
 
 def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
-    rows = np.sort(rows)
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     if not plan.steps.exact:

@@ -17,12 +17,13 @@ import numpy as np
 
 from fastcheck.differences import BlockDerivatives, Resolved
 from fastcheck.finding import Finding
+from fastcheck.parameters import Block
 from fastcheck.plans import describe
+from fastcheck.plans.known import Known
 from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
 from fastcheck.plans.probing import Probe, Probing, State, measure
 from fastcheck.plans.regions import Region
 from fastcheck.plans.screen import Screened
-from fastcheck.plans.single import is_wrong, measured, quickly
 
 __all__ = ["Located", "locate"]
 
@@ -89,7 +90,8 @@ class _Search:
 
     def __init__(self, plan: Probing, screened: Screened, examples: int) -> None:
         self.plan, self.screened, self.examples = plan, screened, examples
-        self.found = Located(screened)
+        self.known = Known(plan, screened.number, screened.block)
+        self.found = Located(screened, self.known.looked)
         self.region = Region.whole(screened.number, screened.block)
         self.began = plan.evaluator.evaluations
         self.probes = [p for p in screened.probes if p.state in (State.CLEAN, State.REPEATED)]
@@ -109,7 +111,7 @@ class _Search:
     def over(self) -> bool:
         """Whether the search has used up its evaluations or its time."""
         spent = self.plan.evaluator.evaluations - self.began
-        most = EVALUATIONS if self.found.looked or self.dense else FRUITLESS
+        most = EVALUATIONS if self.known.looked or self.dense else FRUITLESS
         return spent >= most or self.plan.run.over()
 
     def _residuals(self) -> Residuals:
@@ -126,7 +128,7 @@ class _Search:
         block = self.screened.block
         factor = scaled_block(self.plan, self.region, seen) if block.size > 1 else None
         if factor is not None and self._examples(self.region):
-            single = [self._factor(place) for place in self.found.looked if self._is_wrong(place)]
+            single = [self.known.factor(place) for place in self.known.looked if self.known.is_wrong(place)]
             agreeing = [c for c in single if abs(c - factor) <= AGREES * abs(factor)]
             if 2 * len(agreeing) >= len(single):
                 exact = min(agreeing, key=lambda c: abs(c - float(np.median(agreeing))))
@@ -137,17 +139,12 @@ class _Search:
             return True
         return False
 
-    def _factor(self, place: int) -> float:
-        """Return c of e = c g at a coordinate measured by itself."""
-        g = float(self.plan.analytic.flat[place])
-        return (g - self.found.looked[place].value) / g if g else math.inf
-
     def _slice(self, seen: Residuals) -> bool:
         """Explain the residuals by one factor on one row or column."""
         for one in scaled_slices(self.plan, self.region, seen)[:FEW]:
             length = self.screened.block.shape[one.axis]
-            places = _places_of_slice(self.screened, one.axis, one.index)
-            if length < 2 or not self._wrong_among(places):
+            places = _along(self.screened.block, one.axis, one.index)
+            if length < 2 or not any(self.known.look(places)):
                 continue
             self.found.findings.append(describe.scaled_slice(self.screened.block, one.axis, one.index, one.factor))
             return True
@@ -182,65 +179,34 @@ class _Search:
         probe = measure(self.plan, region, number, step)
         if probe is None or probe.state not in (State.CLEAN, State.REPEATED):
             return None
-        residual = probe.residual - self._known(region, number)
+        residual = probe.residual - self.known.residual(region, number)
         return Residuals(
             (*seen.numbers, number), np.append(seen.value, residual), np.append(seen.uncertainty, probe.uncertainty)
         )
 
-    def _known(self, region: Region, number: int) -> float:
-        """Return what the wrong coordinates found so far contribute to a direction over a region."""
-        total = 0.0
-        for place, resolved in self.found.looked.items():
-            if region.holds(place):
-                error = float(self.plan.analytic.flat[place]) - resolved.value
-                total += error * self._entry(number, place)
-        return total
-
-    def _entry(self, number: int, place: int) -> float:
-        row, column = divmod(place - self.screened.block.start, self.region.width)
-        return float(self.plan.direction(self.region.part(0, row, row + 1).part(1, column, column + 1), number)[1][0])
-
     def _first_confirmed(self, clues: Sequence[Clue], seen: Residuals) -> Residuals | None:
         """Measure clues one by one until one is wrong; return what it leaves unexplained, or None."""
         for clue in clues:
-            if clue.place in self.found.looked or self.over:
+            if clue.place in self.known.looked or self.over:
                 continue
-            if not self._wrong_among([clue.place]):
+            if not any(self.known.look([clue.place])):
                 continue
-            resolved = self.found.looked[clue.place]
-            error = float(self.plan.analytic.flat[clue.place]) - resolved.value
+            error = self.known.error(clue.place)
             if not 0.5 < error / clue.error < 2.0:
-                del self.found.looked[clue.place]  # not the error that the directions show: no witness of anything
+                del self.known.looked[clue.place]  # not the error that the directions show: no witness of anything
                 continue
-            entries = np.array([self._entry(number, clue.place) for number in seen.numbers])
-            return seen.less(error * entries, np.abs(entries) * resolved.uncertainty)
+            entries = np.array([self.known.entry(number, clue.place) for number in seen.numbers])
+            return seen.less(error * entries, np.abs(entries) * self.known.looked[clue.place].uncertainty)
         return None
 
     # -- coordinates ---------------------------------------------------------------------------------------------
-
-    def _look(self, places: Sequence[int]) -> list[bool]:
-        """Measure coordinates by their own differences, and say which are wrong."""
-        new = sorted(set(places) - set(self.found.looked))
-        if new:
-            self.found.looked |= measured(self.plan, self.screened.number, new)
-        return [self._is_wrong(place) for place in places]
-
-    def _is_wrong(self, place: int) -> bool:
-        seen = self.found.looked.get(place)  # none: the run was stopped before
-        return seen is not None and is_wrong(self.plan, place, seen)
-
-    def _looks_wrong(self, place: int) -> bool:
-        return is_wrong(self.plan, place, quickly(self.plan, self.screened.number, place))
-
-    def _wrong_among(self, places: Sequence[int]) -> bool:
-        return any(self._look(places))
 
     def _examples(self, region: Region) -> bool:
         """Measure a few coordinates of a region that is wrong throughout; say whether most of them are."""
         return self._examples_of(self._draw(region, self.examples))
 
     def _examples_of(self, places: Sequence[int]) -> bool:
-        wrong = self._look(places)
+        wrong = self.known.look(places)
         return 2 * sum(wrong) >= max(1, len(wrong))
 
     def _draw(self, region: Region, count: int) -> list[int]:
@@ -259,7 +225,7 @@ class _Search:
             if seen.silent:
                 continue
             if part.region.size == 1:
-                self._look([part.region.nth(0)])
+                self.known.look([part.region.nth(0)])
                 continue
             parts += self._halves(replace(part, seen=_few(seen)))
         self.lost = self.lost or bool(parts)
@@ -280,7 +246,7 @@ class _Search:
             both = both or loud
         if region.size <= SAMPLED + RIGHT:
             places = [region.nth(k) for k in range(region.size)]
-            self._look([place for place in places if self._looks_wrong(place)])
+            self.known.look([place for place in places if self.known.looks_wrong(place)])
             return []
         if self._dense(region):
             self.dense.append(region)
@@ -294,7 +260,7 @@ class _Search:
         for place in self._draw(region, SAMPLED + RIGHT):
             if self.over or right == RIGHT:
                 return False
-            if self._looks_wrong(place):
+            if self.known.looks_wrong(place):
                 wrong.append(place)
             else:
                 right += 1
@@ -327,7 +293,7 @@ class _Search:
             if probe is None:
                 return None
             probes.append(probe)
-        value = np.array([p.residual - self._known(region, p.number) for p in probes])
+        value = np.array([p.residual - self.known.residual(region, p.number) for p in probes])
         return Residuals(whole.numbers, value, np.array([p.uncertainty for p in probes]))
 
     def _step(self, region: Region) -> float:
@@ -339,16 +305,15 @@ class _Search:
     def _conclude(self) -> None:
         spent = self.plan.evaluator.evaluations - self.began
         self.found.findings += describe.dense(self.screened.block, self.dense, self.plan.analytic.flat)
-        wrong = sorted(place for place in self.found.looked if self._is_wrong(place))
+        wrong = sorted(place for place in self.known.looked if self.known.is_wrong(place))
         if wrong and not self.found.findings:
             self.found.findings.append(describe.located(self.screened.block, wrong, spent, complete=not self.lost))
         elif not self.found.findings or self.lost:
             self.found.findings.append(describe.not_located(self.screened.block, spent))
 
 
-def _places_of_slice(screened: Screened, axis: int, index: int) -> list[int]:
-    """Return a few coordinates of a slice, spread over it."""
-    block = screened.block
+def _along(block: Block, axis: int, index: int) -> list[int]:
+    """Return a few coordinates of a slice of a block, spread over it."""
     others = [1 if k == axis else length for k, length in enumerate(block.shape)]
     size = math.prod(others)
     places = []

@@ -168,7 +168,7 @@ def _repeat(settings: Mapping[str, Any]) -> str:
         value = settings.get(field.name, field.default)
         if field.name == "seed" or (field.name != "progress" and value != field.default):
             given.append(f"{field.name}={value!r}")
-    return f"fastcheck.check(loss, gradient, params, {', '.join(given)})"
+    return f"fastcheck.{settings.get('call', 'check(loss, gradient, params')}, {', '.join(given)})"
 
 
 def _rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

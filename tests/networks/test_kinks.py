@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcheck.differences import Status
-from fastcheck.networks import Conv2D, Dense, Embedding, MaxPool2D, Network, leaky_relu
+from fastcheck.networks import BatchNorm, Conv2D, Dense, Embedding, MaxPool2D, Network, leaky_relu
 from fastcheck.parameters import Parameters
 
 ENGINES = ("unit", "coordinate")
@@ -177,3 +177,23 @@ def test_a_kink_reached_by_several_entries_at_once(engine):
     np.testing.assert_allclose(found.value, (right + left) / 2, atol=1e-6)
     # Token 0 moves both inputs of the unit at zero alike: no kink by E, though each position alone would show one.
     assert found.status[:2].tolist() == [Status.SMOOTH, Status.SMOOTH]
+
+
+@pytest.mark.parametrize("away", [0.0, 1e-11])
+def test_a_kink_above_a_batch_normalisation(away):
+    """Every weight into unit 1 acts on all samples, and takes sample 2 past, or from, the kink of the relu."""
+    rng = np.random.default_rng(3)
+    layers = [Dense("W1"), BatchNorm(None, "s", "relu"), Dense("W2", None, "tanh"), Dense("W3")]
+    net = Network(layers, "squared_error")
+    params = {"W1": rng.normal(size=(3, 4)), "s": np.zeros(3), "W2": rng.normal(size=(4, 3)), "W3": np.ones((1, 4))}
+    x, y = rng.normal(size=(4, 6)), rng.normal(size=(1, 6))
+    layout = Parameters.of(params)
+    normal = net.place(layout.flatten(params), layout, x, y).operators[1]
+    params["s"][1] = away - normal.out[1, 2]
+    _, unit = measure(net, params, x, y)
+    _, coordinate = measure(net, params, x, y, engine="coordinate")
+    expected = Status.CROSSED if away else Status.KINK
+    assert (unit.status[layout["W1"].slice].reshape(3, 4)[1] == expected).all()
+    assert np.array_equal(unit.status, coordinate.status)
+    for name in ("value", "left", "right"):
+        np.testing.assert_allclose(getattr(unit, name), getattr(coordinate, name), rtol=1e-11, atol=1e-15)

@@ -230,3 +230,47 @@ def test_a_file_payload_holds_its_arrays_once_and_goes(tmp_path):
     assert all(start % 64 == 0 for start, _ in payload.spans)
     payload.discard()
     assert not os.path.exists(os.path.dirname(payload.path))
+
+
+def layer(factor):
+    """Return a relu layer with many coordinates whose first steps cross kinks, and its gradient times a factor."""
+    rng = np.random.default_rng(0)
+    X, u = rng.normal(size=(32, 100)), rng.normal(size=(32, 50))
+    params = {"W": rng.normal(size=(100, 50)) / 10, "b": rng.normal(size=50)}
+
+    def gradient(p):
+        d = u * (X @ p["W"] + p["b"] > 0)
+        return {"W": factor * X.T @ d, "b": d.sum(axis=0)}
+
+    return lambda p: float(np.sum(u * np.maximum(X @ p["W"] + p["b"], 0))), gradient, params
+
+
+@pytest.mark.parametrize("budget", [0.02, 0.04, 0.08, 0.15])
+def test_a_budget_that_ends_before_the_second_looks_is_no_alarm(budget):
+    report = fastcheck.check(*layer(1.0), mode="full", budget=budget)
+    assert not report.verdict.refuted
+    assert not report.wrong
+    assert report.passed is (report.coverage == 1)
+
+
+def test_what_was_kept_back_of_the_budget_confirms_a_wrong_gradient():
+    report = fastcheck.check(*layer(1.01), mode="full", budget=0.5, backend="serial")
+    assert report.verdict.refuted
+    assert {c.block for c in report.wrong} == {"W"}
+
+
+def test_what_was_found_before_ctrl_c_is_confirmed():
+    loss, gradient, params = layer(1.01)
+    calls = 0
+
+    def interrupted(p):
+        nonlocal calls
+        calls += 1
+        if calls == 2000:
+            raise KeyboardInterrupt
+        return loss(p)
+
+    report = fastcheck.check(interrupted, gradient, params, mode="full", backend="serial")
+    assert report.verdict.refuted
+    assert report.coverage < 1
+    assert report.findings[-1].kind != "loss_failed"

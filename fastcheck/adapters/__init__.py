@@ -1,0 +1,97 @@
+"""What the adapters to torch and jax share: how a framework is loaded, and how a check is run for one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastcheck.checks import check
+from fastcheck.errors import InputError, MissingDependencyError
+from fastcheck.losses.batched import Batched
+from fastcheck.report import Report
+
+__all__ = ["Sealed", "framework", "input_names", "mapped", "measured"]
+
+ONE_AT_A_TIME = ("workers", "backend")
+
+
+class Sealed:
+    """A function that a checkpoint does not look into: what is inside is another object in each process.
+
+    J(theta), theta, the data and the gradient still tell whether a run is the same.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Call the function."""
+        return self._function(*inputs)
+
+
+def framework(name: str) -> Any:
+    """Return the module of a framework.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(f"{name} is not installed: pip install 'fastcheck[{name}]'") from error
+
+
+def measured(
+    loss: Callable[..., Any],
+    gradient: Any,
+    params: Any,
+    args: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> Report:
+    """Check a loss of numpy arrays, one evaluation after another.
+
+    Raises
+    ------
+    InputError
+        An option is none of `fastcheck.check`, or asks for workers.
+    """
+    for name in ONE_AT_A_TIME:
+        if name in options:
+            raise InputError(
+                f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
+            )
+    known = loss if isinstance(loss, Batched) else Sealed(loss)
+    return check(known, gradient, params, args=args, backend="serial", **options)
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return a nest of dicts, lists and tuples with a function applied to everything else in it."""
+    if isinstance(value, Mapping):
+        return {key: mapped(function, item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(function, item) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(mapped(function, item) for item in value)
+    return function(value)
+
+
+def input_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Return names for the inputs: those of the function's parameters, or "input0", "input1"."""
+    # torch's Function.apply takes *args: the names are those of its forward, which may have a context before them.
+    named = getattr(getattr(function, "__self__", None), "forward", None)
+    source = named if getattr(function, "__name__", "") == "apply" and callable(named) else function
+    try:
+        found = inspect.signature(source).parameters.values()
+    except (TypeError, ValueError):
+        found = ()  # type: ignore[assignment]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in found if parameter.kind in kinds]
+    if source is not function and names[:1] == ["ctx"]:
+        names = names[1:]
+    return names[:count] if len(names) >= count else [f"input{i}" for i in range(count)]

@@ -1,0 +1,124 @@
+"""Tensors of torch as numpy arrays and back, and the state of torch that a check leaves as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastcheck.errors import InputError
+from fastcheck.parameters import ROOT, leaves
+
+__all__ = ["Start", "as_argument", "as_number", "as_numpy", "dtype_of", "named_tensors", "undisturbed", "widened"]
+
+
+@contextmanager
+def undisturbed(torch: Any, threads: int) -> Iterator[None]:
+    """Let torch have so many threads inside, and put them and the states of its generators back at the end.
+
+    Raises
+    ------
+    InputError
+        The number is not positive.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads={threads!r} must be a positive integer: the threads of torch in an evaluation.")
+    cuda, before = torch.cuda, torch.get_num_threads()
+    devices = list(range(cuda.device_count())) if cuda.is_available() and cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.set_num_threads(threads)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Start:
+    """What every evaluation starts with: its threads, which the run sets to one, and its random draws.
+
+    Parameters
+    ----------
+    torch : module
+    threads : int
+        As of `undisturbed`.
+    draws : int or None
+        Seed of torch's generators; None leaves them alone.
+    """
+
+    def __init__(self, torch: Any, threads: int, draws: int | None) -> None:
+        self._torch, self._threads, self._draws = torch, threads, draws
+
+    def __call__(self) -> None:
+        """Start an evaluation."""
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
+        if self._draws is not None:
+            self._torch.manual_seed(self._draws)
+
+
+def dtype_of(torch: Any, dtype: Any) -> Any:
+    """Return a floating dtype of torch given as such or by name, or None.
+
+    Raises
+    ------
+    InputError
+        It is none that NumPy has too.
+    """
+    found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if found in (None, torch.float64, torch.float32, torch.float16):
+        return found
+    raise InputError(f"dtype={dtype!r} must be torch.float64, float32 or float16, or None to have it chosen.")
+
+
+def named_tensors(torch: Any, tree: Any) -> dict[str, Any]:
+    """Return the tensors of a nested dict, list or tuple by name.
+
+    Raises
+    ------
+    InputError
+        Something in it is no tensor.
+    """
+    named = {".".join(path) or ROOT: leaf for path, leaf in leaves(tree)}
+    for name, leaf in named.items():
+        if not isinstance(leaf, torch.Tensor):
+            raise InputError(
+                f"model[{name!r}] (type={type(leaf).__name__}) is no tensor. Pass a torch.nn.Module, or a dict, list "
+                "or tuple of tensors."
+            )
+    return named
+
+
+def as_numpy(tensor: Any, name: str = "") -> Any:
+    """Return a tensor as an array, without copying where it is dense and in the CPU's memory; anything else as it is.
+
+    Raises
+    ------
+    InputError
+        NumPy has no such dtype.
+    """
+    if not hasattr(tensor, "detach"):
+        return tensor
+    try:
+        return tensor.detach().to_dense().cpu().numpy()
+    except TypeError as error:
+        raise InputError(f"{name} has dtype {tensor.dtype}, which NumPy lacks: pass dtype=torch.float64.") from error
+
+
+def as_argument(torch: Any, value: Any) -> Any:
+    """Return a plain tensor as an array that shares its memory; anything else as it is."""
+    plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.layout is torch.strided
+    if not plain or value.requires_grad or value.dtype is torch.bfloat16 or value.is_complex():
+        return value
+    return value.numpy()
+
+
+def as_number(torch: Any, value: Any) -> Any:
+    """Return a scalar tensor as a float; anything else without its graph: the check says what is wrong with it."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return float(value.detach()) if value.ndim == 0 and not value.is_complex() else value.detach()
+
+
+def widened(tensor: Any, dtype: Any) -> Any:
+    """Return a floating tensor in a dtype, unless that is None; others as they are."""
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor

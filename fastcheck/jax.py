@@ -1,0 +1,176 @@
+"""The gradients of jax: of a loss by a pytree of parameters, and of any differentiable function of arrays.
+
+What is checked is what ``jax.grad`` or ``jax.vjp`` returns, with every ``custom_vjp`` and ``custom_jvp`` in it. The
+loss it is compared with is compiled, and run forward only. jax is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.adapters import framework, input_names, measured
+from fastcheck.adapters.cotangents import check_products, cotangents
+from fastcheck.adapters.precision import converted, in_double, remark, with_own_precision, without_rounding
+from fastcheck.adapters.pytrees import Leaves
+from fastcheck.adapters.traced import TracedFunction, TracedLoss
+from fastcheck.errors import InputError
+from fastcheck.report import Report
+from fastcheck.settings import as_args
+
+__all__ = ["check", "check_function"]
+
+
+def check(
+    loss: Callable[..., Any],
+    params: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    gradient: Any = None,
+    dtype: Any = None,
+    has_aux: bool = False,
+    **options: Any,
+) -> Report:
+    """Compare the gradient of a loss with its finite differences, the loss being compiled.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(params, *args)``: a scalar, or a pair of one and anything else with ``has_aux``.
+    params : pytree
+        Where to check: by its floating leaves, while all else in it is held fixed. Blocks are named by the keys,
+        positions and attributes on the way: ``"layers.0.weight"``.
+    args : tuple of pytree
+        Further positional arguments of the loss. Arrays in them are traced; all else is taken as it is.
+    gradient : pytree or callable, optional
+        The gradient to check, like params, or ``gradient(params, *args)`` that returns it. By default what
+        ``jax.grad(loss)`` returns.
+    dtype : dtype, optional
+        In which to evaluate. By default parameters of less than float64 and the floating arrays of args are converted
+        to that, with 64 bits enabled for the time of the call, and the gradient in their own precision is then
+        compared with the one checked; if the loss refuses float64, it is checked as it is. ``"float64"`` and
+        ``"float32"`` allow that alone.
+    has_aux : bool
+        As of `jax.grad`.
+    **options
+        As for `fastcheck.check`: mode, samples, blocks, step, scheme, tolerance, confidence, seed, budget, checkpoint,
+        progress, throw. There are no workers; jax has its own threads.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        An argument breaks a rule.
+    LossError
+        The loss or the gradient fails at the parameters themselves.
+    GradientError
+        With ``throw=True``, when the gradient did not pass.
+    MissingDependencyError
+        jax is not installed.
+    """
+    framework("jax")
+    throw = bool(options.pop("throw", False))
+    if not callable(loss):
+        raise InputError(f"loss={loss!r} (type={type(loss).__name__}) is not callable: pass the function.")
+    wanted = _dtype(dtype)
+    leaves = Leaves(params, wanted)
+    traced = TracedLoss((lambda *inputs: loss(*inputs)[0]) if has_aux else loss, leaves, as_args(args), wanted)
+    report = measured(
+        traced.side_by_side() if wanted in (None, np.float64) else traced,
+        _claimed(gradient, traced) if gradient is not None else traced.gradient,
+        leaves.arrays,
+        traced.args,
+        options,
+    )
+    if gradient is None and converted(report, leaves.arrays):
+        own, double = (traced.gradient(tree, *traced.args) for tree in (leaves.arrays, in_double(leaves.arrays)))
+        report = with_own_precision(report, own, double)
+    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
+    return report.raise_if_wrong() if throw else report
+
+
+def check_function(
+    function: Callable[..., Any], inputs: Any, *, dtype: Any = None, forward: bool = False, **options: Any
+) -> Report:
+    """Check the derivative of a function of arrays; called like ``jax.test_util.check_grads(function, inputs)``.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*inputs)``: a pytree of arrays, of which the floating ones count.
+    inputs : tuple of pytree
+        Where to check: by their floating leaves. Blocks have the names of the function's parameters.
+    dtype
+        As in `check`.
+    forward : bool
+        Check forward mode (``jax.jvp``), coordinate by coordinate, in the place of reverse mode (``jax.vjp``). A
+        ``custom_vjp`` has no forward mode.
+    **options
+        As for `check`, without checkpoint.
+
+    Returns
+    -------
+    Report
+        Of all cotangents together: in every place the worst of what they show.
+
+    Raises
+    ------
+    InputError
+        No input or no output is floating, or an option breaks a rule.
+    LossError, GradientError, MissingDependencyError
+        As in `check`.
+
+    Notes
+    -----
+    Each cotangent u makes a scalar u . f(x), whose gradient must be what ``jax.vjp`` returns for u. Up to 4 outputs are
+    taken one by one, and once together; of more, 3 random combinations, with either sign and magnitudes in [1/2, 3/2].
+    So the cost does not grow with the number of outputs.
+    """
+    framework("jax")
+    throw = bool(options.pop("throw", False))
+    if not callable(function):
+        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    wanted = _dtype(dtype)
+    leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
+    traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
+    traced.forward = forward
+    shapes = [np.shape(output) for output in traced.outputs(leaves.arrays)]
+    if not sum(int(np.prod(shape)) for shape in shapes):
+        raise InputError("function returns no floating array; there is nothing to check.")
+    report = check_products(traced.outputs, traced.pull_back, leaves.arrays, shapes, options)
+    if converted(report, leaves.arrays):
+        *_, u = cotangents(shapes, np.random.default_rng(0)).values()
+        own, double = (traced.pull_back(tree, u) for tree in (leaves.arrays, in_double(leaves.arrays)))
+        report = with_own_precision(report, own, double)
+    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
+    return report.raise_if_wrong() if throw else report
+
+
+def _claimed(gradient: Any, traced: TracedLoss) -> Any:
+    """Return a function that returns the claimed gradient by name."""
+
+    def given(tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
+        found = traced.leaves.named(gradient)
+        with suppress(Exception):  # where jax has nothing to say, the claim stands as it is
+            return without_rounding(found, traced.gradient(tree, *args))
+        return found
+
+    def called(tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
+        return traced.leaves.named(traced.run(lambda *inputs: gradient(*traced.inputs(*inputs)), tree, args))
+
+    return called if callable(gradient) else given
+
+
+def _dtype(dtype: Any) -> Any:
+    found = None if dtype is None else np.dtype(dtype)
+    if found in (None, np.float64, np.float32, np.float16):
+        return found
+    raise InputError(f"dtype={dtype!r} must be 'float64', 'float32' or 'float16', or None to have it chosen.")

@@ -1,0 +1,126 @@
+"""Several checks as one: they share a budget and a confidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastcheck.arrays import FloatArray
+from fastcheck.checks import check
+from fastcheck.errors import InputError
+from fastcheck.report import Report
+from fastcheck.settings import Settings
+from fastcheck.verdict import RESOLUTION, Verdict
+
+__all__ = ["Checked", "Checks"]
+
+SHORTEST = 1e-3  # seconds that a check is given when the budget is used up: it will say that it stopped
+HARMLESS = ("unchecked", "noisy_loss", "kinks", "below_tolerance")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The check of one cotangent.
+
+    Attributes
+    ----------
+    name : str
+        What the cotangent weighs: ``"all outputs"``, or the output that it picks.
+    weights : float64, shape (m,)
+        The cotangent.
+    report : Report
+        What came of it.
+    alone : bool
+        Whether it picks one output or one entry of it; there are others, at random, that weigh everything.
+    claimed : float
+        Norm of the claimed product.
+    """
+
+    name: str
+    weights: FloatArray
+    report: Report
+    alone: bool
+    claimed: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether the claim was refuted."""
+        return self.report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the verdict is inconclusive."""
+        return self.report.verdict is Verdict.INCONCLUSIVE
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing was found that speaks against the function itself."""
+        return all(finding.kind in HARMLESS for finding in self.report.findings)
+
+    def silent(self, heard: float) -> bool:
+        """Say whether its output has a derivative too small to be judged alone, beside what all of them have.
+
+        A relu that is off: nothing is claimed, and nothing can be measured. A saturated unit: what its uncertainty may
+        hide is little. As an unchecked block of a gradient, it is named, and does not spoil the verdict of the others.
+        """
+        hidden = 2 * self.claimed * self.report.uncertainty  # which is relative to ||g|| + ||n||
+        return self.alone and self.undecided and self.harmless and min(self.claimed, hidden) <= RESOLUTION * heard
+
+
+@dataclass
+class Checks:
+    """Runs `fastcheck.check` several times, within the budget and the confidence of one run.
+
+    Parameters
+    ----------
+    name : str
+        The public function, for messages.
+    options : mapping
+        As for `fastcheck.check`.
+    count : int
+        Checks that are planned; their false alarms add up.
+
+    Raises
+    ------
+    InputError
+        An option breaks its rule.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    count: int = 1
+    evaluations: int = 0
+    settings: Settings = field(init=False)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        known = {f.name for f in dataclasses.fields(Settings)}
+        for name in self.options:
+            if name not in known:
+                raise InputError(f"{self.name} has no option {name!r}; it has args, throw and {', '.join(known)}.")
+        self.settings = Settings(**self.options)
+        if self.settings.checkpoint is not None:
+            raise InputError(
+                f"checkpoint={self.settings.checkpoint!r}: {self.name} is several short checks; give it a budget= "
+                "instead."
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first was planned."""
+        return time.perf_counter() - self._started
+
+    def __call__(
+        self, left: int, loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], **over: Any
+    ) -> Report:
+        """Run one check of those that are left, with its share of the time that is left."""
+        options = {**self.options, **over}
+        options["confidence"] = 1 - (1 - self.settings.confidence) / max(1, self.count)
+        if self.settings.budget is not None:
+            options["budget"] = max(SHORTEST, (self.settings.budget - self.seconds) / max(1, left))
+        report = check(loss, gradient, params, args=args, **options)
+        self.evaluations += report.evaluations
+        return report

@@ -1,0 +1,132 @@
+"""check_jvp(): a Jacobian-vector product, as forward mode computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from fastcheck.products.checks import Checks
+from fastcheck.products.examine import cotangents_for, examine
+from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.merge import merged
+from fastcheck.products.options import positive
+from fastcheck.products.point import Point, Product, Told
+from fastcheck.products.pushed import Drawn, Pushed
+from fastcheck.products.tangents import Tangents
+from fastcheck.products.vectors import TANGENT, bounded
+from fastcheck.report import Report
+from fastcheck.settings import as_args
+from fastcheck.verdict import Verdict
+
+__all__ = ["check_jvp", "report_of"]
+
+EACH = 64  # inputs up to which every unit tangent is taken
+RANDOM = 8  # tangents at random of each block where there are more
+DRAWN = 1 << 16  # key of the vectors that linearity is tried with
+
+
+def check_jvp(
+    function: Callable[..., Any],
+    jvp: Callable[..., Any],
+    inputs: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    tangents: int | None = None,
+    cotangents: int | None = None,
+    throw: bool = False,
+    **options: Any,
+) -> Report:
+    """Check a Jacobian-vector product J v of a function with any number of outputs, as forward mode computes it.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(inputs, *args)`` returns an array, or a tree of arrays, of floats.
+    jvp : callable
+        ``jvp(inputs, tangent, *args)`` returns J v, a tree like the outputs; the tangent v is a tree like inputs.
+    inputs : tree of float arrays
+        Where to check; as `fastcheck.check` takes its params. The arrays are read, never written.
+    args : tuple
+        Further positional arguments of both.
+    tangents : int, optional
+        How many random tangents go through each block of the inputs. By default, and wherever there are as many as
+        coordinates, every unit tangent up to 64 inputs or with ``mode="full"``, else 8.
+    cotangents : int, optional
+        How many random cotangents weigh the outputs; as for `check_vjp`.
+    throw : bool
+        Raise `GradientError` unless the verdict is a pass.
+    **options
+        As for `fastcheck.check`: mode, blocks, tolerance, confidence, seed, step, scheme, budget, workers, ...
+
+    Returns
+    -------
+    Report
+        Block by block of the inputs. Where tangents were drawn at random, ``checked`` is 0, and ``wrong`` lists one
+        coordinate of each wrong block.
+
+    Raises
+    ------
+    InputError
+        An argument breaks a rule, or the product does not fit the outputs.
+    LossError
+        The function or the product raises, or returns a value that is not finite.
+    GradientError
+        With ``throw=True``, when the product did not pass.
+    """
+    checks, args = Checks("check_jvp", options), as_args(args)
+    point = Point.of(function, inputs, args)
+    product = Product(jvp, "jvp", "tangent")
+    report = report_of(point, product, checks, positive("tangents", tangents), positive("cotangents", cotangents))
+    return report.raise_if_wrong() if throw else report
+
+
+def report_of(
+    point: Point,
+    product: Product,
+    checks: Checks,
+    tangents: int | None,
+    cotangents: int | None,
+    more: Callable[[], Iterator[Told]] = lambda: iter(()),
+) -> Report:
+    """Return the report of a product with the Jacobian at a point; `more` is asked for what else was found."""
+    size, settings = point.theta.size, checks.settings
+    checks.evaluations += 1
+    chosen = cotangents_for(point, cotangents, settings.seed)
+    checks.count = len(chosen)
+    told = list(_not_linear(point, product, checks))
+    each = size <= EACH or settings.mode == "full" if tangents is None else tangents >= size
+    at_random = RANDOM if tangents is None else tangents
+    if each:
+        done, told_of_outputs = examine(Pushed(point, product), checks, chosen)
+    else:
+        drawn = Tangents.at_random(point, point.inputs.select(settings.blocks), at_random, settings.seed)
+        pushed = Drawn(point, product, drawn)
+        done, told_of_outputs = examine(pushed, checks, chosen, **pushed.settings)
+    data = {
+        "call": f"check_{product.name}({'gradient' if product.name == 'hvp' else 'function'}, {product.name}, "
+        f"{'params' if product.name == 'hvp' else 'inputs'}",
+        "cotangents": [name for name, _, _ in chosen],
+        "tangents": "each" if each else at_random,
+    }
+    report = merged(checks, done, [*told, *told_of_outputs, *more()], data)
+    return report if each else pushed.translated(report, done, checks)
+
+
+def _not_linear(point: Point, product: Product, checks: Checks) -> Iterator[Told]:
+    u, w = (bounded(checks.settings.seed, TANGENT + DRAWN, k, point.theta.size) for k in range(2))
+    if not point.double:
+        u, w = (point.inputs.flatten(point.inputs.astype_user(v)) for v in (u, w))
+    ask = Linear(
+        lambda v: point.pushed(product, v),
+        product.name,
+        product.vector,
+        point.outputs.blocks,
+        checks.settings.tolerance,
+    )
+    inputs = [block.name for block in point.inputs.select(checks.settings.blocks)]
+    for found in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
+        evidence = {**found.evidence, "blocks": inputs, "outputs": found.evidence["blocks"]}
+        yield Told(replace(found, evidence=evidence), Verdict.WRONG, explains=True)
+    if point.spoiled(product, point.tree(u.copy())):
+        yield Told(spoils(product))

@@ -1,0 +1,219 @@
+"""Is the product linear in its vector? Calls of the product alone tell, none of the function.
+
+The classic bug is the upstream gradient that is never multiplied in: right for a loss, whose cotangent is 1, and wrong
+for everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.errors import LossError
+from fastcheck.finding import Finding
+from fastcheck.gradients import Analytic
+from fastcheck.parameters import Block
+from fastcheck.products.point import Product
+
+__all__ = ["Linear", "nonlinear", "own_rounding", "spoils"]
+
+POWERS = (4.0, 2.0**-4)  # of two: a linear product of u scales with them to the last bit, however ill-conditioned
+ROUNDINGS = 32.0
+LOST = 64.0  # times what a product was seen to lose to rounding
+NEAR = 1e-3  # of a degree to a whole number
+
+
+@dataclass(frozen=True)
+class Linear:
+    """What is asked to be linear.
+
+    Attributes
+    ----------
+    product : callable
+        The claimed product of a flat vector.
+    name, vector : str
+        The words for the product and for its vector.
+    blocks : sequence of Block
+        Of what the product returns.
+    tolerance : float
+        Relative deviation that still counts as linear.
+    """
+
+    product: Callable[[FloatArray], Analytic]
+    name: str
+    vector: str
+    blocks: Sequence[Block]
+    tolerance: float
+
+    def differ(self, a: FloatArray, b: FloatArray, slack: float) -> tuple[str, ...]:
+        """Return the names of the blocks in which two results differ by more than a relative slack."""
+        return tuple(
+            block.name
+            for block in self.blocks
+            if _norm(a[block.slice] - b[block.slice]) > slack * max(_norm(a[block.slice]), _norm(b[block.slice]))
+        )
+
+    def finding(self, kind: str, names: tuple[str, ...], said: str, short: str, **evidence: float) -> Finding:
+        """Return a finding about some blocks of the result; kind is a word after the vector's."""
+        where = self.name if len(names) == len(self.blocks) else f"{self.name} of {', '.join(names)}"
+        return Finding(
+            f"{self.vector}_{kind}",
+            None,
+            f"{where} {said}",
+            {"blocks": list(names), "short": short, "where": where, **evidence},
+        )
+
+
+def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Finding]:
+    """Yield at most one finding: how the product fails to be linear.
+
+    Parameters
+    ----------
+    ask : Linear
+        The product.
+    u, w : float64, same shape
+        Independent vectors without a zero.
+    """
+    at_u, at_w = ask.product(u), ask.product(w)
+    eps = float(at_u.eps.max())
+    exact = max(ask.tolerance, ROUNDINGS * eps)
+    loose = max(ask.tolerance, math.sqrt(eps))  # sums of other numbers round otherwise, and may cancel
+    yield from _first(
+        _constant(ask, _at_zero(ask, u), at_u.flat, at_w.flat, exact),
+        _power(ask, u, at_u.flat, exact),
+        _sum(ask, u, w, at_u.flat + at_w.flat, loose),
+    )
+
+
+def own_rounding(product: Callable[[FloatArray], Analytic], u: FloatArray, at_u: FloatArray) -> FloatArray:
+    """Return how far the product of 3 u is from three times that of u: rounding alone, if it is proportional to u.
+
+    What a layer loses to cancellation shows here, in its own arithmetic.
+    """
+    return np.asarray(product(3 * u).flat - 3 * at_u)
+
+
+def spoils(product: Product) -> Finding:
+    """Return the finding of a product that changes the vector it is given."""
+    return Finding(
+        f"changes_{product.vector}",
+        None,
+        f"{product.name} changes the {product.vector} it is given. It was given a private copy here, but elsewhere "
+        "another branch may need it: work on a copy.",
+    )
+
+
+def _first(*kinds: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the first finding of all: a product that ignores its vector fails the other rules too."""
+    for findings in kinds:
+        for finding in findings:
+            yield finding
+            return
+
+
+def _at_zero(ask: Linear, u: FloatArray) -> FloatArray:
+    """Return the product of a zero vector; zero, too, where it fails, as one that divides by the vector does."""
+    try:
+        with np.errstate(all="ignore"):
+            return ask.product(np.zeros_like(u)).flat
+    except LossError:
+        return np.zeros(ask.blocks[-1].stop)
+
+
+def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArray, exact: float) -> Iterator[Finding]:
+    there = ask.differ(at_zero, np.zeros_like(at_zero), exact)
+    still = tuple(
+        name for name in there if name not in {*ask.differ(at_u, at_zero, exact), *ask.differ(at_w, at_u, exact)}
+    )
+    vector = ask.vector
+    if still:
+        yield ask.finding(
+            "ignored",
+            still,
+            f"ignores the {vector}: it is the same for every one, also for zero. Multiply the {vector} in, entry by "
+            f"entry{'; the upstream gradient is 1 for a loss only' if vector == 'cotangent' else ''}.",
+            f"ignores the {vector}",
+        )
+    elif there:
+        size = _norm(at_zero) / max(_norm(at_u), math.ulp(0.0))
+        yield ask.finding(
+            "offset",
+            there,
+            f"of a zero {vector} is not zero: a part of relative size {size:.2g} does not depend on the {vector}. "
+            "A regulariser's gradient added in, or a buffer that is not cleared?",
+            f"has a part that the {vector} does not multiply",
+            size=size,
+        )
+
+
+def _power(ask: Linear, u: FloatArray, at_u: FloatArray, exact: float) -> Iterator[Finding]:
+    turned = ask.differ(ask.product(-u).flat, -at_u, exact)
+    for power in POWERS:
+        scaled = ask.product(power * u).flat
+        names = ask.differ(scaled, power * at_u, exact)
+        if names:
+            degree = _degree(ask, names, scaled, at_u, power)
+            yield ask.finding("degree", names, *_words_of_degree(degree, ask.vector), degree=degree)
+            return
+    if turned:
+        yield ask.finding(
+            "sign",
+            turned,
+            f"of -{ask.vector} is not minus that of the {ask.vector}: an absolute value, a square or a clip of it?",
+            f"loses the sign of the {ask.vector}",
+        )
+
+
+def _sum(ask: Linear, u: FloatArray, w: FloatArray, sum_of_both: FloatArray, loose: float) -> Iterator[Finding]:
+    at_sum = ask.product(u + w).flat
+    names = ask.differ(at_sum, sum_of_both, loose)
+    lost = own_rounding(ask.product, u, ask.product(u).flat) if names else at_sum
+    slices = {block.name: block.slice for block in ask.blocks}
+    names = tuple(n for n in names if _norm((at_sum - sum_of_both)[slices[n]]) > LOST * _norm(lost[slices[n]]))
+    if names:
+        vector = ask.vector
+        yield ask.finding(
+            "nonlinear",
+            names,
+            f"of a sum of two {vector}s is not the sum of the two: it is not linear in the {vector}. A maximum or a "
+            "clip of it, or a buffer kept between calls?",
+            f"is not linear in the {vector}",
+        )
+
+
+def _degree(ask: Linear, names: tuple[str, ...], scaled: FloatArray, at_u: FloatArray, power: float) -> float:
+    """Return p where the product grows as the p-th power of its vector; NaN where it does not."""
+    degrees = []
+    for block in (b for b in ask.blocks if b.name in names):
+        before, after = _norm(at_u[block.slice]), _norm(scaled[block.slice])
+        if not before or not after:
+            return math.nan
+        degrees.append(math.log(after / before, power))
+    low, high = min(degrees), max(degrees)
+    return sum(degrees) / len(degrees) if high - low < NEAR else math.nan
+
+
+def _words_of_degree(degree: float, vector: str) -> tuple[str, str]:
+    if abs(degree - 2) < NEAR:
+        return (
+            f"grows with the square of the {vector}: it is multiplied in twice. Leave one factor out.",
+            f"multiplies the {vector} in twice",
+        )
+    if abs(degree) < NEAR:
+        return (
+            f"does not depend on the size of the {vector}: it is normalised, or only its sign is used. "
+            f"Multiply the {vector} itself in.",
+            f"loses the size of the {vector}",
+        )
+    return (
+        f"is not proportional to the {vector}: a clip of it, a term without it, or a buffer kept between calls?",
+        f"is not proportional to the {vector}",
+    )
+
+
+def _norm(vector: FloatArray) -> float:
+    return float(np.linalg.norm(vector))

@@ -1,0 +1,139 @@
+"""check_vjp(): a vector-Jacobian product, as backward passes compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.finding import Finding
+from fastcheck.products.checks import Checks
+from fastcheck.products.examine import Form, cotangents_for, examine
+from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.merge import merged
+from fastcheck.products.options import positive
+from fastcheck.products.point import Point, Product, Told
+from fastcheck.products.vectors import COTANGENT, bounded
+from fastcheck.report import Report
+from fastcheck.settings import as_args
+from fastcheck.verdict import Verdict
+
+__all__ = ["check_vjp"]
+
+DRAWN = 1 << 16  # key of the vectors that linearity is tried with
+
+
+def check_vjp(
+    function: Callable[..., Any],
+    vjp: Callable[..., Any],
+    inputs: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    cotangents: int | None = None,
+    throw: bool = False,
+    **options: Any,
+) -> Report:
+    """Check a vector-Jacobian product J^T u of a function with any number of outputs, as a backward pass computes it.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(inputs, *args)`` returns an array, or a tree of arrays, of floats.
+    vjp : callable
+        ``vjp(inputs, cotangent, *args)`` returns J^T u, a tree like inputs; the cotangent u is a tree like the outputs.
+    inputs : tree of float arrays
+        Where to check; as `fastcheck.check` takes its params. The arrays are read, never written.
+    args : tuple
+        Further positional arguments of both.
+    cotangents : int, optional
+        How many random cotangents weigh all outputs at once. By default 3, and up to 8 output entries, or blocks of
+        outputs, are also looked at one by one; at least as many as there are output entries: each of them is.
+    throw : bool
+        Raise `GradientError` unless the verdict is a pass.
+    **options
+        As for `fastcheck.check`: mode, blocks, tolerance, confidence, seed, step, scheme, budget, workers, ...
+
+    Returns
+    -------
+    Report
+        Of the loss <u, function(inputs)>, whose gradient is the product: the worst of all cotangents. Its findings say
+        which outputs are wrong; ``numerical`` is None, and ``settings["visible"]`` the share of an error in any entry
+        of J that at least one random cotangent shows, at the run's confidence.
+
+    Raises
+    ------
+    InputError
+        An argument breaks a rule, or the product does not fit the inputs.
+    LossError
+        The function or the product raises, or returns a value that is not finite.
+    GradientError
+        With ``throw=True``, when the product did not pass.
+    """
+    checks, args = Checks("check_vjp", options), as_args(args)
+    point = Point.of(function, inputs, args)
+    checks.evaluations += 1
+    form = Pulled(point, Product(vjp, "vjp", "cotangent"))
+    chosen = cotangents_for(point, positive("cotangents", cotangents), checks.settings.seed)
+    checks.count = len(chosen)
+    told = list(_not_linear(form, checks))
+    done, blamed = examine(form, checks, chosen)
+    if any(one.failed for one in done) and not any(one.explains for one in told):
+        told += _summed(form, checks)
+    settings = {
+        "call": "check_vjp(function, vjp, inputs",
+        "cotangents": [name for name, _, _ in chosen],
+    }
+    report = merged(checks, done, [*told, *blamed], settings)
+    return report.raise_if_wrong() if throw else report
+
+
+@dataclass(frozen=True)
+class Pulled(Form):
+    """J^T u as the gradient of <u, f>: the claim is called once for each cotangent."""
+
+    def gradient(self, u: FloatArray) -> Callable[..., Any]:
+        """See `Form.gradient`."""
+        cotangent = self.point.cotangent(u)
+        return lambda tree, *args: self.product.function(tree, cotangent, *args)
+
+    def claim(self, v: FloatArray) -> Callable[[FloatArray], float]:
+        """See `Form.claim`."""
+        return lambda u: float(self.point.pulled(self.product, u).flat @ v)
+
+    def linear(self, tolerance: float) -> Linear:
+        """Return the product as something that must be linear in the cotangent."""
+        point, product = self.point, self.product
+        return Linear(lambda u: point.pulled(product, u), product.name, product.vector, point.inputs.blocks, tolerance)
+
+
+def _not_linear(form: Pulled, checks: Checks) -> Iterator[Told]:
+    point, seed = form.point, checks.settings.seed
+    u, w = (point.representable(bounded(seed, COTANGENT + DRAWN, k, point.outputs.size)) for k in range(2))
+    for finding in nonlinear(form.linear(checks.settings.tolerance), u, w):
+        yield Told(finding, Verdict.WRONG, explains=True)
+    if point.spoiled(form.product, point.cotangent(u)):
+        yield Told(spoils(form.product))
+
+
+def _summed(form: Pulled, checks: Checks) -> Iterator[Told]:
+    """Yield a finding where only the sum of the cotangent matters: a wrong product that is linear all the same."""
+    point = form.point
+    size = point.outputs.size
+    if size < 2:
+        return
+    u = point.representable(bounded(checks.settings.seed, COTANGENT, 0, size))
+    before, after = (point.pulled(form.product, vector).flat for vector in (u, np.roll(u, 1)))
+    if not np.allclose(before, after, rtol=1e-5, atol=1e-12 * float(np.abs(before).max())) or not before.any():
+        return
+    names = [block.name for block in point.inputs.blocks]
+    finding = Finding(
+        "cotangent_summed",
+        None,
+        "vjp is the same when the entries of the cotangent change places: only their sum or mean is used, as if the "
+        "upstream gradient were one number. Multiply entry by entry before summing.",
+        {"blocks": names, "short": "uses only the sum of the cotangent", "where": "vjp"},
+    )
+    yield Told(finding, Verdict.WRONG, explains=True)

@@ -1,0 +1,204 @@
+"""The gradients of torch: of a module's parameters, and of any differentiable function of tensors.
+
+What is checked is what autograd returns, with everything that takes part in it: custom ``torch.autograd.Function``,
+kernels, hooks on tensors. The loss it is compared with is run forward only. torch is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.adapters import framework, measured
+from fastcheck.adapters.borrowed import Borrowed
+from fastcheck.adapters.cotangents import check_products, cotangents
+from fastcheck.adapters.precision import converted, in_double, remark, with_own_precision
+from fastcheck.adapters.tensor_function import TensorFunction
+from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
+from fastcheck.errors import InputError
+from fastcheck.finding import Finding
+from fastcheck.report import Report
+from fastcheck.settings import as_args
+
+__all__ = ["check", "check_function"]
+
+
+def check(
+    loss: Callable[..., Any],
+    model: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    gradient: Any = None,
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Compare the gradient of a module's parameters with finite differences of the loss.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(model, *args)``, or ``loss()`` which refers to the model itself; returns a scalar tensor.
+    model : torch.nn.Module, or nested dict, list, tuple of tensors
+        Its parameters that require a gradient are checked where they are; blocks are named as in
+        ``named_parameters()``: ``"encoder.0.weight"``. Tied weights are one block.
+    args : tuple
+        Further positional arguments of the loss: the batch.
+    gradient : mapping or callable, optional
+        The gradient to check, by name (``{name: p.grad for name, p in model.named_parameters()}``), or a function
+        of ``(model, *args)`` that returns it. By default what autograd returns for the loss.
+    dtype : torch.dtype, optional
+        In which to evaluate. By default parameters of less than float64, the buffers and the floating tensors of args
+        are converted to that, and autograd's gradient in their own precision is then compared with the one checked;
+        if the loss refuses float64, it is checked as it is. ``torch.float64`` and ``torch.float32`` allow that alone.
+    fixed_rng : bool
+        Give every evaluation the same random draws (of dropout, say), those of ``torch.manual_seed(seed)``.
+    threads : int
+        Threads of torch in an evaluation. More than one pay for large modules on an idle machine; on a busy one they
+        wait for each other.
+    **options
+        As for `fastcheck.check`: mode, samples, blocks, step, scheme, tolerance, confidence, seed, budget, checkpoint,
+        progress, throw. There are no workers: a module can't be at two places at once.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputError
+        An argument breaks a rule.
+    LossError
+        The loss or the gradient fails at the parameters themselves.
+    GradientError
+        With ``throw=True``, when the gradient did not pass.
+    MissingDependencyError
+        torch is not installed.
+
+    Notes
+    -----
+    Parameters, their ``grad``, buffers (running statistics), training modes and the states of torch's generators are
+    bit for bit what they were when this returns or raises. During the check the ``data`` of the parameters are views
+    into a private copy, and every evaluation starts from the same buffers.
+    """
+    torch = framework("torch")
+    throw = bool(options.pop("throw", False))
+    if not callable(loss) or (isinstance(loss, torch.nn.Module) and not isinstance(model, torch.nn.Module)):
+        raise InputError(
+            f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
+            "check(loss, model), the loss first."
+        )
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
+    with undisturbed(torch, threads), borrowed:
+        params = borrowed.params()
+        report = measured(borrowed.value, borrowed.gradient, params, borrowed.args, options)
+        if gradient is None and converted(report, params):
+            report = with_own_precision(
+                report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(in_double(params), *borrowed.args)
+            )
+    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)))
+    return report.raise_if_wrong() if throw else report
+
+
+def check_function(
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Check the backward pass of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*inputs)``: a tensor, or a tuple or list of them. ``apply`` of a ``torch.autograd.Function``, say.
+    inputs : tensor or sequence
+        The tensors that require a gradient are checked; all floating ones, if none does. Blocks have the names of the
+        function's parameters, or ``"input0"``, ``"input1"``.
+    dtype, fixed_rng, threads
+        As in `check`.
+    **options
+        As for `check`, without checkpoint.
+
+    Returns
+    -------
+    Report
+        Of all cotangents together: in every place the worst of what they show.
+
+    Raises
+    ------
+    InputError
+        No input or no output can be differentiated, or an option breaks a rule.
+    LossError, GradientError, MissingDependencyError
+        As in `check`.
+
+    Notes
+    -----
+    Each cotangent u makes a scalar u . f(x), whose gradient must be what the backward pass returns for u. Up to 4
+    outputs are taken one by one, and once together; of more, 3 random combinations, with either sign and magnitudes
+    in [1/2, 3/2]. So the cost does not grow with the number of outputs.
+    """
+    torch = framework("torch")
+    throw = bool(options.pop("throw", False))
+    if not callable(function):
+        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    with undisturbed(torch, threads):
+        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
+        params = tensors.params()
+        shapes = [np.shape(output) for output in tensors.outputs(params)]
+        report = check_products(tensors.outputs, tensors.pull_back, params, shapes, options)
+        if converted(report, params):
+            *_, u = cotangents(shapes, np.random.default_rng(0)).values()
+            report = with_own_precision(report, tensors.pull_back(params, u), tensors.pull_back(in_double(params), u))
+    return report.raise_if_wrong() if throw else report
+
+
+def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
+    """Return what a reader of the report must know of the module."""
+    found = remark(borrowed.dtype, {str(p.dtype) for p in borrowed.parameters.values()})
+    active = _dropouts(borrowed) if any(finding.kind == "random_loss" for finding in report.findings) else []
+    if active:
+        found.append(
+            Finding(
+                "dropout",
+                None,
+                f"Dropout is on in {', '.join(active)}: call model.eval() before the check, or pass fixed_rng=True, "
+                "which gives every evaluation the same draws.",
+                {"modules": active},
+            )
+        )
+    if borrowed.frozen:
+        names = tuple(borrowed.frozen)
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        found.append(
+            Finding(
+                "frozen",
+                None,
+                f"Left out, as frozen (requires_grad=False): {shown}.",
+                {"names": names},
+            )
+        )
+    return found
+
+
+def _dropouts(borrowed: Borrowed) -> list[str]:
+    """Return the modules that draw at random: dropout layers, and recurrent or attention layers with some inside."""
+    if not borrowed.modules:
+        return []
+    rates = {
+        name: module.p
+        if "Dropout" in type(module).__name__ and hasattr(module, "p")
+        else module.__dict__.get("dropout")
+        for name, module in borrowed.model.named_modules()
+        if module.training
+    }
+    return [name for name, rate in rates.items() if isinstance(rate, float) and rate > 0]
