@@ -140,7 +140,7 @@ def _detectable(compared: BlockComparison, judge: Judge) -> float:
     size = math.sqrt(compared.norms.analytic)
     if not size or compared.silent:
         return math.inf
-    return 2 * judge.tolerance + (2 * compared.norms.uncertainty(judge.z) + compared.doubt) / size
+    return 2 * judge.tolerance + (2 * compared.norms.uncertainty(judge.z) + compared.doubt + compared.open) / size
 
 
 def coordinates_of(

@@ -187,3 +187,7 @@ def _status(verdict: Verdict) -> int:
     if verdict.passed:
         return PASSED
     return INCONCLUSIVE if verdict is Verdict.INCONCLUSIVE else NOT_PASSED
+
+
+if __name__ == "__main__":
+    main()

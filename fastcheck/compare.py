@@ -94,6 +94,8 @@ class BlockComparison:
         The norm of an error that is no proof, for the gradient's own arithmetic of few digits may explain it.
     doubtful : bool
         There is such an error, and no larger one.
+    open : float
+        The norm of the widest error that the kinks at theta hide: of the intervals between their slopes.
     """
 
     norms: Norms
@@ -108,6 +110,7 @@ class BlockComparison:
     silent: bool
     doubt: float = 0.0
     doubtful: bool = False
+    open: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,7 @@ class Judge:
             verdict=verdict,
             wrong=found.places(np.array(bad, dtype=np.int64)),
             silent=silent,
+            open=math.hypot(*(r.interval[1] - r.interval[0] for r in found.looked.values() if r.status is Status.KINK)),
         )
 
     def norm_excess(self, norms: Norms) -> float:

@@ -22,6 +22,7 @@ FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few
 SPACINGS = 6  # how often the grid is made coarser or finer
 IMPRECISE = 1e-11  # relative noise above which a loss is not evaluated in float64
 WIDER = (2.0**-18, 2.0**-13)
+GROWTH = 1e4  # of the noise on a wider grid; more is the shape of J: an oscillation, a pole nearby
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
@@ -171,7 +172,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         for wider in WIDER:
             values[places != 0] = evaluator.along(0, direction, wider * places[places != 0].astype(float))
             again = difference_table_noise(values)
-            if again > level:
+            if level < again <= GROWTH * level:
                 level = again
     level = max(level, floor)
     return Noise(level, level / abs(base) if base else 0.0, True)

@@ -126,7 +126,7 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
         value = as_float(evaluator.call())
     except LossError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
         raise LossError(
             f"loss raised {type(error).__name__} at theta itself: {error}. It must accept a tree like params"
             f"{' and args' if evaluator.has_args else ''}."
@@ -147,7 +147,7 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     tree = evaluator.tree_of(evaluator.theta.copy())
     try:
         returned = gradient(tree, *args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)

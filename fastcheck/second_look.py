@@ -102,6 +102,9 @@ def _best_pair(
         truncation = min(truncation, _promised(change[:k], rounding, ratio))
         if _stays_open(gap, rounding, ratio, k) or _stays_open(gap, rounding, ratio, k + 1):
             truncation += 0.5 * float(abs(gap[k]))
+        # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
+        contradicted = float(np.max(np.abs(central[k + 1 :] - central[k]) - rounding[k + 1 :]))
+        truncation = max(truncation, SAFETY * contradicted)
         if rounding[k] + truncation < best[1] + best[2]:
             best = (float(central[k]), float(rounding[k]), truncation, k)
     return best

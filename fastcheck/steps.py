@@ -118,6 +118,15 @@ def fixed_steps(evaluator: Evaluator, step: float) -> Steps:
     return Steps(np.full(blocks, step), np.zeros(blocks), np.zeros(blocks, dtype=bool), exact=False)
 
 
+def within_scale(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
+    """Return the steps, shape (m,), none longer than its coordinate's scale: a user's step may be, for some."""
+    limits = np.empty(evaluator.theta.size)
+    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+        part = np.abs(evaluator.theta[block.slice])
+        limits[block.slice] = np.where(part > 0, part, 1.0) if uneven(part) else scale
+    return np.minimum(steps, LONGEST * limits[coordinates])
+
+
 def choose_steps(
     evaluator: Evaluator,
     base: float,

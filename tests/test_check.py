@@ -382,3 +382,45 @@ def test_whole_zoo_is_correct_and_its_numerical_gradients_are_close():
     for net in (examples.course_net(), examples.linear_regression(), examples.logistic_regression()):
         report = check(net)
         assert report.passed, report
+
+
+def test_what_kinks_at_theta_hide_is_not_claimed_to_be_detectable():
+    # Residuals of exactly zero: every subgradient passes, so no error within the slopes could have been seen.
+    rng = np.random.default_rng(21)
+    X, y = rng.integers(-3, 4, size=(300, 10)).astype(float), rng.integers(0, 5, 300).astype(float)
+    theta = np.ones(10)
+    right = X.T @ np.sign(X @ theta - y) / len(y)
+
+    def loss(t):
+        return float(np.abs(X @ t - y).mean())
+
+    for mode, off in (("full", 0.05), ("screen", 2e-6)):
+        report = fastcheck.check(loss, (1 + off) * right, theta, mode=mode)
+        assert not report.passed or report.blocks["theta"].detectable > off
+
+
+@pytest.mark.parametrize("step", [1e-5, 1e-4, 1e-3, 0.01, 1.0])
+def test_a_step_too_long_for_some_parameters_refutes_nothing(step):
+    # The textbook's epsilon, and parameters in SI units: a capacity of 1e-8 F beside a resistance of 1e6 Ohm.
+    scale = 10.0 ** np.linspace(-8, 6, 15)
+    theta = scale * np.random.default_rng(1).uniform(-3, 3, 15)
+
+    def loss(t):
+        return float(np.sum(np.tanh(t / scale) + np.cos(2 * t / scale)))
+
+    def gradient(t):
+        return (1 - np.tanh(t / scale) ** 2 - 2 * np.sin(2 * t / scale)) / scale
+
+    assert fastcheck.check(loss, gradient, theta, mode="full", step=step).verdict is fastcheck.Verdict.CORRECT
+    wrong = gradient(theta)
+    wrong[0] *= 1.1
+    assert not fastcheck.check(loss, wrong, theta, mode="full", step=step).passed
+
+
+def test_a_step_longer_than_an_oscillation_refutes_nothing():
+    theta = np.random.default_rng(2).normal(size=10)
+    for step in (1e-3, 0.01, 0.1):
+        report = fastcheck.check(
+            lambda t: float(np.sin(1e4 * t).sum()), 1e4 * np.cos(1e4 * theta), theta, mode="full", step=step
+        )
+        assert not report.verdict.refuted

@@ -102,6 +102,8 @@ def test_exit_status(text, status, said):
         (RIGHT.replace('"dw"', '"dv"'), "gradient has no block 'w'"),
         (RIGHT.replace("return float(np.mean(", "return (np.sin("), "net.py"),
         (RIGHT.replace("return float(", "return float('nan') * ("), "loss returned nan at theta itself"),
+        (RIGHT.replace("return float(", "raise SystemExit(0) or float("), "loss raised SystemExit at theta itself"),
+        (RIGHT.replace("return {", "raise SystemExit or {"), "gradient raised SystemExit at theta"),
         (RIGHT + "\nproblem = 3\nparams = {}", "params has no coordinate to check"),
     ],
 )

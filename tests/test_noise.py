@@ -117,3 +117,12 @@ def test_scales_of_blocks():
     whole = math.sqrt(25 / 4)
     assert scale_of_blocks(loss).tolist() == [math.sqrt(12.5), whole, whole]
     assert scale_of_blocks(evaluator(lambda t: 1.0, np.zeros(3))).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_short_length_scale_is_no_noise(seed):
+    # Both lose digits to the rounding of theta, and are looked at on wider grids, which see their shape.
+    wave = evaluator(lambda t: float(np.sin(1e4 * t).sum()), np.random.default_rng(2).standard_normal(10))
+    assert measure_noise(wave, wave.base(), np.random.default_rng(seed)).level < 1e-9
+    pole = evaluator(lambda t: float(np.sum(1 / (t - 1))), 1 + 10.0 ** -np.arange(1, 8))
+    assert measure_noise(pole, pole.base(), np.random.default_rng(seed)).level < 1e2

@@ -234,6 +234,13 @@ def test_numerical_keeps_shapes_and_names_of_nested_empty_and_scalar_blocks(tmp_
     assert {name: array.shape for name, array in again.numerical.items()} == {"a.0": (0, 3), "a.1": (2, 1), "s": ()}
 
 
+def test_round_trip_of_a_bare_vector(tmp_path):
+    theta = np.linspace(0.5, 2.0, 5)
+    original = fastcheck.check(lambda t: float(np.sum(t**3)), 3 * theta**2, theta, mode="full")
+    again = Report.load(original.save(tmp_path / "run.json"))
+    np.testing.assert_array_equal(again.numerical["theta"], original.numerical)
+
+
 def test_evidence_of_numpy_types_is_plain():
     evidence = {
         "a": np.float32(0.5),
@@ -283,8 +290,9 @@ def test_load_of_no_file(tmp_path):
 def test_save_where_nothing_can_be_saved(tmp_path):
     with pytest.raises(InputError, match=r"a report is saved as \*\.json or \*\.html"):
         REPORTS["correct"].save(tmp_path / "run.txt")
-    with pytest.raises(InputError, match="can't be written: No such file or directory"):
-        REPORTS["correct"].save(tmp_path / "nowhere" / "run.json")
+    for name in ("run.json", "run.html"):
+        with pytest.raises(InputError, match="can't be written: No such file or directory"):
+            REPORTS["correct"].save(tmp_path / "nowhere" / name)
 
 
 def test_to_frame():

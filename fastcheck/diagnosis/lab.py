@@ -64,7 +64,7 @@ class Lab:
         try:
             tree = self.evaluator.tree_of(theta.copy())
             return match_gradient(self.gradient(tree, *self.args), self.evaluator.layout).flat
-        except Exception:
+        except (Exception, SystemExit):
             return None
 
     def directions(self, evidence: Evidence, blocks: Sequence[BlockEvidence], count: int) -> list[FloatArray]:

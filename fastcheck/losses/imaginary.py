@@ -75,7 +75,7 @@ class ImaginaryLoss:
         self.real.evaluations += 1
         try:
             return complex(self.real.loss(self._tree, *self.real.args))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {error}. It must not "
                 "take float() of them, compare them or use abs; use scheme='central'."

@@ -62,10 +62,10 @@ class PythonLoss(PerturbedLoss):
         trial, low = shadow.twin(), cls(loss, layout, theta, args, "user")
         try:
             trial.call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             try:
                 low.call()
-            except Exception:  # theta itself fails: the preflight tells it
+            except (Exception, SystemExit):  # theta itself fails: the preflight tells it
                 return shadow
             low.evaluations += trial.evaluations
             low.refusal = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -116,7 +116,7 @@ class BoundNetwork:
             try:
                 with np.errstate(all="ignore") if size else nullcontext():
                     ours = self._value(moved, layout)
-                    theirs = ours if self.like is None else float(self.like(layout.astype_user(moved), *self.args))
+                    theirs = ours if self.like is None else self._theirs(layout.astype_user(moved))
             except InputError:
                 if not size:
                     raise
@@ -137,6 +137,16 @@ class BoundNetwork:
                 "to be the same function. Choose smaller params."
             )
         self.verified = True
+
+    def _theirs(self, params: Any) -> float:
+        assert self.like is not None
+        try:
+            return float(self.like(params, *self.args))
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"like raised {type(error).__name__}: {error}. It must be the loss as a function of the same params: "
+                "like(params, *args) -> float."
+            ) from error
 
     def measure(
         self,

@@ -79,7 +79,10 @@ class Checkpoint:
         header = json.dumps(problem, sort_keys=True).encode()
         if not self.path.exists():
             _create(self.path, header)
-        self._file: BinaryIO = self.path.open("r+b")
+        try:
+            self._file: BinaryIO = self.path.open("r+b")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         try:
             _lock(self._file, self.path)
             self._end, found = self._opened()
@@ -232,11 +235,13 @@ def _create(path: Path, header: bytes) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise InputError(
-            f"checkpoint={str(path)!r} can't be written: {error}. Name a file in a folder you own."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"checkpoint={str(path)!r} can't be written: {error}. Name a file in a folder you own.")
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

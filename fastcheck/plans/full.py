@@ -17,7 +17,7 @@ from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
 from fastcheck.second_look import LADDER, look_again, look_along
-from fastcheck.steps import Steps, lost_to_rounding, rough, rounds
+from fastcheck.steps import Steps, lost_to_rounding, rough, rounds, within_scale
 
 __all__ = ["Full", "first_pass", "measure"]
 
@@ -275,6 +275,8 @@ def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
 def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
+    if not plan.steps.exact:
+        steps = within_scale(plan.evaluator, places, steps)
     loss_error = plan.judge.loss_error(plan.noise.level)
     seen = look_again(plan.run, plan.evaluator, plan.base, places, steps, loss_error)
     for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped

@@ -177,8 +177,11 @@ class Screened:
 
 
 def _threshold(probe: Probe) -> float:
-    """Return the |e.v| beyond which a probe stands out and repeats itself, whatever its noise does."""
-    return 3 * probe.uncertainty if probe.state is not State.UNSETTLED else math.inf
+    """Return the |e.v| beyond which a probe stands out and repeats itself, whatever its noise does.
+
+    Where theta is at a kink along the direction, the slopes to its two sides may hide any error.
+    """
+    return math.inf if probe.state in (State.UNSETTLED, State.KINK) else 3 * probe.uncertainty
 
 
 def screen(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcheck.errors import MissingDependencyError
+from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.finding import Finding
 from fastcheck.report import plots, words
 from fastcheck.report.report import BlockReport, Coordinate, Report
@@ -47,13 +47,18 @@ def write_html(report: Report, path: Path) -> None:
 
     Raises
     ------
+    InputError
+        The file can't be written.
     MissingDependencyError
         Jinja2 or matplotlib is not installed.
     """
     page = as_html(report)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"path={str(path)!r} can't be written: {error.strerror}.") from error
 
 
 def as_html(report: Report) -> str:

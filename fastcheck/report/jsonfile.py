@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.finding import Finding
-from fastcheck.parameters import leaves
+from fastcheck.parameters import ROOT, leaves
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.verdict import Verdict
 
@@ -44,7 +44,8 @@ def to_dict(report: Report) -> dict[str, Any]:
     if report.taylor is not None:
         data["taylor"] = vars(report.taylor)
     if report.numerical is not None and report.size <= NUMERICAL_UP_TO:
-        data["numerical"] = {".".join(path): np.asarray(leaf).tolist() for path, leaf in leaves(report.numerical)}
+        named = ((".".join(path) or ROOT, leaf) for path, leaf in leaves(report.numerical))
+        data["numerical"] = {name: np.asarray(leaf).tolist() for name, leaf in named}
     plain = _plain(data)
     assert isinstance(plain, dict)
     return plain

@@ -304,3 +304,13 @@ def test_losses_that_are_finite_at_params_only_are_not_shown_to_be_the_same():
     here = net.bind(X, y)(params)
     with pytest.raises(InputError, match="finite together at params only"):
         net.bind(X, y, like=lambda p: here if p["W"][0, 0] == 1 else np.nan, params=params)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("no"), SystemExit(0)])
+def test_like_that_raises_is_bad_input(error):
+    def like(params):
+        raise error
+
+    net = Network([Dense("W")], loss="squared_error", samples="columns")
+    with pytest.raises(InputError, match=f"like raised {type(error).__name__}"):
+        net.bind(np.ones((2, 3)), np.zeros((1, 3)), like=like, params={"W": np.ones((1, 2))})

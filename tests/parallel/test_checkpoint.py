@@ -253,3 +253,10 @@ def test_a_screen_interrupted_on_the_way_resumes_bit_for_bit(tmp_path, stop):
     same(fastcheck.check(calls, wrong, losses.PARAMS, mode="screen", checkpoint=path), whole)
     kept = whole.evaluations - (MANY - calls.left[0])
     assert kept > stop - 20  # all but preflight and noise
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_a_folder_is_no_checkpoint(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fastcheck.InputError, match=r"can't be written.*Name a file in a folder you own"):
+        fastcheck.check(losses.loss, losses.gradient, losses.PARAMS, checkpoint=path)
