@@ -292,10 +292,13 @@ def _chunks(
         g = analytic[rows] if found.coordinates is None else analytic[found.coordinates[rows] - found.block.start]
         n = found.value[rows]
         distance = np.abs(g - n)
-        for row, resolved in looked.items():
-            if rows.start <= row < rows.stop:
-                low, high = resolved.interval
-                k = row - rows.start
-                distance[k] = max(low - g[k], g[k] - high, 0.0)
+        here = {row - rows.start: resolved for row, resolved in looked.items() if rows.start <= row < rows.stop}
+        excused = [k for k, resolved in here.items() if resolved.excuses(float(g[k]))]
+        if excused:  # not measured: there is no derivative to be compared with
+            n = n.copy()
+            n[excused] = np.nan
+        for k, resolved in here.items():
+            low, high = resolved.interval
+            distance[k] = max(low - g[k], g[k] - high, 0.0)
         u = found.rounding[rows].astype(np.float64) + found.truncation[rows]
         yield g, n, distance, u

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
-__all__ = ["SCHEMES", "TINY", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status"]
+__all__ = ["SCHEMES", "TINY", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status", "kinks_coincide"]
 
+MARGIN = 1e-3  # of slopes that are measured
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 
 
@@ -176,6 +177,24 @@ class Resolved:
         if self.status is Status.KINK:
             return min(self.left, self.right), max(self.left, self.right)
         return self.value, self.value
+
+    def excuses(self, claimed: float) -> bool:
+        """Say whether a claimed derivative is no proof of a mistake: see `kinks_coincide`."""
+        low, high = self.interval
+        outside = max(low - claimed, claimed - high) > self.uncertainty
+        return self.status is Status.KINK and outside and kinks_coincide(claimed, low, high)
+
+
+def kinks_coincide(claimed: float, left: float, right: float) -> bool:
+    """Say whether a right backward pass may claim a derivative outside of the slopes to both sides of a kink.
+
+    Where weights and biases are zero, a relu is at its kink for every sample at once. Moving a weight bends it for
+    some samples on the one side and for the others on the other, so that the slopes are sums A and B over some of the
+    samples each; but backpropagation takes all of them, A + B, or none, 0, and neither need lie between A and B.
+    """
+    ends = 0.0, left, right, left + right
+    margin = MARGIN * (abs(left) + abs(right))
+    return min(ends) - margin <= claimed <= max(ends) + margin
 
 
 @dataclass

@@ -29,6 +29,7 @@ def observations(
     yield from _failed(layout, plan.evaluator, found)
     yield from _jumps(layout, found)
     yield from precision(plan.noise, plan.base)
+    yield from _coinciding(plan, found)
     yield from _unchecked(compared, plan.judge)
     yield from _kinks(layout, compared, found)
     yield from (rounding(name, block.norms.difference) for name, block in compared.items() if block.doubtful)
@@ -110,6 +111,21 @@ def _unchecked(compared: Mapping[str, BlockComparison], judge: Judge) -> Iterato
             f"{name} is unchecked: {why}. Check it where its gradient is larger, or with a more precise loss.",
             {"gradient": norms.analytic**0.5, "uncertainty": norms.uncertainty(judge.z)},
         )
+
+
+def _coinciding(plan: Full, found: Sequence[BlockDerivatives]) -> Iterator[Finding]:
+    g = plan.analytic.flat
+    for block in found:
+        places = [place for place, resolved in block.looked.items() if resolved.excuses(float(g[place]))]
+        if places:
+            yield Finding(
+                "coinciding_kinks",
+                block.block.name,
+                f"The parameters are exactly on kinks (relu, max, abs) at {_shown(plan.evaluator.layout, places)}, and "
+                "the gradient there is neither of the slopes to the two sides. Where kinks coincide, as with weights "
+                "and biases of zero, that may be so without a mistake. Initialise them non-zero.",
+                {"coordinates": places},
+            )
 
 
 def _kinks(

@@ -424,3 +424,35 @@ def test_a_step_longer_than_an_oscillation_refutes_nothing():
             lambda t: float(np.sin(1e4 * t).sum()), 1e4 * np.cos(1e4 * theta), theta, mode="full", step=step
         )
         assert not report.verdict.refuted
+
+
+@pytest.mark.parametrize("mode", ["full", "screen", "sample"])
+@pytest.mark.parametrize("at_zero", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_backprop_of_a_relu_net_that_begins_at_zero_is_not_called_wrong(seed, at_zero, mode):
+    """All samples are at their kinks together: backprop's value need not lie between the one-sided slopes."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(6, 50)), rng.normal(size=(1, 50))
+    params = {"W1": np.zeros((8, 6)), "b1": np.zeros((8, 1)), "W2": rng.normal(size=(1, 8))}
+
+    def loss(p):
+        return float(0.5 * np.mean((p["W2"] @ np.maximum(p["W1"] @ X + p["b1"], 0) - y) ** 2))
+
+    def gradient(p):
+        Z = p["W1"] @ X + p["b1"]
+        A = np.maximum(Z, 0)
+        r = (p["W2"] @ A - y) / 50
+        dZ = (p["W2"].T @ r) * np.heaviside(Z, at_zero)
+        return {"W1": dZ @ X.T, "b1": dZ.sum(axis=1, keepdims=True), "W2": r @ A.T}
+
+    report = fastcheck.check(loss, gradient, params, mode=mode)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert not report.wrong
+    if mode == "full":
+        assert "coinciding_kinks" in [finding.kind for finding in report.findings]
+
+
+def test_far_outside_of_both_slopes_is_wrong_at_a_kink_too():
+    at = np.zeros(3)
+    report = fastcheck.check(lambda t: float(np.abs(t).sum()), np.full(3, 5.0), at)
+    assert report.verdict is Verdict.WRONG

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.compare import Judge
+from fastcheck.differences import kinks_coincide
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, uneven
@@ -31,6 +32,7 @@ RUNGS = 9
 NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
 OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
+BENT = 0.01  # share of the slope by which those to the two sides differ where many kinks coincide
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
@@ -292,4 +294,8 @@ def _extrapolated(longer: _Rung, shorter: _Rung) -> _Rung:
 def _kink_or(longer: _Rung, shorter: _Rung) -> State:
     """Tell an error from a kink at theta: there the two one-sided slopes stay apart however short the step."""
     apart = abs(shorter.gap) > 2 * shorter.uncertainty and abs(shorter.gap) > 0.5 * abs(longer.gap)
-    return State.KINK if apart and abs(shorter.residual) < 4 * abs(shorter.gap) else State.REPEATED
+    left, right = shorter.slope - shorter.gap, shorter.slope + shorter.gap
+    bent = abs(shorter.gap) > BENT * abs(shorter.slope)
+    coincide = bent and kinks_coincide(shorter.slope + shorter.residual, left, right)
+    explained = coincide or abs(shorter.residual) < 4 * abs(shorter.gap)
+    return State.KINK if apart and explained else State.REPEATED

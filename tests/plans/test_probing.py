@@ -66,8 +66,14 @@ def test_slopes_that_stay_apart_are_a_kink_at_theta():
 
 
 def test_slopes_far_smaller_than_the_error_are_no_excuse():
+    for residual, gap in ((0.5, 0.005), (3.0, 0.05)):
+        _, state = _settled(rungs(lambda t, residual=residual: residual, gap=lambda t, gap=gap: gap, count=2))
+        assert state is State.REPEATED
+
+
+def test_kinks_of_many_samples_at_once_are_an_excuse_between_nothing_and_the_sum_of_both_slopes():
     _, state = _settled(rungs(lambda t: 0.5, gap=lambda t: 0.05, count=2))
-    assert state is State.REPEATED
+    assert state is State.KINK
 
 
 def test_slopes_that_open_prove_nothing():
