@@ -350,6 +350,18 @@ def test_forward_mode():
         fastcheck.jax.check_function(right_sine, (x, x), forward=True)
 
 
+def test_a_loop_of_unknown_length_has_forward_mode_alone():
+    def halved(x):
+        return jax.lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y * jnp.cos(y) / 2, x)
+
+    x = jnp.linspace(3, 4, 5)
+    report = fastcheck.jax.check_function(halved, x, forward=True)
+    assert report.verdict is Verdict.CORRECT, str(report)
+    assert "own_precision" in kinds(report)
+    with pytest.raises(LossError, match=r"while_loop|Reverse-mode"):
+        fastcheck.jax.check_function(halved, x)
+
+
 CHECKPOINTED = """
 import sys, numpy as np, jax.numpy as jnp, fastcheck
 draw = np.random.default_rng(0).normal

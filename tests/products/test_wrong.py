@@ -260,6 +260,18 @@ def test_a_product_of_random_draws_is_not_called_nonlinear(size):
             assert report.verdict is Verdict.INCONCLUSIVE, str(report)
 
 
+def test_a_hessian_of_random_draws_is_not_called_asymmetric():
+    rng = np.random.default_rng(9)
+
+    def masked(x, v):
+        return 2 * v * (rng.random(x.shape) > 0.5)
+
+    report = fastcheck.check_hvp(lambda x: masked(x, x), masked, np.ones(20))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert kinds(report)[0] == "random_loss"
+    assert not {"asymmetric", "vector_unsteady"} & set(kinds(report))
+
+
 def test_a_buffer_that_is_kept_between_calls():
     kept = np.zeros(3)
 
