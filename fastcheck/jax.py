@@ -13,12 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import framework, input_names, measured
-from fastcheck.adapters.cotangents import check_products, cotangents
-from fastcheck.adapters.precision import converted, in_double, remark, with_own_precision, without_rounding
+from fastcheck.adapters import call_of, framework, input_names, measured, multiplied
+from fastcheck.adapters.precision import (
+    converted,
+    flat,
+    in_double,
+    remark,
+    weights_like,
+    with_own_precision,
+    without_rounding,
+)
 from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
+from fastcheck.products import check_jvp, check_vjp
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
@@ -110,15 +118,15 @@ def check_function(
     dtype
         As in `check`.
     forward : bool
-        Check forward mode (``jax.jvp``), coordinate by coordinate, in the place of reverse mode (``jax.vjp``). A
-        ``custom_vjp`` has no forward mode.
+        Check forward mode (``jax.jvp``) in the place of reverse mode (``jax.vjp``). A ``custom_vjp`` has no forward
+        mode.
     **options
-        As for `check`, without checkpoint.
+        As for `fastcheck.check_vjp`, or `fastcheck.check_jvp`; there are no workers.
 
     Returns
     -------
     Report
-        Of all cotangents together: in every place the worst of what they show.
+        As of `fastcheck.check_vjp`, or `fastcheck.check_jvp`, the product being what jax returns.
 
     Raises
     ------
@@ -126,12 +134,6 @@ def check_function(
         No input or no output is floating, or an option breaks a rule.
     LossError, GradientError, MissingDependencyError
         As in `check`.
-
-    Notes
-    -----
-    Each cotangent u makes a scalar u . f(x), whose gradient must be what ``jax.vjp`` returns for u. Up to 4 outputs are
-    taken one by one, and once together; of more, 3 random combinations, with either sign and magnitudes in [1/2, 3/2].
-    So the cost does not grow with the number of outputs.
     """
     framework("jax")
     throw = bool(options.pop("throw", False))
@@ -141,17 +143,22 @@ def check_function(
     wanted = _dtype(dtype)
     leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
     traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
-    traced.forward = forward
-    shapes = [np.shape(output) for output in traced.outputs(leaves.arrays)]
-    if not sum(int(np.prod(shape)) for shape in shapes):
-        raise InputError("function returns no floating array; there is nothing to check.")
-    report = check_products(traced.outputs, traced.pull_back, leaves.arrays, shapes, options)
+    check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
+    call = call_of("jax", dtype=dtype, forward=forward or None)
+    report = multiplied(check_product, traced.outputs, product, leaves.arrays, options, call)
     if converted(report, leaves.arrays):
-        *_, u = cotangents(shapes, np.random.default_rng(0)).values()
-        own, double = (traced.pull_back(tree, u) for tree in (leaves.arrays, in_double(leaves.arrays)))
+        own, double = (_product(traced, forward, tree) for tree in (leaves.arrays, in_double(leaves.arrays)))
         report = with_own_precision(report, own, double)
     report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
     return report.raise_if_wrong() if throw else report
+
+
+def _product(traced: TracedFunction, forward: bool, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what either precision is to agree on, by input: J^T u, or J v for v in that input alone."""
+    if not forward:
+        return traced.pull_back(tree, weights_like(traced.outputs(tree)))
+    still = {name: np.zeros_like(array) for name, array in tree.items()}
+    return {name: flat(traced.push_forward(tree, still | {name: v})) for name, v in weights_like(tree).items()}
 
 
 def _claimed(gradient: Any, traced: TracedLoss) -> Any:

@@ -25,7 +25,7 @@ from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 
-__all__ = ["Preflight", "preflight"]
+__all__ = ["Preflight", "low_precision", "preflight"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
 LARGEST = 1e30  # of the loss and its derivatives
@@ -82,7 +82,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     base = _loss_at_theta(evaluator)
     findings: list[Finding] = []
     if isinstance(evaluator, PythonLoss) and evaluator.refusal is not None:
-        findings.append(_low_precision(evaluator.layout, evaluator.refusal))
+        findings.append(low_precision(evaluator.layout, evaluator.refusal))
     if not evaluator.untouched:
         findings.append(_CHANGES_PARAMS)
     if _fingerprint(args) != data:
@@ -238,7 +238,8 @@ _GRADIENT_CHANGES_PARAMS = Finding(
 )
 
 
-def _low_precision(layout: Parameters, refusal: str) -> Finding:
+def low_precision(layout: Parameters, refusal: str) -> Finding:
+    """Return the finding of a loss that refuses float64, and how."""
     dtype = min((block.dtype for block in layout.blocks), key=lambda one: one.itemsize)
     # The best central difference keeps two thirds of the digits of the loss.
     digits = math.floor(-math.log10(float(np.finfo(dtype).eps)) * 2 / 3)

@@ -10,16 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from fastcheck.adapters import framework, measured
+from fastcheck.adapters import call_of, framework, measured, multiplied
 from fastcheck.adapters.borrowed import Borrowed
-from fastcheck.adapters.cotangents import check_products, cotangents
-from fastcheck.adapters.precision import converted, in_double, remark, with_own_precision
+from fastcheck.adapters.precision import converted, in_double, remark, weights_like, with_own_precision
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
 from fastcheck.finding import Finding
+from fastcheck.products import check_vjp
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
@@ -126,12 +124,12 @@ def check_function(
     dtype, fixed_rng, threads
         As in `check`.
     **options
-        As for `check`, without checkpoint.
+        As for `fastcheck.check_vjp`; there are no workers.
 
     Returns
     -------
     Report
-        Of all cotangents together: in every place the worst of what they show.
+        As of `fastcheck.check_vjp`, the product being what autograd returns for a cotangent.
 
     Raises
     ------
@@ -139,12 +137,6 @@ def check_function(
         No input or no output can be differentiated, or an option breaks a rule.
     LossError, GradientError, MissingDependencyError
         As in `check`.
-
-    Notes
-    -----
-    Each cotangent u makes a scalar u . f(x), whose gradient must be what the backward pass returns for u. Up to 4
-    outputs are taken one by one, and once together; of more, 3 random combinations, with either sign and magnitudes
-    in [1/2, 3/2]. So the cost does not grow with the number of outputs.
     """
     torch = framework("torch")
     throw = bool(options.pop("throw", False))
@@ -154,11 +146,12 @@ def check_function(
     with undisturbed(torch, threads):
         tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
         params = tensors.params()
-        shapes = [np.shape(output) for output in tensors.outputs(params)]
-        report = check_products(tensors.outputs, tensors.pull_back, params, shapes, options)
+        call = call_of("torch", dtype=dtype, fixed_rng=fixed_rng or None, threads=threads if threads > 1 else None)
+        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, params, options, call)
         if converted(report, params):
-            *_, u = cotangents(shapes, np.random.default_rng(0)).values()
-            report = with_own_precision(report, tensors.pull_back(params, u), tensors.pull_back(in_double(params), u))
+            outputs = tensors.outputs(params)
+            own, double = (tensors.pull_back(tree, weights_like(outputs)) for tree in (params, in_double(params)))
+            report = with_own_precision(report, own, double)
     return report.raise_if_wrong() if throw else report
 
 

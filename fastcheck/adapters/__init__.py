@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastcheck.checks import check
@@ -12,7 +13,7 @@ from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.losses.batched import Batched
 from fastcheck.report import Report
 
-__all__ = ["Sealed", "framework", "input_names", "mapped", "measured"]
+__all__ = ["Sealed", "call_of", "framework", "input_names", "mapped", "measured", "multiplied"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -61,13 +62,58 @@ def measured(
     InputError
         An option is none of `fastcheck.check`, or asks for workers.
     """
+    known = loss if isinstance(loss, Batched) else Sealed(loss)
+    return check(known, gradient, params, args=args, **_serial(options))
+
+
+def multiplied(
+    check_product: Callable[..., Report],
+    function: Callable[..., Any],
+    product: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    call: str,
+) -> Report:
+    """Check a product with the Jacobian of a function of numpy arrays, one evaluation after another.
+
+    Parameters
+    ----------
+    check_product : callable
+        `fastcheck.check_vjp` or `fastcheck.check_jvp`.
+    function, product : callable
+        Of dicts of arrays by name, which they return too.
+    inputs : mapping of str to array
+        Where to check.
+    options : mapping
+        Of the check.
+    call : str
+        What was called, for the report to say how it is repeated; see `call_of`.
+
+    Raises
+    ------
+    InputError
+        An option breaks a rule, or asks for workers.
+    """
+    if "args" in options:
+        raise InputError(f"args={options['args']!r}: check_function takes none. Put them among its inputs.")
+    report = check_product(Sealed(function), Sealed(product), inputs, **_serial(options))
+    settings = {name: value for name, value in report.settings.items() if name not in ONE_AT_A_TIME}
+    return replace(report, settings={**settings, "call": call})
+
+
+def call_of(adapter: str, **own: Any) -> str:
+    """Return how a function's check was called, up to the options of all checks; own options are None by default."""
+    given = [f"{name}={value!r}" for name, value in own.items() if value is not None]
+    return ", ".join([f"{adapter}.check_function(function, inputs", *given])
+
+
+def _serial(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ONE_AT_A_TIME:
         if name in options:
             raise InputError(
                 f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
             )
-    known = loss if isinstance(loss, Batched) else Sealed(loss)
-    return check(known, gradient, params, args=args, backend="serial", **options)
+    return {**options, "backend": "serial"}
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:

@@ -7,13 +7,16 @@ then compared with the one that was checked: exactly, coordinate by coordinate, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
+from fastcheck.parameters import Parameters
+from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
 
@@ -24,6 +27,7 @@ __all__ = [
     "is_double",
     "refuse_another",
     "remark",
+    "weights_like",
     "with_own_precision",
     "without_rounding",
 ]
@@ -53,9 +57,15 @@ def is_double(tree: Mapping[str, Any]) -> bool:
     return all(array.dtype == np.float64 for array in tree.values())
 
 
-def flat(outputs: Sequence[Any]) -> Any:
-    """Return arrays as one vector."""
-    return np.concatenate([np.ravel(output) for output in outputs]) if outputs else np.empty(0)
+def flat(arrays: Mapping[str, Any]) -> Any:
+    """Return a dict of arrays as one vector."""
+    return np.concatenate([np.ravel(array) for array in arrays.values()])
+
+
+def weights_like(arrays: Mapping[str, Any]) -> dict[str, FloatArray]:
+    """Return a dict of arrays of these shapes, at random and away from zero, always the same ones."""
+    layout = Parameters.of(arrays)
+    return layout.unflatten(bounded(0, COTANGENT, 0, layout.size))  # type: ignore[no-any-return]
 
 
 def in_double(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fastcheck.adapters import framework
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT
 
-__all__ = ["Leaves", "as_argument", "double_precision"]
+__all__ = ["Leaves", "as_argument", "by_name", "double_precision"]
 
 
 class Leaves:
@@ -31,13 +31,13 @@ class Leaves:
     Raises
     ------
     InputError
-        No leaf is floating.
+        No leaf is floating, or two have one name.
     """
 
     def __init__(self, tree: Any, dtype: Any = None, first: tuple[str, ...] = ()) -> None:
         self._jax = framework("jax")
-        found, self._treedef = self._jax.tree_util.tree_flatten_with_path(tree)
-        self._all = [(_name(path, first), leaf) for path, leaf in found]
+        self._treedef = self._jax.tree_util.tree_structure(tree)
+        self._all = list(by_name(self._jax, tree, first).items())
         found_dtypes = {name: self._own_dtype(leaf) for name, leaf in self._all}
         dtypes = {name: each for name, each in found_dtypes.items() if each is not None}
         self.own = {str(each) for each in dtypes.values()}
@@ -53,9 +53,7 @@ class Leaves:
 
     def named(self, tree: Any) -> dict[str, Any]:
         """Return the array leaves of another pytree, a gradient, by name."""
-        found, _ = self._jax.tree_util.tree_flatten_with_path(tree)
-        named = {_name(path, ()): leaf for path, leaf in found}
-        return {name: np.asarray(leaf) for name, leaf in named.items() if hasattr(leaf, "shape")}
+        return {k: np.asarray(leaf) for k, leaf in by_name(self._jax, tree).items() if hasattr(leaf, "shape")}
 
     def _own_dtype(self, leaf: Any) -> Any:
         """Return the dtype that jax gives a leaf here, as numpy has it; None where it is not floating."""
@@ -66,6 +64,25 @@ class Leaves:
             return None
         dtype = np.dtype(self._jax.dtypes.canonicalize_dtype(dtype))
         return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float32)  # bfloat16: numpy lacks it
+
+
+def by_name(jax: Any, tree: Any, first: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the leaves of a pytree by the names of their paths, in jax's order; `first` as of `Leaves`.
+
+    Raises
+    ------
+    InputError
+        Two have one name.
+    """
+    named: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = _name(path, first)
+        if name in named:
+            raise InputError(
+                f"the pytree has two leaves called {name!r}: keys and positions joined with dots. Rename one."
+            )
+        named[name] = leaf
+    return named
 
 
 def double_precision() -> AbstractContextManager[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastcheck.adapters import framework, input_names
 from fastcheck.adapters.precision import flat, is_double, refuse_another
 from fastcheck.adapters.tensors import Start, as_numpy, widened
 from fastcheck.errors import InputError
+from fastcheck.parameters import ROOT
 
 __all__ = ["TensorFunction"]
 
@@ -54,11 +55,11 @@ class TensorFunction:
         """Return the inputs to differentiate by, as a dict of arrays."""
         return {name: as_numpy(self.inputs[i], name) for name, i in self.places.items()}
 
-    def outputs(self, tree: Mapping[str, Any]) -> list[Any]:
-        """Return the outputs at a dict of arrays, forward only."""
+    def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs by name at a dict of arrays, forward only."""
         with self.torch.no_grad():
             found = self._call(self._at(tree))
-        outputs = [as_numpy(found[k]) for k in self._differentiable]
+        outputs = {name: as_numpy(found[k]) for name, k in self._differentiable.items()}
         if not self._alike and is_double(tree):
             own = self.params()
             if not is_double(own):
@@ -66,19 +67,20 @@ class TensorFunction:
             self._alike = True
         return outputs
 
-    def pull_back(self, tree: Mapping[str, Any], cotangents: Sequence[Any]) -> dict[str, Any]:
-        """Return what autograd gives for cotangents shaped like the outputs."""
+    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what autograd gives for a cotangent like the outputs."""
         with self.torch.enable_grad():
             inputs = self._at(tree)
             wanted = [inputs[i].requires_grad_() for i in self.places.values()]
             outputs = self._call(inputs)
-            found = [outputs[k] for k in self._differentiable]
-            given = [self.torch.as_tensor(u).to(y) for u, y in zip(cotangents, found, strict=True)]
+            found = [outputs[k] for k in self._differentiable.values()]
+            given = [self.torch.as_tensor(cotangent[name]).to(outputs[k]) for name, k in self._differentiable.items()]
             grads = self.torch.autograd.grad(found, wanted, given, allow_unused=True)
         filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)]
         return {name: as_numpy(g, name) for name, g in zip(self.places, filled, strict=True)}
 
-    def _find_differentiable(self) -> list[int]:
+    def _find_differentiable(self) -> dict[str, int]:
+        """Return the places of the outputs that can be differentiated, by name."""
         with self.torch.enable_grad():
             inputs = list(self.inputs)
             for i in self.places.values():
@@ -91,7 +93,7 @@ class TensorFunction:
                 "function returns no tensor that depends on the inputs, or a complex one. Return real floating "
                 "tensors; of a complex one its real and its imaginary part."
             )
-        return places
+        return {str(k) if len(found) > 1 else ROOT: k for k in places}
 
     def _call(self, inputs: list[Any]) -> list[Any]:
         self._start()

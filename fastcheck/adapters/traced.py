@@ -6,8 +6,8 @@ ones are evaluated one by one: their weights, once for each set, would no longer
 
 from __future__ import annotations
 
-import importlib
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -17,7 +17,8 @@ import numpy as np
 
 from fastcheck.adapters import Sealed, framework
 from fastcheck.adapters.precision import flat, is_double, refuse_another
-from fastcheck.adapters.pytrees import Leaves, as_argument, double_precision
+from fastcheck.adapters.pytrees import Leaves, as_argument, by_name, double_precision
+from fastcheck.errors import InputError
 from fastcheck.losses.batched import batched
 
 __all__ = ["Traced", "TracedFunction", "TracedLoss"]
@@ -163,19 +164,19 @@ class TracedLoss(Traced):
 
 
 class TracedFunction(Traced):
-    """A function of any outputs, and its products with the transposed Jacobian.
+    """A function of any outputs, by name, and its products with the Jacobian and its transpose."""
 
-    Attributes
-    ----------
-    forward : bool
-        Compose the products of forward-mode derivatives, one for each coordinate.
-    """
+    def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the floating outputs at a dict of arrays.
 
-    forward = False
-
-    def outputs(self, tree: Mapping[str, Any]) -> list[Any]:
-        """Return the floating outputs at a dict of arrays."""
-        found = [np.asarray(y) for y in self.run(self._outputs, tree, ())]
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        found = {name: np.asarray(y) for name, y in self.run(self._outputs, tree, ()).items()}
+        if not sum(y.size for y in found.values()):
+            raise InputError("function returns no floating array; there is nothing to check.")
         if not self._alike and is_double(tree):
             own = self.leaves.arrays
             if not is_double(own):
@@ -183,16 +184,22 @@ class TracedFunction(Traced):
             self._alike = True
         return found
 
-    def pull_back(self, tree: Mapping[str, Any], cotangents: Sequence[Any]) -> dict[str, Any]:
-        """Return the products with cotangents shaped like the outputs."""
-        product = self._forward if self.forward else self._reverse
-        found = self.run(lambda values, _: product(values, list(cotangents)), tree, ())
+    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the product of the transposed Jacobian with a dict like the outputs: reverse mode."""
+        found = self.run(lambda values, _: self._reverse(values, cotangent), tree, ())
         return {name: np.asarray(g) for name, g in zip(self.leaves.arrays, found, strict=True)}
 
-    def _floating(self, values: Sequence[Any]) -> list[Any]:
-        leaves = self.jax.tree_util.tree_leaves(self.call(values, ()))
+    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the product of the Jacobian with a dict like the tree: forward mode."""
+        along = [tangent[name] for name in self.leaves.arrays]
+        found = self.run(lambda values, _: self._forward(values, along), tree, ())
+        return {name: np.asarray(y) for name, y in found.items()}
+
+    def _floating(self, values: Sequence[Any]) -> OrderedDict[str, Any]:  # which jax keeps in order, unlike a dict
+        outputs = by_name(self.jax, self.call(values, ()))
+        arrays = OrderedDict((name, self.jax.numpy.asarray(y)) for name, y in outputs.items())
         is_floating = self.jax.numpy.issubdtype
-        return [y for y in map(self.jax.numpy.asarray, leaves) if is_floating(y.dtype, self.jax.numpy.floating)]
+        return OrderedDict((k, y) for k, y in arrays.items() if is_floating(y.dtype, self.jax.numpy.floating))
 
     @cached_property
     def _outputs(self) -> Any:
@@ -200,27 +207,16 @@ class TracedFunction(Traced):
 
     @cached_property
     def _reverse(self) -> Any:
-        def product(values: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        def product(values: Sequence[Any], cotangent: Mapping[str, Any]) -> Any:
             found, pull_back = self.jax.vjp(self._floating, list(values))
-            return pull_back([u.astype(y.dtype) for u, y in zip(cotangents, found, strict=True)])[0]
+            return pull_back(OrderedDict((name, cotangent[name].astype(y.dtype)) for name, y in found.items()))[0]
 
         return self.compiled(product)
 
     @cached_property
     def _forward(self) -> Any:
-        jnp = self.jax.numpy
-        ravel = importlib.import_module("jax.flatten_util").ravel_pytree
-
-        def product(values: Sequence[Any], cotangents: Sequence[Any]) -> Any:
-            point, unravel = ravel(list(values))
-
-            def scalar(at: Any) -> Any:
-                found = self._floating(unravel(at))
-                return sum(jnp.vdot(u.astype(y.dtype), y) for u, y in zip(cotangents, found, strict=True))
-
-            def along(i: Any) -> Any:
-                return self.jax.jvp(scalar, (point,), (jnp.zeros_like(point).at[i].set(1),))[1]
-
-            return unravel(self.jax.lax.map(along, jnp.arange(point.size)))
+        def product(values: Sequence[Any], along: Sequence[Any]) -> Any:
+            tangents = [v.astype(x.dtype) for v, x in zip(along, values, strict=True)]
+            return self.jax.jvp(self._floating, (list(values),), (tangents,))[1]
 
         return self.compiled(product)

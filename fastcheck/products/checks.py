@@ -97,7 +97,7 @@ class Checks:
     _started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        known = {f.name for f in dataclasses.fields(Settings)}
+        known = [f.name for f in dataclasses.fields(Settings)]
         for name in self.options:
             if name not in known:
                 raise InputError(f"{self.name} has no option {name!r}; it has args, throw and {', '.join(known)}.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from fastcheck.preflight import low_precision
 from fastcheck.products.checks import Checks
 from fastcheck.products.examine import cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
@@ -17,7 +18,6 @@ from fastcheck.products.tangents import Tangents
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
-from fastcheck.verdict import Verdict
 
 __all__ = ["check_jvp", "report_of"]
 
@@ -102,6 +102,8 @@ def report_of(
     else:
         drawn = Tangents.at_random(point, point.inputs.select(settings.blocks), at_random, settings.seed)
         pushed = Drawn(point, product, drawn)
+        if point.refusal is not None:  # the coefficients that are checked are of float64: nothing else would say it
+            told.append(Told(low_precision(point.inputs, point.refusal)))
         done, told_of_outputs = examine(pushed, checks, chosen, **pushed.settings)
     data = {
         "call": f"check_{product.name}({'gradient' if product.name == 'hvp' else 'function'}, {product.name}, "
@@ -125,8 +127,8 @@ def _not_linear(point: Point, product: Product, checks: Checks) -> Iterator[Told
         checks.settings.tolerance,
     )
     inputs = [block.name for block in point.inputs.select(checks.settings.blocks)]
-    for found in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
-        evidence = {**found.evidence, "blocks": inputs, "outputs": found.evidence["blocks"]}
-        yield Told(replace(found, evidence=evidence), Verdict.WRONG, explains=True)
+    for told in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
+        evidence = {**told.finding.evidence, "blocks": inputs, "outputs": told.finding.evidence["blocks"]}
+        yield replace(told, finding=replace(told.finding, evidence=evidence))
     if point.spoiled(product, point.tree(u.copy())):
         yield Told(spoils(product))

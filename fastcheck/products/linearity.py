@@ -17,13 +17,15 @@ from fastcheck.errors import LossError
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Block
-from fastcheck.products.point import Product
+from fastcheck.products.point import Product, Told
+from fastcheck.verdict import Verdict
 
 __all__ = ["Linear", "nonlinear", "own_rounding", "spoils"]
 
 POWERS = (4.0, 2.0**-4)  # of two: a linear product of u scales with them to the last bit, however ill-conditioned
 ROUNDINGS = 32.0
 LOST = 64.0  # times what a product was seen to lose to rounding
+AGAIN = 8  # calls that may show that it is another one each time; even of one unit, dropout has two outcomes
 NEAR = 1e-3  # of a degree to a whole number
 
 
@@ -68,8 +70,8 @@ class Linear:
         )
 
 
-def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Finding]:
-    """Yield at most one finding: how the product fails to be linear.
+def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Told]:
+    """Yield at most one finding: how the product fails to be linear, or that it is another one at each call.
 
     Parameters
     ----------
@@ -82,11 +84,14 @@ def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Finding]:
     eps = float(at_u.eps.max())
     exact = max(ask.tolerance, ROUNDINGS * eps)
     loose = max(ask.tolerance, math.sqrt(eps))  # sums of other numbers round otherwise, and may cancel
-    yield from _first(
+    for finding in _first(
         _constant(ask, _at_zero(ask, u), at_u.flat, at_w.flat, exact),
         _power(ask, u, at_u.flat, exact),
         _sum(ask, u, w, at_u.flat + at_w.flat, loose),
-    )
+    ):
+        again = [ask.differ(ask.product(u).flat, at_u.flat, exact) for _ in range(AGAIN)]
+        unsteady = max(again, key=len)
+        yield Told(_unsteady(ask, unsteady), Verdict.INCONCLUSIVE) if unsteady else Told(finding, Verdict.WRONG, True)
 
 
 def own_rounding(product: Callable[[FloatArray], Analytic], u: FloatArray, at_u: FloatArray) -> FloatArray:
@@ -113,6 +118,16 @@ def _first(*kinds: Iterator[Finding]) -> Iterator[Finding]:
         for finding in findings:
             yield finding
             return
+
+
+def _unsteady(ask: Linear, names: tuple[str, ...]) -> Finding:
+    return ask.finding(
+        "unsteady",
+        names,
+        f"of the same {ask.vector} is another one when called again, so whether it is linear can't be said. Random "
+        "draws (dropout), or a buffer kept between calls?",
+        "is another one at each call",
+    )
 
 
 def _at_zero(ask: Linear, u: FloatArray) -> FloatArray:

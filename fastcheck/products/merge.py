@@ -18,6 +18,8 @@ from fastcheck.verdict import Verdict, worst
 
 __all__ = ["merged"]
 
+UNSTEADY = ("random_loss", "stateful_loss", "counting_loss", "gradient_changes_loss")
+"""Found of a function that is another one at each call. So is its product, which then only seems not to be linear."""
 LINEAR = ("independent",)  # that a product does not depend on the inputs is no sign of a bug in a linear function
 
 
@@ -41,6 +43,8 @@ def merged(checks: Checks, done: Sequence[Checked], told: Sequence[Told], settin
     error there at half its strength or more, so it does not spoil a pass; it is named. ``settings["visible"]`` counts
     those that decided something.
     """
+    if any(finding.kind in UNSTEADY for one in done for finding in one.report.findings):
+        told = [one for one in told if one.verdict.passed]
     heard = max(one.claimed for one in done if not one.alone)
     audible = _decided([one for one in done if not one.silent(heard)])
     exact = any(bool(one.finding.evidence.get("others_agree")) for one in told)

@@ -101,10 +101,10 @@ class Point:
         x, a copy.
     outputs : Parameters
         Layout of the outputs, m entries.
-    double : bool
-        Whether f takes float64 inputs; if not, it is given the user's own dtypes.
     output : str
         How an output is called.
+    refusal : str or None
+        Why f does not take float64 inputs, if it does not: it is given the user's own dtypes then.
     """
 
     function: Callable[..., Any]
@@ -112,8 +112,8 @@ class Point:
     inputs: Parameters
     theta: FloatArray
     outputs: Parameters
-    double: bool
     output: str
+    refusal: str | None = None
 
     @classmethod
     def of(
@@ -140,19 +140,26 @@ class Point:
         layout = Parameters.of(inputs, name=given)
         theta = layout.flatten(inputs)
         low = any(block.dtype.itemsize < theta.itemsize for block in layout.blocks)
+        refusal = None
         try:
-            returned, double = function(layout.unflatten(theta.copy()), *args), True
+            returned = function(layout.unflatten(theta.copy()), *args)
         except FastcheckError:
             raise
         except Exception as error:
             if not low:
                 raise LossError(f"{called} raised {type(error).__name__} at {given}: {error}.") from error
             try:
-                returned, double = function(layout.astype_user(theta), *args), False
+                returned = function(layout.astype_user(theta), *args)
             except Exception as again:
                 raise LossError(f"{called} raised {type(again).__name__} at {given}: {again}.") from again
+            refusal = f"{type(error).__name__}: {error}"
         outputs = _layout_of_outputs(returned, f"{called}({given})")
-        return cls(function, args, layout, theta, outputs, double, output)
+        return cls(function, args, layout, theta, outputs, output, refusal)
+
+    @property
+    def double(self) -> bool:
+        """Whether f takes float64 inputs."""
+        return self.refusal is None
 
     def tree(self, theta: FloatArray | None = None) -> Any:
         """Return a private tree of inputs, at x or elsewhere, as the function takes it."""

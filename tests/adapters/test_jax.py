@@ -217,6 +217,22 @@ def test_a_gradient_that_is_wrong_in_float32_alone_does_not_pass():
     assert kinds(report)[0] == "own_precision"
 
 
+@pytest.mark.parametrize("size", [8, 200])
+def test_a_forward_mode_that_is_wrong_in_float32_alone_does_not_pass(size):
+    @jax.custom_jvp
+    def square(x):
+        return x**2
+
+    factor = {"float32": 2.1, "float64": 2.0}
+    square.defjvp(lambda primal, tangent: (primal[0] ** 2, factor[str(primal[0].dtype)] * primal[0] * tangent[0]))
+    report = fastcheck.jax.check_function(square, jnp.linspace(0.5, 2, size), forward=True)
+    assert report.verdict is Verdict.SUSPICIOUS
+    assert kinds(report)[0] == "own_precision"
+    single = fastcheck.jax.check_function(square, jnp.linspace(0.5, 2, size), forward=True, dtype="float32")
+    assert not single.passed
+    assert "low_precision" in kinds(single)
+
+
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu, jax.nn.gelu])
 def test_no_right_gradient_is_called_wrong(activation):
     for seed, mode in ((0, "full"), (1, "screen")):
@@ -308,7 +324,7 @@ def test_the_output_that_is_wrong_is_named():
     two.defvjp(lambda x: (two(x), x), lambda x, g: (g[0] * jnp.ones_like(x) + g[1] * x,))
     report = fastcheck.jax.check_function(two, (jnp.linspace(1, 2, 5),))
     assert report.verdict is Verdict.WRONG
-    assert report.findings[0].evidence["cotangents"] == ["output1", "random 0"]
+    assert report.findings[0].evidence == {"outputs": ["output 1"], "others_agree": True}
 
 
 def test_forward_mode():
@@ -322,8 +338,28 @@ def test_forward_mode():
         report = fastcheck.jax.check_function(sine, x, forward=forward)
         assert [c.name for c in report.wrong] == ["x[2]"]
     assert fastcheck.jax.check_function(jnp.cumsum, x, forward=True).verdict is Verdict.CORRECT
+    many = jnp.linspace(0.1, 1, 200)
+    assert [c.name for c in fastcheck.jax.check_function(sine, many, forward=True).wrong] == ["x[2]"]
+    right = fastcheck.jax.check_function(lambda x, w: {"y": jnp.sin(x) * w.sum(), "w": w[:0]}, (many, x), forward=True)
+    assert right.verdict is Verdict.CORRECT
+    assert right.settings["call"] == "jax.check_function(function, inputs, forward=True"
+    (own,) = (finding for finding in right.findings if finding.kind == "own_precision")
+    assert set(own.evidence["errors"]) == {"x", "w"}
+    assert 0 < max(own.evidence["errors"].values()) < 1e-5
     with pytest.raises(LossError, match="custom_vjp"):
         fastcheck.jax.check_function(right_sine, (x, x), forward=True)
+
+
+def test_a_loop_of_unknown_length_has_forward_mode_alone():
+    def halved(x):
+        return jax.lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y * jnp.cos(y) / 2, x)
+
+    x = jnp.linspace(3, 4, 5)
+    report = fastcheck.jax.check_function(halved, x, forward=True)
+    assert report.verdict is Verdict.CORRECT, str(report)
+    assert "own_precision" in kinds(report)
+    with pytest.raises(LossError, match=r"while_loop|Reverse-mode"):
+        fastcheck.jax.check_function(halved, x)
 
 
 CHECKPOINTED = """
@@ -364,6 +400,10 @@ def test_bad_input():
         (lambda: fastcheck.jax.check(jnp.sum, w, gradient={"w": w}), "has no block"),
         (lambda: fastcheck.jax.check_function(3, w), "is not callable"),
         (lambda: fastcheck.jax.check_function(jnp.argmax, w), "no floating array"),
+        (lambda: fastcheck.jax.check_function(jnp.sin, w, backend="threads"), "backend='threads'"),
+        (lambda: fastcheck.jax.check_function(jnp.sin, w, checkpoint="run"), "checkpoint='run'"),
+        (lambda: fastcheck.jax.check(jnp.sum, {"a.b": w, "a": {"b": w}}), "two leaves called 'a.b'"),
+        (lambda: fastcheck.jax.check_function(lambda w: {"a.b": w, "a": {"b": w}}, w), "two leaves called 'a.b'"),
     ):
         with pytest.raises(InputError, match=message):
             call()

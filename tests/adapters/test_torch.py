@@ -470,8 +470,8 @@ def test_the_output_that_is_wrong_is_named():
 
     report = fastcheck.torch.check_function(Two.apply, torch.rand(5, dtype=torch.float64))
     assert report.verdict is Verdict.WRONG
-    assert report.findings[0].kind == "cotangent"
-    assert report.findings[0].evidence["cotangents"] == ["output1", "random 0"]
+    assert report.findings[0].kind == "outputs"
+    assert report.findings[0].evidence == {"outputs": ["output 1"], "others_agree": True}
 
 
 def test_a_backward_pass_that_ignores_what_it_is_given():
@@ -487,7 +487,44 @@ def test_a_backward_pass_that_ignores_what_it_is_given():
 
     report = fastcheck.torch.check_function(Ignores.apply, torch.rand(5, dtype=torch.float64))
     assert report.verdict is Verdict.WRONG
-    assert report.findings[0].evidence["cotangents"] == ["random 0"]
+    assert kinds(report)[0] == "cotangent_ignored"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_backward_pass_that_writes_to_what_it_is_given(dtype):
+    class InPlace(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g.mul_(ctx.saved_tensors[0].cos())
+
+    report = fastcheck.torch.check_function(InPlace.apply, torch.rand(12, dtype=dtype))
+    assert report.verdict is Verdict.CORRECT
+    assert "changes_cotangent" in kinds(report)
+
+
+def test_a_function_that_draws_is_not_called_wrong_and_may_be_fixed():
+    before = torch.get_rng_state()
+    for size in (1, 2, 30):
+        x = torch.randn(size, dtype=torch.float64)
+        for _ in range(4):
+            report = fastcheck.torch.check_function(F.dropout, x)
+            assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+    assert "random_loss" in kinds(report)
+    torch.set_rng_state(before)
+    assert fastcheck.torch.check_function(F.dropout, x, fixed_rng=True).verdict is Verdict.CORRECT
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_report_says_how_a_function_was_called(tmp_path):
+    x = torch.rand(3, dtype=torch.float32)
+    report = fastcheck.torch.check_function(torch.sin, x, dtype="float64", fixed_rng=True, seed=5)
+    said = report.save(tmp_path / "r.html").read_text()
+    assert "fastcheck.torch.check_function(function, inputs, dtype=&#39;float64&#39;, fixed_rng=True, seed=5)" in said
 
 
 def test_functions_in_float32_and_with_other_arguments():
@@ -542,6 +579,9 @@ def test_bad_input():
         (lambda: fastcheck.torch.check(cross_entropy, net().bfloat16(), args=(X, y)), "NumPy lacks"),
         (lambda: fastcheck.torch.check_function(3, X), "is not callable"),
         (lambda: fastcheck.torch.check_function(torch.sin, X, checkpoint="run"), "checkpoint"),
+        (lambda: fastcheck.torch.check_function(torch.sin, X, workers=2), "workers=2"),
+        (lambda: fastcheck.torch.check_function(torch.sin, X, args=(2,)), r"args=\(2,\)"),
+        (lambda: fastcheck.torch.check_function(torch.sin, X, sample=3), "no option 'sample'"),
         (lambda: fastcheck.torch.check_function(torch.sin, torch.arange(3)), "no floating tensor"),
         (lambda: fastcheck.torch.check_function(lambda x: x.argmax(), X), "no tensor that depends"),
     ):

@@ -92,6 +92,11 @@ def test_a_function_that_takes_float32_only():
     for check in (fastcheck.check_vjp, fastcheck.check_jvp):
         assert check(f, product, x, tolerance=1e-3).passed
         assert not check(f, lambda x, u: 1.1 * product(x, u), x, tolerance=1e-3).passed
+    many = np.linspace(0.1, 1, 100, dtype=np.float32)  # along random tangents
+    for check in (fastcheck.check_vjp, fastcheck.check_jvp):
+        said = [finding.message for finding in check(f, product, many).findings if finding.kind == "low_precision"]
+        assert len(said) == 1
+        assert "TypeError: float32 only" in said[0]
 
 
 def test_float32_inside_a_float64_function_is_never_called_wrong():

@@ -245,6 +245,46 @@ def test_a_random_function():
     assert kinds(report)[0] == "random_loss"
 
 
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_product_of_random_draws_is_not_called_nonlinear(size):
+    """Of one unit, kept or not: 3 calls of the function and 9 of the product are alike with a chance of 1e-3."""
+    rng = np.random.default_rng(8)
+
+    def masked(x, u=1.0):
+        return 2 * u * (rng.random(x.shape) > 0.5)
+
+    x = np.ones(size)
+    for check in (fastcheck.check_vjp, fastcheck.check_jvp):
+        for _ in range(5):
+            report = check(lambda x: x * masked(x), masked, x)
+            assert report.verdict is Verdict.INCONCLUSIVE, str(report)
+
+
+def test_a_hessian_of_random_draws_is_not_called_asymmetric():
+    rng = np.random.default_rng(9)
+
+    def masked(x, v):
+        return 2 * v * (rng.random(x.shape) > 0.5)
+
+    report = fastcheck.check_hvp(lambda x: masked(x, x), masked, np.ones(20))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert kinds(report)[0] == "random_loss"
+    assert not {"asymmetric", "vector_unsteady"} & set(kinds(report))
+
+
+def test_a_buffer_that_is_kept_between_calls():
+    kept = np.zeros(3)
+
+    def vjp(x, u):
+        nonlocal kept
+        kept = kept + u * np.cos(x)
+        return kept
+
+    report = fastcheck.check_vjp(np.sin, vjp, np.ones(3))
+    assert report.verdict is Verdict.WRONG
+    assert kinds(report)[0] == "cotangent_unsteady"
+
+
 def test_throw():
     with pytest.raises(fastcheck.GradientError, match="ignores the cotangent") as caught:
         fastcheck.check_vjp(np.sin, lambda x, u: np.cos(x), np.ones(3), throw=True)
