@@ -54,7 +54,8 @@ def test_torch_against_gradcheck(ratio, dims, mode, fast):
     torch.set_num_threads(1)
     try:
         ratio(
-            f"torch {'-'.join(map(str, dims))} {mode}, against gradcheck(fast_mode={fast})",
+            f"torch {'-'.join(map(str, dims))} {mode}, against gradcheck(fast_mode={fast})"
+            f"{' (one direction)' if fast else ''}",
             lambda: fastcheck.torch.check(loss, model, args=args, mode=mode).raise_if_wrong(),
             lambda: torch.autograd.gradcheck(function, inputs, fast_mode=fast),
             0,
@@ -88,7 +89,7 @@ def test_jax_against_check_grads(ratio, dims, mode):
                 check_grads(compiled, (params,), order=1, modes=["rev"])
 
         ratio(
-            f"jax {'-'.join(map(str, dims))} {mode}, against check_grads(order=1, modes=['rev'])",
+            f"jax {'-'.join(map(str, dims))} {mode}, against check_grads(order=1, modes=['rev']) (one direction)",
             lambda: fastcheck.jax.check(loss, params, args=(X, y), mode=mode).raise_if_wrong(),
             theirs,
             0,

@@ -18,6 +18,7 @@ from fastcheck.compare import Judge
 from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
+from fastcheck.finding import Finding
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
@@ -164,9 +165,11 @@ def _check(
         else:
             found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
     report = assemble(layout, chosen, seen, plan, found, settings)
+    measured = run.stopped
     with run.interruptible():  # what was measured stands without them
         report = diagnosed(report, plan, found, loss, gradient, args)
         report = second_opinion(report, plan, chosen, found, settings.seed)
+    report = _cut_short(report, run, measured)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 
 
@@ -201,9 +204,20 @@ def _screen(
     sure = [
         one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE
     ]
+    measured = run.stopped
     with run.interruptible():
         report = diagnosed_screen(report, plan, sure, located, facts)
-    return report
+    return _cut_short(report, run, measured)
+
+
+def _cut_short(report: Report, run: Run, measured: str | None) -> Report:
+    """Return the report with a finding where the run was interrupted after all was measured."""
+    if run.stopped != "interrupted" or measured is not None:
+        return report
+    finding = Finding(
+        "stopped", None, "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing."
+    )
+    return replace(report, findings=(*report.findings, finding))
 
 
 def _plan(
@@ -269,7 +283,9 @@ def numerical_gradient(
     Returns
     -------
     tree like params
-        New float64 arrays, in units of the loss over units of the parameters.
+        New float64 arrays, in units of the loss over units of the parameters. Where a kink (relu, max, abs) is near,
+        a shorter step was taken; exactly at a kink, the mean of the slopes to its two sides. With a step of your own
+        these are the plain difference quotients.
 
     Raises
     ------
@@ -292,7 +308,7 @@ def numerical_gradient(
         noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
         plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
         with bar(run, layout.size, progress):
-            value = full.first_pass(plan)
+            value = full.derivatives(plan)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     if not np.isfinite(value).all():

@@ -456,3 +456,30 @@ def test_far_outside_of_both_slopes_is_wrong_at_a_kink_too():
     at = np.zeros(3)
     report = fastcheck.check(lambda t: float(np.abs(t).sum()), np.full(3, 5.0), at)
     assert report.verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kinks_near_theta_do_not_spoil_a_numerical_gradient(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(200, 6)), rng.normal(size=(200, 1))
+    params = {"W1": rng.normal(size=(6, 30)), "b1": rng.normal(size=30), "W2": rng.normal(size=(30, 1))}
+
+    def loss(p):
+        return float(0.5 * np.mean((np.maximum(X @ p["W1"] + p["b1"], 0) @ p["W2"] - y) ** 2))
+
+    def gradient(p):
+        A = np.maximum(X @ p["W1"] + p["b1"], 0)
+        r = (A @ p["W2"] - y) / 200
+        dZ = (r @ p["W2"].T) * (A > 0)
+        return {"W1": X.T @ dZ, "b1": dZ.sum(axis=0), "W2": A.T @ r}
+
+    found, exact = fastcheck.numerical_gradient(loss, params, backend="serial"), gradient(params)
+    for name, value in exact.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5 * np.abs(value).max())
+
+
+def test_a_numerical_gradient_with_a_step_of_ones_own_is_the_plain_quotient():
+    at = np.array([1e-6, 0.5])
+    found = fastcheck.numerical_gradient(lambda t: float(np.abs(t).sum()), at, step=1e-5)
+    assert found[0] == pytest.approx(0.1, rel=1e-6)
+    assert fastcheck.numerical_gradient(lambda t: float(np.abs(t).sum()), at)[0] == pytest.approx(1, rel=1e-6)

@@ -19,9 +19,10 @@ from fastcheck.run import Run
 from fastcheck.second_look import LADDER, look_again, look_along
 from fastcheck.steps import Steps, lost_to_rounding, rough, rounds, within_scale
 
-__all__ = ["Full", "first_pass", "measure"]
+__all__ = ["Full", "derivatives", "measure"]
 
 FIRST_LOOKS = 64  # coordinates of a block looked at before asking what the rest are likely to be
+BENT = 1e-5  # of a typical derivative: half the gap of the one-sided slopes that is no sign of a kink
 OVERHEAD = 0.5  # share of the first pass's evaluations that second looks may cost without asking
 KEPT_BACK = 0.2  # share of the budget for second looks at what the first pass found,
 GRACE = 1.0  # and seconds for them after Ctrl-C: nothing is called wrong without
@@ -97,17 +98,36 @@ def measure(plan: Full, chosen: Sequence[tuple[int, Block, IntArray | None]]) ->
     return found
 
 
-def first_pass(plan: Full) -> FloatArray:
-    """Return one difference quotient for every coordinate, shape (P,), without a second look at any."""
-    value = np.full(plan.evaluator.theta.size, np.nan)
-    blocks = plan.evaluator.layout.blocks
+def derivatives(plan: Full) -> FloatArray:
+    """Return the measured derivative of every coordinate, shape (P,); where a kink was near, from a second look.
+
+    Without a gradient to compare with, what asks for a second look is the gap between the one-sided quotients: a kink
+    within the step biases a central difference by no more than half of that. Steps that the user named are taken as
+    they are.
+    """
+    value, bends = (np.full(plan.evaluator.theta.size, np.nan) for _ in range(2))
+    found = [BlockDerivatives.empty(block, None, value) for block in plan.evaluator.layout.blocks]
     with plan.run.interruptible():
-        _first_pass(plan.first or plan, [BlockDerivatives.empty(block, None, value) for block in blocks])
+        _first_pass(plan.first or plan, found, bends)
+        for block in found if plan.steps.exact else ():
+            _look(plan, block, _unsteady(plan, block, bends[block.block.slice]))
     return value
 
 
-def _first_pass(plan: Full, found: Sequence[BlockDerivatives]) -> None:
-    """Fill in one difference quotient for every row of every block, in one stream."""
+def _unsteady(plan: Full, found: BlockDerivatives, bends: FloatArray) -> IntArray:
+    """Return the rows whose one-sided quotients are apart, and whose derivative is another one at a shorter step."""
+    if not np.isfinite(found.value).any():
+        return np.empty(0, np.int64)
+    typical = BENT * math.sqrt(float(np.nanmean(found.value**2)))
+    with np.errstate(invalid="ignore"):
+        rows = np.flatnonzero(bends > typical + 4 * found.rounding)
+        trial = _trial(plan, found, rows, SHORTER)
+        moved = np.abs(trial.value - found.value[rows])
+        return rows[moved > typical / SHORTER + found.rounding[rows] + trial.rounding]
+
+
+def _first_pass(plan: Full, found: Sequence[BlockDerivatives], bends: FloatArray | None = None) -> None:
+    """Fill in one difference quotient for every row of every block, in one stream, and half the gap of its slopes."""
     stops = np.cumsum([len(block) for block in found])
 
     def pieces(rows: slice) -> Iterator[tuple[BlockDerivatives, slice]]:
@@ -122,8 +142,16 @@ def _first_pass(plan: Full, found: Sequence[BlockDerivatives]) -> None:
         places = np.concatenate([block.places(part) for block, part in pieces(rows)])
         return places, plan.steps.of(plan.evaluator, places)
 
+    far, near = max(plan.scheme.offsets), min(plan.scheme.offsets)
+    ends = [plan.scheme.offsets.index(far), plan.scheme.offsets.index(near)]
+    reach = far if plan.scheme.subtracts and near == -far else math.nan  # one-sided schemes tell nothing of the gap
     for shard, values in plan.run.stream(plan.evaluator, int(stops[-1]), probes, plan.scheme.offsets):
         at = 0
+        if bends is not None:
+            with np.errstate(invalid="ignore"):
+                bends[shard.coordinates] = np.abs(values[:, ends].sum(axis=1) - 2 * plan.base) / (
+                    2 * reach * shard.steps
+                )
         for block, rows in pieces(shard.rows):
             part = slice(at, at + rows.stop - rows.start)
             _quotients(plan, block, rows, shard.coordinates[part], shard.steps[part], values[part])
@@ -302,18 +330,24 @@ def _weighed(plan: Full, found: BlockDerivatives, place: int, seen: Resolved) ->
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 
+def _trial(plan: Full, found: BlockDerivatives, rows: IntArray, factor: float) -> BlockDerivatives:
+    """Return the quotients of some rows with a step this much shorter; NaN where the run was stopped before."""
+    places = found.places(rows)
+    steps = plan.steps.of(plan.evaluator, places) / factor
+    trial = BlockDerivatives.empty(found.block, places)
+    for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
+        _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
+    return trial
+
+
 def _shorter(plan: Full, found: BlockDerivatives, rows: IntArray, factor: float) -> None:
     """Measure rows with a shorter step; keep what refutes the first measurement.
 
     That is, where gradient and new measurement, the new one's larger uncertainty included, are closer than half of the
     first discrepancy: a real error of that size can't hide there.
     """
-    places = found.places(rows)
-    steps = plan.steps.of(plan.evaluator, places) / factor
-    trial = BlockDerivatives.empty(found.block, places)
-    for part, values in plan.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
-        _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
-    g = plan.analytic.flat[places]
+    trial = _trial(plan, found, rows, factor)
+    g = plan.analytic.flat[found.places(rows)]
     with np.errstate(invalid="ignore"):
         refutes = np.abs(g - trial.value) + trial.rounding + trial.truncation <= 0.5 * np.abs(g - found.value[rows])
     found.value[rows[refutes]] = trial.value[refutes]

@@ -274,3 +274,27 @@ def test_what_was_found_before_ctrl_c_is_confirmed():
     assert report.verdict.refuted
     assert report.coverage < 1
     assert report.findings[-1].kind != "loss_failed"
+
+
+def test_ctrl_c_in_the_diagnosis_is_said():
+    loss, right, params = layer(1.0)
+    error = np.random.default_rng(1).normal(size=params["W"].shape)  # of no known kind
+    calls = 0
+
+    def gradient(p):
+        return {**right(p), "W": right(p)["W"] + error}
+
+    whole = fastcheck.check(loss, gradient, params, mode="full", backend="serial")
+
+    def again(p):
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the first is the check's own, the others are experiments of the diagnosis
+            raise KeyboardInterrupt
+        return gradient(p)
+
+    report = fastcheck.check(loss, again, params, mode="full", backend="serial")
+    assert calls == 3
+    assert report.verdict is whole.verdict
+    assert report.wrong == whole.wrong
+    assert [f.kind for f in report.findings if f.kind == "stopped"] == ["stopped"]
