@@ -245,7 +245,7 @@ def draw(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("seconds for every coordinate")
-    axes[0].legend(loc="center left", fontsize=8)
+    axes[-1].legend(loc="center", fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
 
