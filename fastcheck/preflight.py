@@ -28,7 +28,7 @@ from fastcheck.parameters import ROOT, Parameters, leaves
 __all__ = ["Preflight", "low_precision", "preflight"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
-LARGEST = 1e30  # of the loss and its derivatives
+LARGEST = 1e44  # of the loss and its derivatives: the uncertainties still fit into single precision
 AWAY = 2.0**-10  # relative to the parameters
 
 
@@ -74,7 +74,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     Raises
     ------
     LossError
-        The loss or the gradient raises, or returns no finite number, or one beyond 1e30, at theta.
+        The loss or the gradient raises, or returns no finite number, or one beyond 1e44, at theta.
     InputError
         The gradient does not fit the parameters.
     """
@@ -116,7 +116,7 @@ def _refuse_units(name: str, largest: float) -> None:
     """Raise where uncertainties would leave single precision, and squares the double."""
     if largest > LARGEST:
         raise LossError(
-            f"{name}={largest:.3g}, in units so small that numbers above {LARGEST:g} come up: their squares overflow. "
+            f"{name}={largest:.3g}, in units so small that numbers above {LARGEST:g} come up, and squares and uncertainties overflow. "
             "Multiply both the loss and its gradient by a small constant."
         )
 
