@@ -116,7 +116,7 @@ def _refuse_units(name: str, largest: float) -> None:
     """Raise where uncertainties would leave single precision, and squares the double."""
     if largest > LARGEST:
         raise LossError(
-            f"{name}={largest:.3g}, in units so small that numbers above {LARGEST:g} come up, and squares and uncertainties overflow. "
+            f"{name}={largest:.3g} is in units so small that it is above {LARGEST:g}: uncertainties would overflow. "
             "Multiply both the loss and its gradient by a small constant."
         )
 
