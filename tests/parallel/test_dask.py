@@ -120,6 +120,7 @@ class Ready:
 
 @pytest.mark.parametrize("empty, patience", [(5, 30.0), (10**9, 0.3)])
 def test_workers_that_died_are_waited_for(monkeypatch, empty, patience):
+    pytest.importorskip("distributed")
     from fastcheck.parallel import dask
     from fastcheck.parallel.crew import WorkerDiedError
 
