@@ -199,7 +199,7 @@ def _screen(
     screened = screen.screen(plan, chosen, settings.confidence)
     located = locate(plan, [one for one in screened if one.failed])
     report = assemble_screen(plan, seen, screened, located, settings)
-    if report.verdict.passed or report.verdict is Verdict.INCONCLUSIVE:
+    if not report.verdict.refuted:
         return report
     sure = [
         one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE

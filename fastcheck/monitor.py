@@ -32,14 +32,12 @@ from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
-from fastcheck.verdict import Verdict
 
 __all__ = ["Moment", "Monitor"]
 
 DIRECTIONS = (2,)  # over every block, at every check
 COORDINATES = 2  # measured one by one, at every check
 TRIES = 64  # at coordinates not seen yet, before one is measured again
-ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)
 _WORD = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15  # steps a seed to one that shares nothing with it
 
@@ -151,7 +149,7 @@ class Monitor:
             report = self._check(params, as_args(args))
         self.history.append(Moment(self._steps - 1, now - self._began, report))
         self._spent += time.perf_counter() - now
-        if report.verdict in ALARMS:
+        if report.verdict.refuted:
             self._alarm(report)
         return report
 

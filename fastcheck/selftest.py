@@ -194,7 +194,7 @@ def _as_net(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[An
 
 def _bug(mutation: Mutation, mutated: Mutated, report: Report) -> PlantedBug:
     first = report.findings[0] if report.findings else None
-    found = report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)
+    found = report.verdict.refuted
     named = None
     if mutated.findings:
         named = found and first is not None and first.kind in mutated.findings
@@ -226,7 +226,7 @@ def _smallest(
         nonlocal evaluations
         seen = run(layout.unflatten(right + 10.0**-decade * error))
         evaluations += seen.evaluations
-        return seen.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)
+        return seen.verdict.refuted
 
     decade = begin
     while decade > 0 and not visible(decade):

@@ -120,11 +120,13 @@ def fixed_steps(evaluator: Evaluator, step: float) -> Steps:
 
 def within_scale(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
     """Return the steps, shape (m,), none longer than its coordinate's scale: a user's step may be, for some."""
-    limits = np.empty(evaluator.theta.size)
-    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
-        part = np.abs(evaluator.theta[block.slice])
-        limits[block.slice] = np.where(part > 0, part, 1.0) if uneven(part) else scale
-    return np.minimum(steps, LONGEST * limits[coordinates])
+    block = _block_numbers(evaluator, coordinates)
+    limits = scale_of_blocks(evaluator)[block]
+    own = np.abs(evaluator.theta[coordinates])
+    for number in np.unique(block):
+        if uneven(evaluator.theta[evaluator.layout.blocks[number].slice]):
+            limits = np.where(block == number, np.where(own > 0, own, 1.0), limits)
+    return np.minimum(steps, LONGEST * limits)
 
 
 def choose_steps(

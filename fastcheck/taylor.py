@@ -23,7 +23,6 @@ from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
 from fastcheck.plans.full import Full
 from fastcheck.report.report import Report, Taylor
-from fastcheck.verdict import Verdict
 
 __all__ = ["STEPS", "order_of", "second_opinion"]
 
@@ -165,7 +164,7 @@ def _contradiction(
         # A kink at theta leaves a linear remainder on one side; an error of the gradient one of either sign on both.
         if slope > APART * allowed and abs(signed[k] + back) < 0.25 * abs(signed[k]):
             return Finding("taylor", None, _PASSED.format(order=order), evidence)
-    if report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS) and order > SQUARE:
+    if report.verdict.refuted and order > SQUARE:
         claimed = abs(sum(_claimed(plan, block, direction) for block in found))
         if claimed > APART * (slope + float(errors[k]) / t):
             return Finding("taylor", None, _REFUSED.format(order=order), evidence | {"claimed": claimed})

@@ -48,7 +48,7 @@ class Checked:
     @property
     def failed(self) -> bool:
         """Whether the claim was refuted."""
-        return self.report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)
+        return self.report.verdict.refuted
 
     @property
     def undecided(self) -> bool:

@@ -108,8 +108,7 @@ class Drawn(Pushed):
 
     def _located(self, report: Report, u: FloatArray, checks: Checks) -> Iterator[tuple[Coordinate, Finding | None]]:
         """Yield a wrong coordinate of each wrong block, where one can be singled out."""
-        refuted = (Verdict.WRONG, Verdict.SUSPICIOUS)
-        for block in [block for block in self.tangents.of if report.blocks[block.name].verdict in refuted][:MOST]:
+        for block in [block for block in self.tangents.of if report.blocks[block.name].verdict.refuted][:MOST]:
             start, stop, share = 0, block.size, ""
             while True:
                 cut = replace(self, tangents=Tangents.parts(self.point, block, start, stop, PARTS))

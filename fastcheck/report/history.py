@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.report import words
 from fastcheck.report.report import Report
-from fastcheck.verdict import Verdict
 
 __all__ = ["FORMAT", "VERSION", "figure", "save"]
 
@@ -102,7 +101,7 @@ def figure(history: Sequence[Moment], tolerance: float) -> Any:
         points = [(step, block) for step, block in points if not math.isnan(block.difference)]
         drawn = [max(block.difference, FLOOR) for _, block in points]
         (line,) = axes.plot([step for step, _ in points], drawn, ".-", label=name, linewidth=1)
-        bad = [k for k, (_, block) in enumerate(points) if block.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)]
+        bad = [k for k, (_, block) in enumerate(points) if block.verdict.refuted]
         axes.plot([points[k][0] for k in bad], [drawn[k] for k in bad], "x", color=line.get_color(), markersize=10)
     axes.axhline(tolerance, color="0.6", linewidth=1, linestyle="--")
     axes.set(yscale="log", xlabel="step", ylabel="relative difference")
@@ -118,7 +117,7 @@ def _page(history: Sequence[Moment], tolerance: float) -> str:
         raise MissingDependencyError("The page needs jinja2: pip install 'fastcheck[html]'") from error
     image = io.BytesIO()
     figure(history, tolerance).savefig(image, format="png", dpi=120)
-    bad = [one for one in history if one.report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)]
+    bad = [one for one in history if one.report.verdict.refuted]
     title = f"{words.count(len(history), 'check')} during training, "
     title += f"wrong from step {bad[0].step} on" if bad else "none of them wrong"
     rows = [

@@ -64,7 +64,7 @@ def block_order(report: Report) -> list[tuple[str, BlockReport]]:
 
 def headline(report: Report) -> str:
     """Return the first line: the verdict and, where there is one, the culprit."""
-    if report.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS):
+    if report.verdict.refuted:
         return f"{report.verdict.value.upper()}: {_culprits(report)}"
     if report.verdict is Verdict.INCONCLUSIVE:
         why = report.findings[0].message if report.findings else report.verdict.message
@@ -73,7 +73,7 @@ def headline(report: Report) -> str:
 
 
 def _culprits(report: Report) -> str:
-    bad = [name for name, block in block_order(report) if block.verdict in (Verdict.WRONG, Verdict.SUSPICIOUS)]
+    bad = [name for name, block in block_order(report) if block.verdict.refuted]
     named = _named(report, bad)
     told = [name for _, names, _ in named for name in names]
     parts = [f"{where} {words}" for where, _, words in named] + [_culprit(report, n) for n in bad if n not in told]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections import OrderedDict
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +13,7 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
 from fastcheck.verdict import Verdict
-
-ROOT = str(Path(__file__).parents[2])
+from tests.adapters.processes import printed
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
@@ -374,15 +370,8 @@ print(report.verdict.value, report.evaluations)
 
 @pytest.mark.slow
 def test_a_checkpoint_is_resumed_in_another_process(tmp_path):
-    def run():
-        command = [sys.executable, "-c", CHECKPOINTED, str(tmp_path / "run")]
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert run() == run()
+    path = tmp_path / "run"
+    assert printed(CHECKPOINTED, path) == printed(CHECKPOINTED, path)
 
 
 # Refusals

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +12,7 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
 from fastcheck.verdict import Verdict
-
-ROOT = str(Path(__file__).parents[2])
+from tests.adapters.processes import printed
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -549,15 +545,8 @@ print(report.verdict.value, report.evaluations)
 
 @pytest.mark.slow
 def test_a_checkpoint_is_resumed_in_another_process(tmp_path):
-    def run():
-        command = [sys.executable, "-c", CHECKPOINTED, str(tmp_path / "run")]
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert run() == run()
+    path = tmp_path / "run"
+    assert printed(CHECKPOINTED, path) == printed(CHECKPOINTED, path)
 
 
 # Refusals
