@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         LossError,
         MissingDependencyError,
     )
-    from fastcheck.finding import Finding
+    from fastcheck.findings import Finding
     from fastcheck.losses.batched import batched
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
@@ -36,7 +36,7 @@ _HOMES = {
     "CheckpointError": "fastcheck.errors",
     "Coordinate": "fastcheck.report",
     "FastcheckError": "fastcheck.errors",
-    "Finding": "fastcheck.finding",
+    "Finding": "fastcheck.findings",
     "GradientError": "fastcheck.errors",
     "InputError": "fastcheck.errors",
     "LossError": "fastcheck.errors",

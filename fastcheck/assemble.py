@@ -12,6 +12,7 @@ from fastcheck import __version__
 from fastcheck.arrays import FloatArray
 from fastcheck.compare import BlockComparison, Judge, Norms
 from fastcheck.differences import BlockDerivatives
+from fastcheck.findings import Kind
 from fastcheck.noise import Noise
 from fastcheck.observations import observations
 from fastcheck.parameters import Block, Parameters
@@ -76,7 +77,7 @@ def unmeasurable(
     settings: Settings,
 ) -> Report:
     """Return the report of a loss that is no function of theta: inconclusive, with the reason first."""
-    fatal = sorted(seen.findings, key=lambda finding: not finding.kind.endswith(_FATAL))
+    fatal = sorted(seen.findings, key=lambda finding: finding.kind not in _FATAL)
     return Report(
         verdict=Verdict.INCONCLUSIVE,
         difference=math.nan,
@@ -102,7 +103,14 @@ def _numerical(layout: Parameters, found: Sequence[BlockDerivatives]) -> FloatAr
     return vector
 
 
-_FATAL = ("loss", "loss_changes_params", "loss_changes_args")
+_FATAL = (
+    Kind.RANDOM_LOSS,
+    Kind.STATEFUL_LOSS,
+    Kind.COUNTING_LOSS,
+    Kind.GRADIENT_CHANGES_LOSS,
+    Kind.LOSS_CHANGES_PARAMS,
+    Kind.LOSS_CHANGES_ARGS,
+)
 
 
 def _block_report(block: Block, compared: BlockComparison | None, judge: Judge | None) -> BlockReport:

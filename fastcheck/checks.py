@@ -18,7 +18,7 @@ from fastcheck.compare import Judge
 from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
@@ -215,7 +215,9 @@ def _cut_short(report: Report, run: Run, measured: str | None) -> Report:
     if run.stopped != "interrupted" or measured is not None:
         return report
     finding = Finding(
-        "stopped", None, "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing."
+        Kind.STOPPED,
+        None,
+        "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing.",
     )
     return replace(report, findings=(*report.findings, finding))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fastcheck.compare import BlockComparison, Judge
 from fastcheck.differences import BlockDerivatives, Status
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Parameters
@@ -48,7 +48,7 @@ def _stopped(compared: Mapping[str, BlockComparison], found: Sequence[BlockDeriv
         "workers": "because its worker processes died again and again",
     }[run.stopped]
     yield Finding(
-        "stopped",
+        Kind.STOPPED,
         None,
         f"The run stopped {why}: {done:,} of {total:,} coordinates were measured. The verdict is about those. "
         "Give it a larger budget, or screen with mode='screen'.",
@@ -65,7 +65,7 @@ def _failed(
         return
     places = [p for block in found for p, r in block.looked.items() if r.status is Status.UNRESOLVED]
     where = f" No derivative could be measured at {_shown(layout, places)}." if places else " Shorter steps went well."
-    yield Finding("loss_failed", None, f"Away from theta {evaluator.failure}.{where}", {"coordinates": places})
+    yield Finding(Kind.LOSS_FAILED, None, f"Away from theta {evaluator.failure}.{where}", {"coordinates": places})
 
 
 def _jumps(layout: Parameters, found: Sequence[BlockDerivatives]) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def _jumps(layout: Parameters, found: Sequence[BlockDerivatives]) -> Iterator[Fi
         places = [place for place, resolved in block.looked.items() if resolved.status is Status.JUMP]
         if places:
             yield Finding(
-                "jump",
+                Kind.JUMP,
                 block.block.name,
                 f"The loss jumps at {_shown(layout, places)}: it changes by the same amount however small the step, so "
                 "it has no derivative there. An argmax, a rounding or a comparison in the loss?",
@@ -85,7 +85,7 @@ def precision(noise: Noise, base: float) -> Iterator[Finding]:
     """Yield a finding where the loss has few digits."""
     if noise.relative > NOISY:
         yield Finding(
-            "noisy_loss",
+            Kind.NOISY_LOSS,
             None,
             f"The loss has about {noise.digits} digits (noise {noise.level:.2g} at J = {base:.6g}): {noise.kind}. "
             "Evaluate it in float64, or solve more tightly, to see smaller errors.",
@@ -106,7 +106,7 @@ def _unchecked(compared: Mapping[str, BlockComparison], judge: Judge) -> Iterato
                 f"its derivative is known only to a relative {relative:.1g}, more than the {judge.limit:g} a pass needs"
             )
         yield Finding(
-            "unchecked",
+            Kind.UNCHECKED,
             name,
             f"{name} is unchecked: {why}. Check it where its gradient is larger, or with a more precise loss.",
             {"gradient": norms.analytic**0.5, "uncertainty": norms.uncertainty(judge.z)},
@@ -119,7 +119,7 @@ def _coinciding(plan: Full, found: Sequence[BlockDerivatives]) -> Iterator[Findi
         places = [place for place, resolved in block.looked.items() if resolved.excuses(float(g[place]))]
         if places:
             yield Finding(
-                "coinciding_kinks",
+                Kind.COINCIDING_KINKS,
                 block.block.name,
                 f"The parameters are exactly on kinks (relu, max, abs) at {_shown(plan.evaluator.layout, places)}, and "
                 "the gradient there is neither of the slopes to the two sides. Where kinks coincide, as with weights "
@@ -147,13 +147,13 @@ def _kinks(
             f"{_shown(layout, at)} {'is' if len(at) == 1 else 'are'} at a kink, where any value between the "
             "one-sided slopes is a subgradient"
         )
-    yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
+    yield Finding(Kind.KINKS, None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
 
 
 def rounding(name: str, difference: float) -> Finding:
     """Return the finding about a block that differs by no more than the rounding of its own arithmetic may."""
     return Finding(
-        "rounding",
+        Kind.ROUNDING,
         name,
         f"{name} differs by a relative {difference:.2g}, which may be the rounding of its own float32 or float16 "
         "arithmetic. Compute it in float64; a gradient that is given as a function is called with float64 parameters.",
@@ -165,7 +165,7 @@ def below_tolerance(name: str, excess: float, difference: float, judge: Judge) -
     """Yield a finding where a block's error is clear of its uncertainty, but no larger than is tolerated."""
     if NEGLIGIBLE < excess <= judge.tolerance:
         yield Finding(
-            "below_tolerance",
+            Kind.BELOW_TOLERANCE,
             name,
             f"{name} differs by a relative {difference:.2g}, more than its uncertainty explains, but "
             f"less than the tolerance {judge.tolerance:g}.",

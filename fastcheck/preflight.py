@@ -17,7 +17,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
@@ -94,7 +94,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
         findings.append(_GRADIENT_CHANGES_PARAMS)
     if analytic.extras:
         findings.append(_extras(analytic.extras))
-    fatal = [finding for finding in findings if finding.kind.startswith("loss_changes")]
+    fatal = [finding for finding in findings if finding.kind in (Kind.LOSS_CHANGES_PARAMS, Kind.LOSS_CHANGES_ARGS)]
     if fatal:
         return Preflight(base, 0.0, analytic, tuple(findings), fatal=True)
     again = _loss_at_theta(evaluator)
@@ -220,18 +220,18 @@ def _draws_from_global_generator(evaluator: Evaluator) -> bool:
 
 
 _CHANGES_PARAMS = Finding(
-    "loss_changes_params",
+    Kind.LOSS_CHANGES_PARAMS,
     None,
     "The loss changes the parameters it is given, so no two evaluations start from the same theta. "
     "Let it work on a copy (W = W / norm instead of W /= norm).",
 )
 _CHANGES_ARGS = Finding(
-    "loss_changes_args",
+    Kind.LOSS_CHANGES_ARGS,
     None,
     "The loss changes its data (an array of args), so every evaluation sees other data. Let it work on a copy.",
 )
 _GRADIENT_CHANGES_PARAMS = Finding(
-    "gradient_changes_params",
+    Kind.GRADIENT_CHANGES_PARAMS,
     None,
     "The gradient function changes the parameters it is given (a training step inside?). It was given a private copy "
     "here, but in training it spoils theta.",
@@ -244,7 +244,7 @@ def low_precision(layout: Parameters, refusal: str) -> Finding:
     # The best central difference keeps two thirds of the digits of the loss.
     digits = math.floor(-math.log10(float(np.finfo(dtype).eps)) * 2 / 3)
     return Finding(
-        "low_precision",
+        Kind.LOW_PRECISION,
         None,
         f"The loss refuses float64 parameters ({refusal}), so it was checked in its own {dtype}, where a measured "
         f"derivative has about {digits} digits at best. Let it follow the dtype of its parameters to see smaller "
@@ -256,13 +256,13 @@ def low_precision(layout: Parameters, refusal: str) -> Finding:
 def _extras(names: tuple[str, ...]) -> Finding:
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return Finding(
-        "extra_gradient", None, f"The gradient also has {shown}: no such parameters, ignored.", {"names": names}
+        Kind.EXTRA_GRADIENT, None, f"The gradient also has {shown}: no such parameters, ignored.", {"names": names}
     )
 
 
 def _gradient_changes_loss(before: float, after: float) -> Finding:
     return Finding(
-        "gradient_changes_loss",
+        Kind.GRADIENT_CHANGES_LOSS,
         None,
         f"Calling the gradient changes the loss ({before:.17g} before, {after:.17g} after): the two share state. "
         "Let the gradient work on copies, or build its cache anew in each call.",
@@ -272,7 +272,7 @@ def _gradient_changes_loss(before: float, after: float) -> Finding:
 
 def _keeps_state(before: float, after: float) -> Finding:
     return Finding(
-        "stateful_loss",
+        Kind.STATEFUL_LOSS,
         None,
         f"The loss keeps state: {before:.17g} at theta before a step away, {after:.17g} after it. Running statistics "
         "(batch normalisation) or a cache are updated by each call: switch the layer to evaluation mode, or reset it.",
@@ -282,7 +282,7 @@ def _keeps_state(before: float, after: float) -> Finding:
 
 def _running_statistics(values: list[float]) -> Finding:
     return Finding(
-        "stateful_loss",
+        Kind.STATEFUL_LOSS,
         None,
         f"The loss drifts towards a limit when it is called again at the same theta ({_shown(values)}): running "
         "statistics (batch normalisation) are updated by each call. Switch the layer to evaluation mode, or reset it.",
@@ -292,7 +292,7 @@ def _running_statistics(values: list[float]) -> Finding:
 
 def _counts_calls(values: list[float]) -> Finding:
     return Finding(
-        "counting_loss",
+        Kind.COUNTING_LOSS,
         None,
         f"The loss changes by the same amount with every call at the same theta ({_shown(values)}): it depends on a "
         "counter or another global that each call moves. Make it a function of theta alone.",
@@ -307,7 +307,7 @@ def _random(values: list[float], global_generator: bool) -> Finding:
         else "fix the seed of its generator at the start of each call"
     )
     return Finding(
-        "random_loss",
+        Kind.RANDOM_LOSS,
         None,
         f"The loss is random: {_shown(values)} at the same theta. Dropout? Set keep_prob=1 (evaluation mode); "
         f"otherwise {source}.",

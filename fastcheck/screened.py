@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastcheck.assemble import coordinates_of, settings_of
 from fastcheck.compare import BlockComparison
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.noise import IMPRECISE
 from fastcheck.observations import below_tolerance, precision, rounding
 from fastcheck.parameters import Block
@@ -116,7 +116,7 @@ def _is_doubtful(
         return True
     if name not in located or (name in compared and len(compared[name].wrong)):
         return False
-    if not any(finding.kind == "not_located" for finding in located[name].findings):
+    if not any(finding.kind is Kind.NOT_LOCATED for finding in located[name].findings):
         return False
     return any(probe.shortened for other in screened for probe in other.probes)
 
@@ -165,7 +165,7 @@ def _findings(
         else:
             yield from place.findings
     if plan.evaluator.failure is not None:
-        yield Finding("loss_failed", None, f"Away from theta {plan.evaluator.failure}.")
+        yield Finding(Kind.LOSS_FAILED, None, f"Away from theta {plan.evaluator.failure}.")
     yield from precision(plan.noise, plan.base)
     for one in screened:
         if one.probes and one.silent:
@@ -181,7 +181,7 @@ def _stopped(plan: Probing, screened: Sequence[Screened]) -> Iterator[Finding]:
     done = sum(math.isfinite(one.bound_of_error) for one in screened)
     why = f"after its budget of {run.budget:g} s" if run.stopped == "budget" else "when it was interrupted"
     yield Finding(
-        "stopped",
+        Kind.STOPPED,
         None,
         f"The run stopped {why}: {done} of {len(screened)} blocks were screened. The verdict is about those. "
         "Give it a larger budget.",
@@ -191,7 +191,7 @@ def _stopped(plan: Probing, screened: Sequence[Screened]) -> Iterator[Finding]:
 
 def _doubt(name: str) -> Finding:
     return Finding(
-        "doubtful",
+        Kind.DOUBTFUL,
         name,
         f"{name} stands out along directions, but this loss has kinks or noise that could do it, so that is no proof: "
         f"{name} is unchecked. Measure its coordinates with mode='full', blocks={name!r}.",
@@ -216,7 +216,7 @@ def _unchecked(plan: Probing, one: Screened) -> Finding:
         why = f"its error is bounded only by a relative {one.bound:.1g}; a pass needs {plan.judge.limit:g}"
         remedy = "Check it where its gradient is larger, or with a more precise loss."
     evidence = {"gradient": one.norm, "bound": one.bound_of_error, "kinks": one.kinks}
-    return Finding("unchecked", name, f"{name} is unchecked: {why}. {remedy}", evidence)
+    return Finding(Kind.UNCHECKED, name, f"{name} is unchecked: {why}. {remedy}", evidence)
 
 
 def _kinks(screened: Sequence[Screened]) -> Iterator[Finding]:
@@ -224,7 +224,7 @@ def _kinks(screened: Sequence[Screened]) -> Iterator[Finding]:
     total = sum(len(one.probes) for one in screened)
     if shortened:
         yield Finding(
-            "kinks",
+            Kind.KINKS,
             None,
             f"Along {shortened} of {total} directions a kink (relu, max, abs) or curvature showed within the step, and "
             "they were measured again with a shorter one.",

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.differences import BlockDerivatives
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
@@ -163,11 +163,11 @@ def _contradiction(
         back = float(_remainders(plan, direction, np.array([-t]))[0])
         # A kink at theta leaves a linear remainder on one side; an error of the gradient one of either sign on both.
         if slope > APART * allowed and abs(signed[k] + back) < 0.25 * abs(signed[k]):
-            return Finding("taylor", None, _PASSED.format(order=order), evidence)
+            return Finding(Kind.TAYLOR, None, _PASSED.format(order=order), evidence)
     if report.verdict.refuted and order > SQUARE:
         claimed = abs(sum(_claimed(plan, block, direction) for block in found))
         if claimed > APART * (slope + float(errors[k]) / t):
-            return Finding("taylor", None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
+            return Finding(Kind.TAYLOR, None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
     return None
 
 

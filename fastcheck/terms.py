@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import GradientError, InputError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.report import Report
@@ -171,7 +171,7 @@ def _findings(
         wrong = not reports[name].passed and reports[name].verdict is not Verdict.INCONCLUSIVE
         if wrong and report.passed:
             yield Finding(
-                "masked",
+                Kind.MASKED,
                 name,
                 f"{name} is {reports[name].verdict.value}, yet the sum passes: beside {largest}, whose gradient is "
                 f"{1 / ratio:.3g} times as large, its error is below the tolerance."
@@ -181,7 +181,7 @@ def _findings(
             )
         elif name != largest and ratio < DROWNED:
             yield Finding(
-                "drowned",
+                Kind.DROWNED,
                 name,
                 f"{name} is drowned by {largest}: its gradient is {ratio:.2g} of that one's, so in the sum alone an "
                 f"error of {name} up to a relative {hidden:.2g} may pass unseen. It was checked alone: "

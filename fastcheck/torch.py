@@ -16,7 +16,7 @@ from fastcheck.adapters.precision import converted, in_double, remark, weights_l
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.products import check_vjp
 from fastcheck.report import Report
 from fastcheck.settings import as_args
@@ -158,11 +158,11 @@ def check_function(
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
     """Return what a reader of the report must know of the module."""
     found = remark(borrowed.dtype, {str(p.dtype) for p in borrowed.parameters.values()})
-    active = _dropouts(borrowed) if any(finding.kind == "random_loss" for finding in report.findings) else []
+    active = _dropouts(borrowed) if any(finding.kind is Kind.RANDOM_LOSS for finding in report.findings) else []
     if active:
         found.append(
             Finding(
-                "dropout",
+                Kind.DROPOUT,
                 None,
                 f"Dropout is on in {', '.join(active)}: call model.eval() before the check, or pass fixed_rng=True, "
                 "which gives every evaluation the same draws.",
@@ -174,7 +174,7 @@ def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         found.append(
             Finding(
-                "frozen",
+                Kind.FROZEN,
                 None,
                 f"Left out, as frozen (requires_grad=False): {shown}.",
                 {"names": names},

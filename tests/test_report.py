@@ -12,6 +12,7 @@ import pytest
 
 import fastcheck
 from fastcheck import BlockReport, Coordinate, Finding, InputError, Report, Verdict, examples
+from fastcheck.findings import Kind
 from fastcheck.report import words
 from fastcheck.report.progress import bar
 from fastcheck.report.terminal import as_text
@@ -55,7 +56,7 @@ def many_blocks(n, size, bad=0):
 
 
 LONG = Finding(
-    "kinks",
+    Kind.KINKS,
     None,
     "Kinks: " + ", ".join(f"layer{i}.weight[0, {i}]" for i in range(4)) + " and 1,234 more are at a kink, where any "
     "value between the one-sided slopes is a subgradient. This sentence goes on for as long as any finding does.",
@@ -70,7 +71,7 @@ REPORTS = {
     "unchecked": report(
         Verdict.CORRECT,
         {"W1": block(), "dead": block(Verdict.INCONCLUSIVE, (4,), math.nan, **UNCHECKED)},
-        findings=(Finding("unchecked", "dead", "dead is unchecked: its gradient is zero.", {}),),
+        findings=(Finding(Kind.UNCHECKED, "dead", "dead is unchecked: its gradient is zero.", {}),),
     ),
     "acceptable": report(
         Verdict.ACCEPTABLE,
@@ -98,7 +99,7 @@ REPORTS = {
             for i in range(12)
             for j in range(9)
         ),
-        findings=tuple(dataclasses.replace(LONG, kind=f"kind{i}", message=f"{i}: {LONG.message}") for i in range(9)),
+        findings=tuple(dataclasses.replace(LONG, message=f"{i}: {LONG.message}") for i in range(9)),
         coverage=0.0123,
         evaluations=1,
         seconds=90.0,
@@ -115,7 +116,9 @@ REPORTS = {
         difference=math.nan,
         uncertainty=math.nan,
         bound=math.nan,
-        findings=(Finding("random_loss", None, "The loss is random: 1.2, 1.3 at the same theta.", {"values": [1.2]}),),
+        findings=(
+            Finding(Kind.RANDOM_LOSS, None, "The loss is random: 1.2, 1.3 at the same theta.", {"values": [1.2]}),
+        ),
         coverage=0.0,
         evaluations=4,
         seconds=0.0004,
@@ -161,7 +164,7 @@ def test_names_are_never_read_as_markup():
             Verdict.WRONG,
             {name: block(Verdict.WRONG, (2,), 0.5, wrong=1)},
             wrong=(Coordinate(name, (1,), 1.0, 2.0, 1e-9),),
-            findings=(Finding("x", None, "[/nonsense] [red]a[0]", {}),),
+            findings=(Finding(Kind.KINKS, None, "[/nonsense] [red]a[0]", {}),),
         )
     )
     assert text.count(name) == 3
@@ -249,7 +252,7 @@ def test_evidence_of_numpy_types_is_plain():
         "d": {1: Path("x")},
         "e": np.bool_(1),
     }
-    data = report(Verdict.CORRECT, {"W": block()}, findings=(Finding("x", None, "y", evidence),)).to_dict()
+    data = report(Verdict.CORRECT, {"W": block()}, findings=(Finding(Kind.KINKS, None, "y", evidence),)).to_dict()
     assert data["findings"][0]["evidence"] == {"a": 0.5, "b": [0, 1], "c": ["nan", "-inf"], "d": {"1": "x"}, "e": True}
     json.dumps(data, allow_nan=False)
 

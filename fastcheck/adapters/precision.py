@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
@@ -49,7 +49,7 @@ relative to what cancels in it and not to what is left."""
 
 def converted(report: Report, params: Mapping[str, Any]) -> bool:
     """Say whether parameters of less than float64 were checked in that: the loss did not refuse it."""
-    return not is_double(params) and not any(finding.kind == "low_precision" for finding in report.findings)
+    return not is_double(params) and not any(finding.kind is Kind.LOW_PRECISION for finding in report.findings)
 
 
 def is_double(tree: Mapping[str, Any]) -> bool:
@@ -103,7 +103,7 @@ def remark(dtype: Any, own: set[str]) -> list[Finding]:
     if dtype is None or not others:
         return []
     message = f"Checked in {dtype}, on a copy of the parameters, which are {', '.join(others)}."
-    return [Finding("converted", None, message, {"dtype": str(dtype), "own": others})]
+    return [Finding(Kind.CONVERTED, None, message, {"dtype": str(dtype), "own": others})]
 
 
 def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[str, Any]) -> Report:
@@ -130,7 +130,7 @@ def with_own_precision(report: Report, own: Mapping[str, Any], double: Mapping[s
     verdict = worst([report.verdict, Verdict.SUSPICIOUS]) if far and report.passed else report.verdict
     tail = ": more than rounding does, unless it is another function in float64." if far else "."
     finding = Finding(
-        "own_precision",
+        Kind.OWN_PRECISION,
         name if far else None,
         f"Checked in float64, on a copy of the {dtypes} parameters. The {dtypes} gradient itself differs from the one "
         f"checked by a relative {errors[name]:.1e} at most, in {name}{tail}",

@@ -16,7 +16,7 @@ from fastcheck.diagnosis.samples import samples
 from fastcheck.diagnosis.softmax import SOFTMAX
 from fastcheck.diagnosis.stale import stale
 from fastcheck.diagnosis.values import VALUES
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 
 __all__ = ["RULES", "diagnose"]
 

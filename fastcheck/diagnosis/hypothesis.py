@@ -18,7 +18,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["EXCEPTIONS", "LEFT", "SCORE", "Explained", "Hypothesis", "Number", "Rule", "explain", "number_cost"]
 
@@ -77,7 +77,7 @@ class Hypothesis:
 
     Attributes
     ----------
-    kind : str
+    kind : Kind
         The finding kind it would become, or a family of kinds that `Rule.tell` refines.
     residual : float64, shape (m,)
         What it leaves of the rows.
@@ -99,7 +99,7 @@ class Hypothesis:
         Numbers and words for `Rule.tell`.
     """
 
-    kind: str
+    kind: Kind
     residual: FloatArray = field(repr=False)
     cost: float = 0.0
     number: Number | None = None

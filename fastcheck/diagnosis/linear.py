@@ -18,7 +18,7 @@ from fastcheck.diagnosis.facts import Facts
 from fastcheck.diagnosis.hypothesis import EXCEPTIONS, Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.readings import likely_factors, read_factor, shown
 from fastcheck.diagnosis.told import listed, numbers, only
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
 
@@ -101,7 +101,7 @@ def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: flo
     paid = min(number_cost(factor, 1.0, likely_factors(facts)), number_cost(known, 1.0))
     if not any(factor.near(value) for value in likely_factors(facts)):
         paid = number_cost(known, 1.0)
-    return Hypothesis("factor", block.n - fit.prediction, cost + paid, factor, paid, facts=extra)
+    return Hypothesis(Kind.FACTOR, block.n - fit.prediction, cost + paid, factor, paid, facts=extra)
 
 
 def _inverse(a: Number) -> Number:
@@ -124,18 +124,18 @@ def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothes
         yield _scaled(block, fit, rates, sum(MORE + fit.cost(k, 0.0) for k in rest), evidence.facts)
 
 
-def _penalties(kind: str) -> Rule:
+def _penalties(kind: Kind) -> Rule:
     """Return the rule for e = rate * theta, or rate * sign(theta), with one rate for all blocks."""
 
     def propose(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
-        column = block.view.of(block.theta if kind == "l2" else np.sign(block.theta))
+        column = block.view.of(block.theta if kind is Kind.L2 else np.sign(block.theta))
         fit = _fit([column], block.error, block.tolerance)
         if fit and fit.numbers[0].value:
             likely = [s * t for s in evidence.facts.scalars for t in (1.0, -1.0, 2.0, -2.0)]
             cost = fit.cost(0, 0.0, likely)
             yield Hypothesis(kind, block.error - fit.prediction, cost, fit.numbers[0], cost)
 
-    return Rule(propose, _tell_l2 if kind == "l2" else _tell_l1, every_row=False)
+    return Rule(propose, _tell_l2 if kind is Kind.L2 else _tell_l1, every_row=False)
 
 
 def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -145,23 +145,26 @@ def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypoth
     if fit:
         l2, l1 = fit.numbers
         cost = MORE + fit.cost(0, 0.0), MORE + fit.cost(1, 0.0)
-        yield Hypothesis("l2", block.error - fit.prediction, sum(cost), l2, cost[0], facts={"l1": l1})
+        yield Hypothesis(Kind.L2, block.error - fit.prediction, sum(cost), l2, cost[0], facts={"l1": l1})
 
 
 def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
     factor = _sharpest(group)
     everywhere = len(evidence.wrong) == len(group) and not evidence.right
     rates = {k: v for explained in group for k, v in explained.hypothesis.facts.items() if isinstance(v, Number)}
-    reading, kind = read_factor(factor, evidence.facts), "factor"
+    reading, kind = read_factor(factor, evidence.facts), Kind.FACTOR
     alone = sum(block.checked for block in evidence.blocks) == 1
     if factor.near(-1.0):
-        kind = "sign"
+        kind = Kind.SIGN
     elif everywhere and not alone and factor.near(2.0) and not rates and evidence.facts.batch != 2:
-        kind, reading = "accumulated", "added twice to a buffer that was not zeroed? Or a 1/2 forgotten"
+        kind, reading = Kind.ACCUMULATED, "added twice to a buffer that was not zeroed? Or a 1/2 forgotten"
     elif everywhere and not alone and factor.near(float(evidence.facts.batch)):
-        kind, reading = "sum_over_batch", f"summed over the batch where the loss takes the mean? m = {factor.value:.0f}"
+        kind, reading = (
+            Kind.SUM_OVER_BATCH,
+            f"summed over the batch where the loss takes the mean? m = {factor.value:.0f}",
+        )
     elif everywhere and "last batch" in reading:
-        kind = "last_batch"
+        kind = Kind.LAST_BATCH
     who = (
         "the whole gradient"
         if everywhere and not alone
@@ -200,15 +203,15 @@ def _sharpest(group: Sequence[Explained]) -> Number:
 
 
 def _tell_l2(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    return _tell_penalty(group, evidence, "l2", "L2", "the parameters", "lambda * W")
+    return _tell_penalty(group, evidence, Kind.L2, "L2", "the parameters", "lambda * W")
 
 
 def _tell_l1(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    return _tell_penalty(group, evidence, "l1", "L1", "the parameters' signs", "lambda * sign(W)")
+    return _tell_penalty(group, evidence, Kind.L1, "L1", "the parameters' signs", "lambda * sign(W)")
 
 
 def _tell_penalty(
-    group: Sequence[Explained], evidence: Evidence, kind: str, term: str, of: str, formula: str
+    group: Sequence[Explained], evidence: Evidence, kind: Kind, term: str, of: str, formula: str
 ) -> Finding:
     rate = _sharpest(group)
     size = shown(Number(abs(rate.value), rate.half))
@@ -254,8 +257,8 @@ def _read_rate(rate: Number, facts: Facts, term: str) -> tuple[str, str]:
 
 
 FACTOR = Rule(_factors, _tell_factor, every_row=False)
-RIDGE = _penalties("l2")
-LASSO = _penalties("l1")
+RIDGE = _penalties(Kind.L2)
+LASSO = _penalties(Kind.L1)
 LINEAR = (
     FACTOR,
     RIDGE,

@@ -19,7 +19,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.told import listed, numbers, only
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["ORDER"]
 
@@ -31,21 +31,21 @@ MATCHED = 4096  # slices along an axis that are matched with one another
 AXES = 4  # of a block whose axes are tried in every order
 
 
-def _moves(shape: tuple[int, ...]) -> list[tuple[str, str, Move]]:
+def _moves(shape: tuple[int, ...]) -> list[tuple[Kind, str, Move]]:
     """Return ``(kind, words, move)`` for a shape; a move maps an array of that shape to another of it."""
-    found: list[tuple[str, str, Move]] = []
+    found: list[tuple[Kind, str, Move]] = []
     wide = [axis for axis, n in enumerate(shape) if n > 1]
     for i, j in itertools.combinations(wide, 2):
         if shape[i] == shape[j]:
             words = "transposed" if len(shape) == 2 else f"with its axes {i} and {j} exchanged"
-            found.append(("transpose", words, partial(np.swapaxes, axis1=i, axis2=j)))
+            found.append((Kind.TRANSPOSE, words, partial(np.swapaxes, axis1=i, axis2=j)))
     if 2 <= len(wide) <= AXES and len(shape) <= AXES:
         for axes in itertools.permutations(range(len(shape))):
             if axes != tuple(range(len(shape))):
                 found += _reshapes(shape, axes)
     for axis in wide:
         words = f"reversed along axis {axis}"
-        found.append(("reversed", words, partial(np.flip, axis=axis)))
+        found.append((Kind.REVERSED, words, partial(np.flip, axis=axis)))
     size = math.prod(shape)
     for axis in wide:
         n = shape[axis]
@@ -54,11 +54,11 @@ def _moves(shape: tuple[int, ...]) -> list[tuple[str, str, Move]]:
         for shift in shifts:
             by = shift if shift <= n // 2 else shift - n
             words = f"shifted by {-by} along axis {axis}"
-            found.append(("shifted", words, partial(np.roll, shift=shift, axis=axis)))
+            found.append((Kind.SHIFTED, words, partial(np.roll, shift=shift, axis=axis)))
     return found
 
 
-def _reshapes(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[str, str, Move]]:
+def _reshapes(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[Kind, str, Move]]:
     """Return the two ways of getting an order of axes wrong by a reshape where a transpose belongs."""
     turned = tuple(shape[axis] for axis in axes)
     back = tuple(np.argsort(axes).tolist())
@@ -66,8 +66,8 @@ def _reshapes(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[str, 
     if axes == tuple(reversed(range(len(shape)))):
         words += " (C order taken for Fortran order)"
     return [
-        ("order", words, lambda a: np.ascontiguousarray(a).reshape(turned).transpose(back)),
-        ("order", words, lambda a: np.ascontiguousarray(a.transpose(axes)).reshape(shape)),
+        (Kind.ORDER, words, lambda a: np.ascontiguousarray(a).reshape(turned).transpose(back)),
+        (Kind.ORDER, words, lambda a: np.ascontiguousarray(a.transpose(axes)).reshape(shape)),
     ]
 
 
@@ -93,7 +93,7 @@ def _exchanged(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]
             block,
             prediction,
             partial(block.vector, other.array(other.theta)),
-            "swapped",
+            Kind.SWAPPED,
             math.log10(1 + len(others)),
             {"other": other.name},
             evidence,
@@ -104,7 +104,7 @@ def _with_decay(
     block: BlockEvidence,
     prediction: FloatArray,
     moved_theta: Callable[[], FloatArray],
-    kind: str,
+    kind: Kind,
     cost: float,
     facts: dict[str, object],
     evidence: Evidence,
@@ -144,7 +144,7 @@ def _permuted(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         prediction = block.view.of(block.vector(np.take(g, source, axis)))
         cost = math.lgamma(length + 1) / math.log(10) + 1
         words = f"permuted along axis {axis}"
-        yield Hypothesis("permuted", block.n - prediction, cost, facts={"words": words, "order": source.tolist()})
+        yield Hypothesis(Kind.PERMUTED, block.n - prediction, cost, facts={"words": words, "order": source.tolist()})
 
 
 def _tell_moved(group: Sequence[Explained], evidence: Evidence) -> Finding:
@@ -169,11 +169,11 @@ def _tell_moved(group: Sequence[Explained], evidence: Evidence) -> Finding:
 
 
 REMEDIES = {
-    "transpose": "a .T too much or too few, or the two factors of the product in the wrong order?",
-    "order": "look at the reshape, ravel or flatten of this block, and at its order=.",
-    "reversed": "a loop or a slice that runs the other way?",
-    "shifted": "an index off by one?",
-    "permuted": "look at how this axis is indexed, sorted or stacked.",
+    Kind.TRANSPOSE: "a .T too much or too few, or the two factors of the product in the wrong order?",
+    Kind.ORDER: "look at the reshape, ravel or flatten of this block, and at its order=.",
+    Kind.REVERSED: "a loop or a slice that runs the other way?",
+    Kind.SHIFTED: "an index off by one?",
+    Kind.PERMUTED: "look at how this axis is indexed, sorted or stacked.",
 }
 
 
@@ -186,7 +186,7 @@ def _tell_exchanged(group: Sequence[Explained], evidence: Evidence) -> Finding:
     said = "; ".join(f"gradient of {a} is the measured one of {b}" for a, b in pairs)
     mutual = len(group) > len(pairs)
     return Finding(
-        "swapped",
+        Kind.SWAPPED,
         pairs[0][0],
         f"{said}{', and the other way round' if mutual else ''}: look at the order in which they are stored, returned "
         "or unpacked.",

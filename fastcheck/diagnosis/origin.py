@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.told import listed
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["in_order", "layer_of", "origin"]
 
@@ -50,11 +50,11 @@ def origin(evidence: Evidence, unexplained: Sequence[BlockEvidence]) -> Finding:
     others = [block for block in ordered if block.checked]
     numbers = {"blocks": [block.name for block in ordered if block.wrong], "culprit": culprit.name} | _relation(culprit)
     if len(others) < 2:
-        return Finding("unknown", culprit.name, f"{culprit.name} is wrong. {_likeness(culprit)}", numbers)
+        return Finding(Kind.UNKNOWN, culprit.name, f"{culprit.name} is wrong. {_likeness(culprit)}", numbers)
     wrong, right = (_named(others, flag) for flag in (True, False))
     said = f"{listed(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong"
     said += f", {listed(right)} {'is' if len(right) == 1 else 'are'} right" if right else " (every block)"
-    return Finding("origin", culprit.name, f"{said}: {_where(others, culprit)} {_likeness(culprit)}", numbers)
+    return Finding(Kind.ORIGIN, culprit.name, f"{said}: {_where(others, culprit)} {_likeness(culprit)}", numbers)
 
 
 def _named(blocks: Sequence[BlockEvidence], wrong: bool) -> list[str]:

@@ -12,7 +12,7 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import LEFT, Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.readings import likely_factors, read_factor, shown
 from fastcheck.diagnosis.told import listed, numbers, only
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["PLACES"]
 
@@ -47,7 +47,7 @@ def _coordinates(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesi
     residual[wrong] = 0.0
     places = [block.block.multi_index(block.block.start + int(row)) for row in rows[wrong]]
     facts = {"places": places, "ratios": _ratios(block, wrong), "of": len(rows)}
-    yield Hypothesis("coordinate", residual, k * math.log10(len(rows)), pattern=True, facts=facts)
+    yield Hypothesis(Kind.COORDINATE, residual, k * math.log10(len(rows)), pattern=True, facts=facts)
 
 
 def _ratios(block: BlockEvidence, rows: IntArray) -> list[Number | None]:
@@ -79,7 +79,7 @@ def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding
     if where:
         short = f"×{times.value:#.4g} of the measured one" if isinstance(times, Number) else "alone wrong"
     return Finding(
-        "coordinate",
+        Kind.COORDINATE,
         only(group),
         f"{said} {verb}, of {total:,} measured in {listed([e.name for e in group])}: a special case, a border, an "
         "entry written twice or overwritten?",
@@ -107,7 +107,7 @@ def _slices(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         facts = {"axis": axis, "index": k}
         g, n, weight = block.claimed[inside], block.n[inside], 1 / block.tolerance[inside]
         if not g.any():
-            yield Hypothesis("slice", residual, cost, alone=True, facts={**facts, "words": "is zero"})
+            yield Hypothesis(Kind.SLICE, residual, cost, alone=True, facts={**facts, "words": "is zero"})
             continue
         fitted = _ratio(g, n, weight)
         if fitted is not None:
@@ -115,9 +115,9 @@ def _slices(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
             left = residual.copy()
             left[inside] = n - fitted.value * g
             paid = cost + number_cost(factor, 1.0, likely_factors(evidence.facts))
-            yield Hypothesis("slice", left, paid, alone=True, facts={**facts, "factor": factor})
+            yield Hypothesis(Kind.SLICE, left, paid, alone=True, facts={**facts, "factor": factor})
         if np.count_nonzero(clear[inside]) >= 0.5 * np.count_nonzero(inside):
-            yield Hypothesis("slice", residual, cost, pattern=True, alone=True, facts=facts)
+            yield Hypothesis(Kind.SLICE, residual, cost, pattern=True, alone=True, facts=facts)
 
 
 def _ratio(g: FloatArray, n: FloatArray, weight: FloatArray) -> Number | None:
@@ -143,7 +143,7 @@ def _tell_slices(group: Sequence[Explained], evidence: Evidence) -> Finding:
         times, remedy = "is zero, the measured one is not", "never filled in: a loop or a slice that ends early?"
         short = "all zeros"
     return Finding(
-        "slice",
+        Kind.SLICE,
         first.name,
         f"gradient of {first.name}[{place}] ({words} alone) {times}: {remedy}",
         numbers(
@@ -178,7 +178,7 @@ def _axis_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothes
         cost = float(digits.sum()) + 0.3 * length + 2.0
         factors = [float(1 / x) if x else math.inf for x in a]
         facts = {"axis": axis, "factors": factors}
-        yield Hypothesis("axis_factor", block.n - a[index[axis]] * block.claimed, cost, alone=True, facts=facts)
+        yield Hypothesis(Kind.AXIS_FACTOR, block.n - a[index[axis]] * block.claimed, cost, alone=True, facts=facts)
 
 
 def _tell_axis_factors(group: Sequence[Explained], evidence: Evidence) -> Finding:
@@ -186,7 +186,7 @@ def _tell_axis_factors(group: Sequence[Explained], evidence: Evidence) -> Findin
     axis, factors = int(first.hypothesis.facts["axis"]), first.hypothesis.facts["factors"]
     some = ", ".join(f"{factor:.4g}" for factor in factors[:NAMED]) + (", ..." if len(factors) > NAMED else "")
     return Finding(
-        "axis_factor",
+        Kind.AXIS_FACTOR,
         first.name,
         f"gradient of {first.name} is off by a factor of its own for every index of axis {axis} ({some}): something "
         "for each unit is missing, such as an activation's derivative, a scale or a mask.",

@@ -18,7 +18,7 @@ from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.differences import SCHEMES
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parameters import Block, Parameters
 

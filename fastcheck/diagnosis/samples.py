@@ -15,14 +15,14 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.lab import Lab
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["samples"]
 
 MOST = 512  # samples whose losses are asked for one by one
 WITNESSES = 3  # directions
 SAME = 1e-9  # relative difference of the loss from the mean of the samples' losses
-Facts: TypeAlias = tuple[str, dict[str, Any]]
+Facts: TypeAlias = tuple[Kind, dict[str, Any]]
 
 NEAR = 1e-5  # of the error along a direction that may be left
 
@@ -69,22 +69,22 @@ def _weights(m: int) -> Iterator[tuple[Facts, str, FloatArray]]:
         which = "the last sample" if i == m - 1 else f"sample {i}"
         short = f"lacks {which}"
         without = f"the measured one without {which} (of {m}): a branch that only it takes, or a loop that ends early?"
-        yield ("sample_missing", {"sample": i, "short": short}), without, whole - unit / m
+        yield (Kind.SAMPLE_MISSING, {"sample": i, "short": short}), without, whole - unit / m
         for share, times in ((1 / m, f"1/{m} of "), (1.0, "")):
             sole = f"{times}the gradient of {which} alone: assigned in a loop where it should be added, or not summed?"
-            yield ("one_sample", {"sample": i, "short": f"of {which} alone"}), sole, share * unit
+            yield (Kind.ONE_SAMPLE, {"sample": i, "short": f"of {which} alone"}), sole, share * unit
     for k in range(2, m - 1):
         part = np.zeros(m)
         part[:k] = 1.0
         for share in (1 / m, 1 / k):
             words = f"that of the first {k} samples of {m}: a loop or a slice that ends early?"
-            yield ("part_of_batch", {"samples": k, "short": f"of the first {k} samples"}), words, share * part
+            yield (Kind.PART_OF_BATCH, {"samples": k, "short": f"of the first {k} samples"}), words, share * part
     for size, weights in _batches(m):
         words = (
             f"the plain mean of the gradients of batches of {size}, of which the last has {m % size}: weigh each batch "
             "by its size"
         )
-        yield ("mean_of_means", {"size": size, "short": "batches averaged alike"}), words, weights
+        yield (Kind.MEAN_OF_MEANS, {"size": size, "short": "batches averaged alike"}), words, weights
 
 
 def _batches(m: int) -> Iterator[tuple[int, FloatArray]]:

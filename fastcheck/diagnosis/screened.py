@@ -13,6 +13,7 @@ from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.directions import CHUNK, gaussian
+from fastcheck.findings import Kind
 from fastcheck.plans.locate import Located
 from fastcheck.plans.probing import Probing, State
 from fastcheck.plans.screen import Screened
@@ -20,7 +21,7 @@ from fastcheck.report.report import Report
 
 __all__ = ["Drawn", "diagnosed_screen"]
 
-THROUGHOUT = ("block", "not_located")
+THROUGHOUT = (Kind.BLOCK, Kind.NOT_LOCATED)
 """Kinds of finding about an error that fills its block; of others the place is known, and that is the finding."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Rule
 from fastcheck.diagnosis.told import numbers, only
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["SOFTMAX"]
 
@@ -28,12 +28,12 @@ def _softmax(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     g, n = block.g, block.n
     sums_to_zero = abs(n.sum()) <= block.tolerance.sum() and n.max() > 0 > n.min()
     if sums_to_zero and np.all(g <= 0) and abs(g.sum()) > 1e-3 * np.linalg.norm(g):
-        yield Hypothesis("softmax", np.zeros(len(n)), pattern=True, cause=True)
+        yield Hypothesis(Kind.SOFTMAX, np.zeros(len(n)), pattern=True, cause=True)
 
 
 def _tell(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
-        "softmax",
+        Kind.SOFTMAX,
         only(group),
         f"measured gradient of {group[0].name} sums to zero over its entries, as it does behind a softmax; the "
         "analytic one is nowhere positive. The cross terms -p_i p_j of the softmax's Jacobian are missing? With "

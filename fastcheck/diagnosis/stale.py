@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.lab import Lab
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["stale"]
 
@@ -36,7 +36,7 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
     blocks = [block.name for block in evidence.wrong]
     if np.linalg.norm(again - lab.claimed) > 1e-6 * size:
         return Finding(
-            "stale",
+            Kind.STALE,
             None,
             "Called again at the same parameters after a call at others, the gradient is another one: it uses what "
             "an earlier forward pass left in a cache. Run the forward pass inside the gradient, or before each call.",
@@ -44,7 +44,7 @@ def _remembers(lab: Lab, evidence: Evidence) -> Finding | None:
         )
     if size and np.array_equal(elsewhere, again) and _bends(lab, evidence):
         return Finding(
-            "stale",
+            Kind.STALE,
             None,
             "The gradient is the same at other parameters: it does not use the ones it is given, but a copy, a global "
             "or what an earlier forward pass left in a cache.",
@@ -73,7 +73,7 @@ def _one_step_ago(lab: Lab, evidence: Evidence) -> Finding | None:
         left = [lab.slope(lab.evaluator, v, rate * g) - float(g @ v) for v in others]
         if all(abs(after) <= NEAR * abs(before) for after, before in zip(left, errors, strict=True)):
             return Finding(
-                "stale",
+                Kind.STALE,
                 None,
                 f"The gradient is right for the parameters one descent step ago, theta + r g with a rate of r = "
                 f"{rate:.4g}: it was computed before the last update, or from the cache of the forward pass before it.",

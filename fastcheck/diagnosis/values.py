@@ -11,7 +11,7 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule
 from fastcheck.diagnosis.readings import shown
 from fastcheck.diagnosis.told import listed, numbers, only
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 
 __all__ = ["VALUES"]
 
@@ -22,14 +22,14 @@ SINGLE_DIGITS = math.log10(2.0**29)  # of a float64 that are zeros where it is a
 
 def _zero(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     if not block.g.any():
-        yield Hypothesis("zero", np.zeros(len(block.n)), -FACT)
+        yield Hypothesis(Kind.ZERO, np.zeros(len(block.n)), -FACT)
 
 
 def _tell_zero(group: Sequence[Explained], evidence: Evidence) -> Finding:
     names = listed([explained.name for explained in group])
     everything = all(not block.g.any() for block in evidence.blocks)
     return Finding(
-        "zero",
+        Kind.ZERO,
         only(group),
         f"gradient of {'every block' if everything else names} is all zeros, the measured one is not: never filled "
         "in, a missing return of a buffer, or cut off by a detach or a stop_gradient?",
@@ -40,13 +40,13 @@ def _tell_zero(group: Sequence[Explained], evidence: Evidence) -> Finding:
 def _independent(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield n = 0."""
     if block.g.any() and len(block.n) > 1:
-        yield Hypothesis("independent", block.n)
+        yield Hypothesis(Kind.INDEPENDENT, block.n)
 
 
 def _tell_independent(group: Sequence[Explained], evidence: Evidence) -> Finding:
     names = listed([explained.name for explained in group])
     return Finding(
-        "independent",
+        Kind.INDEPENDENT,
         only(group),
         f"the loss does not depend on {names}, whose gradient is not zero: a block that the loss does not use, or "
         "whose effect is cancelled (a bias before batch normalisation)?",
@@ -60,20 +60,20 @@ def _constant(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     if len(g) < 2 or not g[0] or not np.all(np.abs(g - g[0]) <= 1e-12 * abs(g[0])):
         return
     if not block.whole or not np.isfinite(block.n).all():
-        yield Hypothesis("bias_sum", np.zeros(len(block.n)), pattern=True)
+        yield Hypothesis(Kind.BIAS_SUM, np.zeros(len(block.n)), pattern=True)
         return
     tolerance = np.full(len(g), float(block.tolerance.sum()))
     for words, value in (("sum", block.n.sum()), ("mean", block.n.mean())):
         width = tolerance if words == "sum" else tolerance / len(g)
-        yield Hypothesis("bias_sum", g - value, 0.5, tolerance=width, facts={"words": words})
-    yield Hypothesis("bias_sum", np.zeros(len(g)), pattern=True)
+        yield Hypothesis(Kind.BIAS_SUM, g - value, 0.5, tolerance=width, facts={"words": words})
+    yield Hypothesis(Kind.BIAS_SUM, np.zeros(len(g)), pattern=True)
 
 
 def _tell_constant(group: Sequence[Explained], evidence: Evidence) -> Finding:
     words = group[0].hypothesis.facts.get("words")
     of = f", the {words} of the measured gradient over all of them" if words else ""
     return Finding(
-        "bias_sum",
+        Kind.BIAS_SUM,
         only(group),
         f"gradient of {listed([e.name for e in group])} has the same value in every entry{of}: summed over the wrong "
         "axis? Sum over the samples only (axis=..., keepdims=True).",
@@ -86,14 +86,14 @@ def _copied(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         return
     for other in evidence.right:
         if other.block.shape == block.block.shape and np.array_equal(block.array(block.g), other.array(other.g)):
-            yield Hypothesis("copied", np.zeros(len(block.n)), -FACT, facts={"other": other.name})
+            yield Hypothesis(Kind.COPIED, np.zeros(len(block.n)), -FACT, facts={"other": other.name})
             return
 
 
 def _tell_copied(group: Sequence[Explained], evidence: Evidence) -> Finding:
     said = "; ".join(f"gradient of {e.name} is a copy of that of {e.hypothesis.facts['other']}" for e in group)
     return Finding(
-        "copied",
+        Kind.COPIED,
         only(group),
         f"{said}, which is right: a name or an index taken twice, or one buffer for both?",
         numbers(group, short=f"a copy of {group[0].hypothesis.facts['other']}"),
@@ -108,14 +108,14 @@ def _clipped(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     for limit in dict.fromkeys((max(largest), float(np.abs(block.g).max(initial=0.0)))):
         if limit and sum(int(np.count_nonzero(np.abs(b.g) == limit)) for b in evidence.blocks) >= 2:
             clipped = np.clip(block.n, -limit, limit)
-            yield Hypothesis("clipped", block.claimed - clipped, 1.0, Number(limit, 0.0))
+            yield Hypothesis(Kind.CLIPPED, block.claimed - clipped, 1.0, Number(limit, 0.0))
 
 
 def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
     limit = group[0].hypothesis.number or Number(math.nan, 0.0)
     rows = sum(int(np.count_nonzero(np.abs(e.block.error) > e.block.tolerance)) for e in group)
     return Finding(
-        "clipped",
+        Kind.CLIPPED,
         only(group),
         f"gradient of {listed([e.name for e in group])} is clipped at ±{shown(limit)}: {rows:,} entries beyond it "
         "stand at the limit, the others are right. Check the gradient before it is clipped.",
@@ -129,13 +129,13 @@ def _single(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     with np.errstate(over="ignore"):
         same = g.astype(np.float32).astype(np.float64) == g
     if len(g) and same.all() and np.linalg.norm(block.error) <= SINGLE * np.linalg.norm(block.claimed):
-        yield Hypothesis("float32", np.zeros(len(block.n)), -SINGLE_DIGITS)
+        yield Hypothesis(Kind.FLOAT32, np.zeros(len(block.n)), -SINGLE_DIGITS)
 
 
 def _tell_single(group: Sequence[Explained], evidence: Evidence) -> Finding:
     size = max(float(np.linalg.norm(e.block.error) / np.linalg.norm(e.block.claimed)) for e in group)
     return Finding(
-        "float32",
+        Kind.FLOAT32,
         only(group),
         f"gradient of {listed([e.name for e in group])} consists of float32 numbers and is off by a relative "
         f"{size:.1g}, as float32 arithmetic is: look for an astype, a dtype= or a default of float32 on the way back.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import Block
 from fastcheck.plans.regions import Region, shape_of
 
@@ -23,7 +23,7 @@ def _times(factor: float) -> str:
 def scaled(block: Block, factor: float) -> Finding:
     """One factor on a whole block."""
     return Finding(
-        "block",
+        Kind.BLOCK,
         block.name,
         f"All of {block.name} is off by one factor: the analytic gradient is {_times(factor)} times the measured one.",
         {
@@ -37,7 +37,7 @@ def scaled(block: Block, factor: float) -> Finding:
 def transposed(block: Block) -> Finding:
     """A transposed square matrix."""
     return Finding(
-        "block",
+        Kind.BLOCK,
         block.name,
         f"All of {block.name} is wrong: its analytic gradient is the transpose of the measured one.",
         {"where": f"all of {block.name}", "pattern": "transpose"},
@@ -71,22 +71,25 @@ def dense(block: Block, regions: Sequence[Region], analytic: FloatArray) -> list
         how = (
             "is zero in the analytic gradient, and not in the measured one" if zero else "is wrong, by no single factor"
         )
-        pattern = {"where": where if kind != "block" else f"all of {where}", "pattern": "zero" if zero else "dense"}
+        pattern = {
+            "where": where if kind is not Kind.BLOCK else f"all of {where}",
+            "pattern": "zero" if zero else "dense",
+        }
         findings.append(Finding(kind, block.name, f"All of {where} {how}.", pattern | evidence))
     return findings
 
 
-def _place(block: Block, region: Region) -> tuple[str, str, dict[str, Any]]:
+def _place(block: Block, region: Region) -> tuple[Kind, str, dict[str, Any]]:
     """Return the kind of a region, its name and its place as data."""
     if (region.height, region.width) == shape_of(block):
-        return "block", block.name, {}
+        return Kind.BLOCK, block.name, {}
     axis, start, stop = _axis_of(block, region)
     if axis is not None:
         where = {"axis": axis, "start": start, "stop": stop}
         return _kind(block, axis, stop - start), _slice_name(block, axis, start, stop), where
     (top, bottom), (left, right) = region.rows, region.columns
     name = f"rows {top} to {bottom - 1}, columns {left} to {right - 1} of {block.name}"
-    return "stripe", name, {"rows": [top, bottom], "columns": [left, right]}
+    return Kind.STRIPE, name, {"rows": [top, bottom], "columns": [left, right]}
 
 
 def located(block: Block, places: Sequence[int], spent: int, *, complete: bool) -> Finding:
@@ -95,7 +98,7 @@ def located(block: Block, places: Sequence[int], spent: int, *, complete: bool) 
     more = f" and {len(places) - 4:,} more" if len(places) > 4 else ""
     rest = "the rest of the block agrees" if complete else "there may be more"
     return Finding(
-        "located",
+        Kind.LOCATED,
         block.name,
         f"Located in {block.name} among {block.size:,} coordinates with {spent} evaluations: {names}{more}; {rest}.",
         {"coordinates": list(places), "evaluations": spent, "complete": complete},
@@ -105,7 +108,7 @@ def located(block: Block, places: Sequence[int], spent: int, *, complete: bool) 
 def not_located(block: Block, spent: int) -> Finding:
     """The search gave up."""
     return Finding(
-        "not_located",
+        Kind.NOT_LOCATED,
         block.name,
         f"{block.name} is wrong, but not all of its wrong coordinates were located with {spent} evaluations. Measure "
         f"them all with mode='full', blocks={block.name!r}, or some with mode='sample'.",
@@ -124,10 +127,10 @@ def _axis_of(block: Block, region: Region) -> tuple[int | None, int, int]:
     return None, 0, 0
 
 
-def _kind(block: Block, axis: int, length: int) -> str:
+def _kind(block: Block, axis: int, length: int) -> Kind:
     if length > 1:
-        return "stripe"
-    return ("row", "column")[axis] if len(block.shape) == 2 else "slice"
+        return Kind.STRIPE
+    return (Kind.ROW, Kind.COLUMN)[axis] if len(block.shape) == 2 else Kind.SLICE
 
 
 def _slice_name(block: Block, axis: int, start: int, stop: int) -> str:

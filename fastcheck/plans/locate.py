@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fastcheck.differences import BlockDerivatives, Resolved
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 from fastcheck.parameters import Block
 from fastcheck.plans import describe
 from fastcheck.plans.known import Known

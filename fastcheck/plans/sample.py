@@ -14,7 +14,7 @@ import numpy as np
 
 from fastcheck.arrays import IntArray
 from fastcheck.bounds import sample_size, split, wrong_count_bound
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import Block, Parameters
 from fastcheck.report.report import Report
 
@@ -124,5 +124,5 @@ def stated(report: Report, sample: Sample, layout: Parameters, confidence: float
         "share": most / sample.population,
         "blocks": {name: {"at_most": bounds[name], "share": bounds[name] / by_block[name].size} for name in by_block},
     }
-    finding = Finding("sample", None, message + ".", evidence)
+    finding = Finding(Kind.SAMPLE, None, message + ".", evidence)
     return dataclasses.replace(report, findings=(*report.findings, finding))

@@ -11,6 +11,7 @@ from typing import Any
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import InputError
+from fastcheck.findings import Kind
 from fastcheck.report import Report
 from fastcheck.settings import Settings
 from fastcheck.verdict import RESOLUTION, Verdict
@@ -18,7 +19,7 @@ from fastcheck.verdict import RESOLUTION, Verdict
 __all__ = ["Checked", "Checks"]
 
 SHORTEST = 1e-3  # seconds that a check is given when the budget is used up: it will say that it stopped
-HARMLESS = ("unchecked", "noisy_loss", "kinks", "below_tolerance")
+HARMLESS = (Kind.UNCHECKED, Kind.NOISY_LOSS, Kind.KINKS, Kind.BELOW_TOLERANCE)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checked, Checks
@@ -186,4 +186,4 @@ def _blamed(form: Form, single: Sequence[Checked], others: Verdict) -> Iterator[
     if unused:
         verb = "are never used" if len(unused) > 1 else "is never used"
         said += f" What it returns for {', '.join(unused[:SHOWN])} is zero: that part of the cotangent {verb}."
-    yield Told(Finding("outputs", None, said, {"outputs": names, "others_agree": others.passed}))
+    yield Told(Finding(Kind.OUTPUTS, None, said, {"outputs": names, "others_agree": others.passed}))

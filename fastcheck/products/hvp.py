@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import InputError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checks
@@ -123,4 +123,4 @@ def _asymmetric(point: Point, product: Product, checks: Checks) -> Iterator[Told
             "agrees with the differences of the gradient, the gradient is not that of any loss: check it first."
         )
         evidence = {"asymmetry": relative, "blocks": names, "short": "is not symmetric", "where": "hvp"}
-        yield Told(Finding("asymmetric", None, message, evidence), verdict)
+        yield Told(Finding(Kind.ASYMMETRIC, None, message, evidence), verdict)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Block
 from fastcheck.products.point import Product, Told
@@ -59,11 +59,11 @@ class Linear:
             if _norm(a[block.slice] - b[block.slice]) > slack * max(_norm(a[block.slice]), _norm(b[block.slice]))
         )
 
-    def finding(self, kind: str, names: tuple[str, ...], said: str, short: str, **evidence: float) -> Finding:
-        """Return a finding about some blocks of the result; kind is a word after the vector's."""
+    def finding(self, kind: Kind, names: tuple[str, ...], said: str, short: str, **evidence: float) -> Finding:
+        """Return a finding about some blocks of the result."""
         where = self.name if len(names) == len(self.blocks) else f"{self.name} of {', '.join(names)}"
         return Finding(
-            f"{self.vector}_{kind}",
+            kind,
             None,
             f"{where} {said}",
             {"blocks": list(names), "short": short, "where": where, **evidence},
@@ -105,7 +105,7 @@ def own_rounding(product: Callable[[FloatArray], Analytic], u: FloatArray, at_u:
 def spoils(product: Product) -> Finding:
     """Return the finding of a product that changes the vector it is given."""
     return Finding(
-        f"changes_{product.vector}",
+        Kind.VECTOR_CHANGED,
         None,
         f"{product.name} changes the {product.vector} it is given. It was given a private copy here, but elsewhere "
         "another branch may need it: work on a copy.",
@@ -122,7 +122,7 @@ def _first(*kinds: Iterator[Finding]) -> Iterator[Finding]:
 
 def _unsteady(ask: Linear, names: tuple[str, ...]) -> Finding:
     return ask.finding(
-        "unsteady",
+        Kind.VECTOR_UNSTEADY,
         names,
         f"of the same {ask.vector} is another one when called again, so whether it is linear can't be said. Random "
         "draws (dropout), or a buffer kept between calls?",
@@ -147,7 +147,7 @@ def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArr
     vector = ask.vector
     if still:
         yield ask.finding(
-            "ignored",
+            Kind.VECTOR_IGNORED,
             still,
             f"ignores the {vector}: it is the same for every one, also for zero. Multiply the {vector} in, entry by "
             f"entry{'; the upstream gradient is 1 for a loss only' if vector == 'cotangent' else ''}.",
@@ -156,7 +156,7 @@ def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArr
     elif there:
         size = _norm(at_zero) / max(_norm(at_u), math.ulp(0.0))
         yield ask.finding(
-            "offset",
+            Kind.VECTOR_OFFSET,
             there,
             f"of a zero {vector} is not zero: a part of relative size {size:.2g} does not depend on the {vector}. "
             "A regulariser's gradient added in, or a buffer that is not cleared?",
@@ -172,11 +172,11 @@ def _power(ask: Linear, u: FloatArray, at_u: FloatArray, exact: float) -> Iterat
         names = ask.differ(scaled, power * at_u, exact)
         if names:
             degree = _degree(ask, names, scaled, at_u, power)
-            yield ask.finding("degree", names, *_words_of_degree(degree, ask.vector), degree=degree)
+            yield ask.finding(Kind.VECTOR_DEGREE, names, *_words_of_degree(degree, ask.vector), degree=degree)
             return
     if turned:
         yield ask.finding(
-            "sign",
+            Kind.VECTOR_SIGN,
             turned,
             f"of -{ask.vector} is not minus that of the {ask.vector}: an absolute value, a square or a clip of it?",
             f"loses the sign of the {ask.vector}",
@@ -192,7 +192,7 @@ def _sum(ask: Linear, u: FloatArray, w: FloatArray, sum_of_both: FloatArray, loo
     if names:
         vector = ask.vector
         yield ask.finding(
-            "nonlinear",
+            Kind.VECTOR_NONLINEAR,
             names,
             f"of a sum of two {vector}s is not the sum of the two: it is not linear in the {vector}. A maximum or a "
             "clip of it, or a buffer kept between calls?",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.point import Told
 from fastcheck.products.vectors import visible
@@ -18,9 +18,9 @@ from fastcheck.verdict import Verdict, worst
 
 __all__ = ["merged"]
 
-UNSTEADY = ("random_loss", "stateful_loss", "counting_loss", "gradient_changes_loss")
+UNSTEADY = (Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS, Kind.GRADIENT_CHANGES_LOSS)
 """Found of a function that is another one at each call. So is its product, which then only seems not to be linear."""
-LINEAR = ("independent",)  # that a product does not depend on the inputs is no sign of a bug in a linear function
+LINEAR = (Kind.INDEPENDENT,)  # that a product does not depend on the inputs is no sign of a bug in a linear function
 
 
 def merged(checks: Checks, done: Sequence[Checked], told: Sequence[Told], settings: Mapping[str, Any]) -> Report:
@@ -126,7 +126,7 @@ def _findings(told: Sequence[Told], leading: Report, done: Sequence[Checked]) ->
     findings += [f for f in leading.findings if f.kind not in LINEAR and not (explained and "blocks" in f.evidence)]
     kinds = {(finding.kind, finding.block) for finding in findings}
     for finding in (finding for one in done for finding in one.report.findings):
-        of_one = finding.kind == "unchecked" or "blocks" in finding.evidence
+        of_one = finding.kind is Kind.UNCHECKED or "blocks" in finding.evidence
         if not of_one and (finding.kind, finding.block) not in kinds:
             kinds.add((finding.kind, finding.block))
             findings.append(finding)
@@ -137,7 +137,7 @@ def _silent(names: Sequence[str]) -> Iterator[Finding]:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         yield Finding(
-            "silent_outputs",
+            Kind.SILENT_OUTPUTS,
             None,
             f"{shown}: the derivative is too small to be judged alone (a relu that is off, a saturated unit?). It was "
             "judged together with the others.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
 from fastcheck.verdict import Verdict

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import Block
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.examine import Form
@@ -138,16 +138,16 @@ def _say(block: Block, share: str) -> Finding | None:
         f"{block.name} was looked at along random tangents; cut up, {share} of it are wrong, and one entry of the "
         "worst part is listed. mode='full' measures every entry."
     )
-    return Finding("located", block.name, said)
+    return Finding(Kind.LOCATED, block.name, said)
 
 
 def _about_blocks(findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the findings that are not about single coefficients of the tangents, which mean nothing to the user."""
     for finding in findings:
-        drawn = "blocks" in finding.evidence and finding.kind not in _OF_BLOCKS and not finding.kind.startswith(_OF_US)
+        drawn = "blocks" in finding.evidence and finding.kind not in (*_OF_BLOCKS, *_OF_PRODUCTS)
         if not drawn:
             yield finding
 
 
-_OF_BLOCKS = ("factor", "sign", "zero")
-_OF_US = ("tangent", "vector", "outputs", "asymmetric")
+_OF_BLOCKS = (Kind.FACTOR, Kind.SIGN, Kind.ZERO)
+_OF_PRODUCTS = (Kind.OUTPUTS, Kind.ASYMMETRIC, *(kind for kind in Kind if kind.startswith("vector_")))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.products.checks import Checks
 from fastcheck.products.examine import Form, cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
@@ -129,7 +129,7 @@ def _summed(form: Pulled, checks: Checks) -> Iterator[Told]:
         return
     names = [block.name for block in point.inputs.blocks]
     finding = Finding(
-        "cotangent_summed",
+        Kind.VECTOR_SUMMED,
         None,
         "vjp is the same when the entries of the cotangent change places: only their sum or mean is used, as if the "
         "upstream gradient were one number. Multiply entry by entry before summing.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcheck.errors import InputError, MissingDependencyError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 from fastcheck.report import plots, words
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import InputError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import ROOT, leaves
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.verdict import Verdict
@@ -87,7 +87,7 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         verdict=_verdict(data["verdict"]),
         blocks=blocks,
         wrong=wrong,
-        findings=tuple(Finding(**finding) for finding in data["findings"]),
+        findings=tuple(Finding(**{**finding, "kind": Kind(finding["kind"])}) for finding in data["findings"]),
         settings=data["settings"],
         numerical=None
         if numerical is None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcheck.errors import GradientError, InputError, MissingDependencyError
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding
 from fastcheck.verdict import Verdict
 
 __all__ = ["BlockReport", "Coordinate", "Report", "Taylor"]

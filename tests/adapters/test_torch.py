@@ -483,7 +483,7 @@ def test_a_backward_pass_that_ignores_what_it_is_given():
 
     report = fastcheck.torch.check_function(Ignores.apply, torch.rand(5, dtype=torch.float64))
     assert report.verdict is Verdict.WRONG
-    assert kinds(report)[0] == "cotangent_ignored"
+    assert kinds(report)[0] == "vector_ignored"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -500,7 +500,7 @@ def test_a_backward_pass_that_writes_to_what_it_is_given(dtype):
 
     report = fastcheck.torch.check_function(InPlace.apply, torch.rand(12, dtype=dtype))
     assert report.verdict is Verdict.CORRECT
-    assert "changes_cotangent" in kinds(report)
+    assert "vector_changed" in kinds(report)
 
 
 def test_a_function_that_draws_is_not_called_wrong_and_may_be_fixed():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck import Finding, Verdict
+from fastcheck import Verdict
+from fastcheck.findings import Finding, Kind
 from fastcheck.products import checks as module
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.examine import _suspects
@@ -23,9 +24,9 @@ UNSURE = dataclasses.replace(
     verdict=Verdict.INCONCLUSIVE,
     uncertainty=1e-3,
     blocks={"theta": dataclasses.replace(PASSED.blocks["theta"], verdict=Verdict.INCONCLUSIVE)},
-    findings=(Finding("unchecked", "theta", "theta is unchecked", {"gradient": 1.0, "uncertainty": 1e-3}),),
+    findings=(Finding(Kind.UNCHECKED, "theta", "theta is unchecked", {"gradient": 1.0, "uncertainty": 1e-3}),),
 )
-STOPPED = dataclasses.replace(UNSURE, findings=(*UNSURE.findings, Finding("stopped", None, "it stopped")))
+STOPPED = dataclasses.replace(UNSURE, findings=(*UNSURE.findings, Finding(Kind.STOPPED, None, "it stopped")))
 
 
 def whole(report, claimed=1.0):

@@ -14,7 +14,7 @@ import pytest
 import fastcheck
 from fastcheck.errors import MissingDependencyError
 from fastcheck.examples import course_net
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.report import BlockReport, Coordinate, Report, plots, words
 from fastcheck.report.html import as_html
 from fastcheck.verdict import Verdict
@@ -156,7 +156,9 @@ HOSTILE = "<script>alert('1')</script> & \"$x_{1}$\""
 
 def test_hostile_names_are_only_text():
     blocks, listed = wrong_block(HOSTILE, (4, 3), [(0, 0), (1, 2)])
-    found = report(blocks, listed, [Finding("x", None, "<img src=x onerror=alert(1)>", {"<b>": 1.0})], mode="</pre><i>")
+    found = report(
+        blocks, listed, [Finding(Kind.KINKS, None, "<img src=x onerror=alert(1)>", {"<b>": 1.0})], mode="</pre><i>"
+    )
     text = as_html(found)
     page = Page(text)
     assert "<script" not in text
