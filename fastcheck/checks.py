@@ -8,37 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from fastcheck.arrays import IntArray
-from fastcheck.assemble import assemble, unmeasurable
-from fastcheck.compare import Judge
-from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
-from fastcheck.differences import SCHEMES, BlockDerivatives
+from fastcheck.conclude import conclude, unmeasurable
+from fastcheck.context import Outcome, prepared
+from fastcheck.elsewhere import decided_elsewhere
+from fastcheck.diagnosis import diagnosed, diagnosed_screen, facts_of
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
-from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
-from fastcheck.losses.imaginary import STEP, ImaginaryLoss
-from fastcheck.noise import Noise, measure_noise
-from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.crew import cores
-from fastcheck.parallel.identity import identity
+from fastcheck.judge.verdicts import Verdicts, judge
+from fastcheck.notice import noticed
 from fastcheck.parallel.staff import Staff
-from fastcheck.parameters import Block, Parameters
-from fastcheck.plans import full, sample, screen
-from fastcheck.plans.locate import locate
-from fastcheck.plans.probing import Probing
-from fastcheck.preflight import Preflight, preflight
+from fastcheck.parameters import Parameters
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
-from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
-from fastcheck.steps import choose_steps, fixed_steps, rounds
+from fastcheck.strategies import derivatives, strategy_for
 from fastcheck.taylor import second_opinion
-from fastcheck.verdict import Verdict
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
 
@@ -62,6 +51,7 @@ def check(
     budget: float | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    unchecked: str = "fail",
     throw: bool = False,
 ) -> Report:
     """Compare a gradient with finite differences of the loss, and say whether it is right.
@@ -103,6 +93,8 @@ def check(
         Where finished shards are kept, and resumed from.
     progress : bool, optional
         A progress bar on stderr; by default when that is a terminal and the work is long.
+    unchecked : {"fail", "allow"}
+        Whether a block that could not be checked (its derivative is below the noise, here and nearby) spoils a pass.
     throw : bool
         Raise `GradientError` unless the verdict is a pass.
 
@@ -120,7 +112,20 @@ def check(
         With ``throw=True``, when the gradient did not pass.
     """
     settings = Settings(
-        mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
+        mode=mode,
+        samples=samples,
+        blocks=blocks,
+        step=step,
+        scheme=scheme,
+        tolerance=tolerance,
+        confidence=confidence,
+        seed=seed,
+        workers=workers,
+        backend=backend,
+        budget=budget,
+        checkpoint=checkpoint,
+        progress=progress,
+        unchecked=unchecked,
     )
     with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
         report = _check(loss, gradient, params, as_args(args), settings, run)
@@ -131,123 +136,40 @@ def _check(
     loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
 ) -> Report:
     layout = Parameters.of(params)
-    chosen = layout.select(settings.blocks)
-    numbers = tuple(layout.blocks.index(block) for block in chosen)
-    rng = np.random.default_rng(settings.seed)
-    evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
-    seen = preflight(evaluator, gradient, args, rng)
-    if seen.fatal:
-        return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
-    if settings.checkpoint is not None:
-        problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
-        run.checkpoint = Checkpoint(settings.checkpoint, problem)
-    began, before = run.seconds, evaluator.evaluations
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-    count = sum(block.size for block in chosen)
-    cost = 0.0 if isinstance(loss, MeasuresItself) else (run.seconds - began) / max(1, evaluator.evaluations - before)
-    mode = settings.mode_for(count, cost)
-    if mode == "screen" and settings.mode == "auto" and rounds(evaluator):
-        mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
-    if mode == "screen":
-        with bar(run, count, settings.progress):
-            facts = facts_of(loss, args, [block.shape for block in layout.blocks])
-            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, facts)
-    places: Sequence[IntArray | None] = [None] * len(chosen)
-    if mode == "sample":
-        drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
-        places, count = drawn.places, sum(map(len, drawn.places))
-    pilot = () if isinstance(loss, MeasuresItself) else numbers
-    plan = _plan(evaluator, seen, noise, settings, run, rng, pilot, count)
-    with bar(run, count, settings.progress):
-        if isinstance(loss, MeasuresItself):
-            workers = cores() if settings.workers in (None, -1) else int(settings.workers or 1)
-            found = _by_structure(loss, plan, chosen, places, workers)
-        else:
-            found = full.measure(plan, list(zip(numbers, chosen, places, strict=True)))
-    report = assemble(layout, chosen, seen, plan, found, settings)
+    context = prepared(loss, gradient, args, settings, run, layout, layout.theta_of(params))
+    if context.preflight.fatal:
+        return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, settings)
+    with bar(run, context.size, settings.progress):
+        outcome = strategy_for(context)(context)
+    verdicts = judge(outcome)
+    verdicts, said = decided_elsewhere(outcome, verdicts)
+    report = conclude(outcome, verdicts, (*context.preflight.findings, *said, *noticed(outcome, verdicts)))
     measured = run.stopped
     with run.interruptible():  # what was measured stands without them
-        report = diagnosed(report, plan, found, loss, gradient, args)
-        report = second_opinion(report, plan, chosen, found, settings.seed)
-    report = _cut_short(report, run, measured)
-    return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
+        report = _explained(report, outcome, verdicts)
+    return report if run.stopped != "interrupted" or measured is not None else _cut_short(report)
 
 
-def _by_structure(
-    loss: MeasuresItself, plan: full.Full, chosen: Sequence[Block], places: Sequence[IntArray | None], workers: int
-) -> list[BlockDerivatives]:
-    """Let a loss that knows its structure measure the blocks, or some places of them."""
-    layout, theta = plan.evaluator.layout, plan.evaluator.theta
-    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(chosen, places, strict=True)]
-    whole = sum(map(len, some)) == layout.size
-    measured = loss.measure(theta, layout, None if whole else np.concatenate(some), workers=workers)
-    return [BlockDerivatives.of_measured(block, measured) for block in chosen]
+def _explained(report: Report, outcome: Outcome, verdicts: Verdicts) -> Report:
+    context = outcome.context
+    if outcome.directions:
+        if not report.verdict.refuted:
+            return report
+        sure = [one for one in outcome.directions if not one.failed or verdicts.blocks[one.block.name].verdict.refuted]
+        facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+        return diagnosed_screen(report, context, sure, outcome.located, facts)
+    blocks = [block for _, block in context.blocks]
+    report = diagnosed(report, context, outcome.estimates, context.loss, context.gradient, context.args)
+    return second_opinion(report, context, blocks, outcome.estimates, context.seed)
 
 
-def _screen(
-    evaluator: Evaluator,
-    seen: Preflight,
-    noise: Noise,
-    chosen: Sequence[tuple[int, Block]],
-    settings: Settings,
-    run: Run,
-    facts: Facts,
-) -> Report:
-    """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
-    judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
-    plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
-    screened = screen.screen(plan, chosen, settings.confidence)
-    located = locate(plan, [one for one in screened if one.failed])
-    report = assemble_screen(plan, seen, screened, located, settings)
-    if not report.verdict.refuted:
-        return report
-    sure = [
-        one for one in screened if not one.failed or report.blocks[one.block.name].verdict is not Verdict.INCONCLUSIVE
-    ]
-    measured = run.stopped
-    with run.interruptible():
-        report = diagnosed_screen(report, plan, sure, located, facts)
-    return _cut_short(report, run, measured)
-
-
-def _cut_short(report: Report, run: Run, measured: str | None) -> Report:
-    """Return the report with a finding where the run was interrupted after all was measured."""
-    if run.stopped != "interrupted" or measured is not None:
-        return report
+def _cut_short(report: Report) -> Report:
     finding = Finding(
         Kind.STOPPED,
         None,
         "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing.",
     )
     return replace(report, findings=(*report.findings, finding))
-
-
-def _plan(
-    evaluator: Evaluator,
-    seen: Preflight,
-    noise: Noise,
-    settings: Settings,
-    run: Run,
-    rng: np.random.Generator,
-    numbers: tuple[int, ...],
-    count: int,
-) -> full.Full:
-    """Choose the steps, and return what the full plan works with."""
-    scheme = SCHEMES[settings.scheme]
-    real = scheme if scheme.subtracts else SCHEMES["central"]
-    judge = Judge(settings.tolerance, settings.confidence, count)
-    if settings.step is None or not scheme.subtracts:
-        steps = choose_steps(evaluator, seen.base, seen.analytic.flat, noise, real, rng, numbers)
-    else:
-        steps = fixed_steps(evaluator, settings.step)
-    plan = full.Full(evaluator, seen.analytic, seen.base, noise, steps, real, judge, run)
-    if scheme.subtracts:
-        return plan
-    imaginary = ImaginaryLoss(evaluator)
-    direction = rng.standard_normal(evaluator.theta.size) * steps.of(evaluator, np.arange(evaluator.theta.size))
-    imaginary.verify(seen.base, direction, np.array([0.25]))
-    first = fixed_steps(evaluator, settings.step or STEP * float(np.abs(evaluator.theta).max() or 1.0))
-    return replace(plan, first=replace(plan, evaluator=cast(Evaluator, imaginary), steps=first, scheme=scheme))
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
@@ -300,21 +222,17 @@ def numerical_gradient(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
     layout = Parameters.of(params)
-    rng = np.random.default_rng(seed)
-    args = as_args(args)
     with Run(staff=Staff(workers, backend)) as run:
-        evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
-        seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
-        if seen.fatal:
-            raise LossError(seen.findings[-1].message)
-        noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-        plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
+        zero = layout.unflatten(np.zeros(layout.size))
+        context = prepared(loss, zero, as_args(args), settings, run, layout, layout.theta_of(params))
+        if context.preflight.fatal:
+            raise LossError(context.preflight.findings[-1].message)
         with bar(run, layout.size, progress):
-            value = full.derivatives(plan)
+            value = derivatives(context)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt
     if not np.isfinite(value).all():
         raise LossError(
-            f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"
+            f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {context.evaluator.failure}"
         )
     return layout.unflatten(value)

@@ -217,6 +217,8 @@ class BlockDerivatives:
         Norm that the gradient's error has at least, by measurements along directions of the block.
     slack : float
         Norm of an error that the single measurements showed together, but a measurement along it did not.
+    forgiven : float
+        Squared norm of what was added to truncations because a second look was too uncertain to bear an error out.
     """
 
     block: Block
@@ -227,6 +229,7 @@ class BlockDerivatives:
     looked: dict[int, Resolved] = field(default_factory=dict)
     least: float = 0.0
     slack: float = 0.0
+    forgiven: float = 0.0
 
     @classmethod
     def empty(

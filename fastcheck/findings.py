@@ -354,6 +354,21 @@ class Kind(enum.StrEnum):
         "A block stands out along directions only, in a loss that could do that without an error.",
         "Measure its coordinates with mode='full'.",
     )
+    DISAGREEMENT = (
+        "disagreement",
+        "The loss and the gradient differ by a little nearly everywhere: two functions that are not quite the same.",
+        "Solve more tightly, or allow for it with tolerance=.",
+    )
+    ELSEWHERE = (
+        "elsewhere",
+        "At theta a block's gradient is zero or below the noise, so it was checked at a generic point nearby.",
+        "",
+    )
+    CONSTANT = (
+        "constant",
+        "The loss does not depend on a block at all, and its gradient is zero: right, and nothing to measure.",
+        "",
+    )
     ROUNDING = (
         "rounding",
         "A block differs by no more than the rounding of its own arithmetic may.",

@@ -11,27 +11,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fastcheck.assemble import unmeasurable
-from fastcheck.compare import Judge
+from fastcheck import thresholds
+from fastcheck.conclude import conclude, unmeasurable
+from fastcheck.context import Outcome, prepared
 from fastcheck.errors import InputError
-from fastcheck.losses import evaluator_for
-from fastcheck.noise import measure_noise
+from fastcheck.judge.directions import Screened
+from fastcheck.judge.verdicts import judge
+from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters
 from fastcheck.plans.locate import Located, locate
 from fastcheck.plans.probing import Probing
-from fastcheck.plans.screen import PROBES, Screened, screen
 from fastcheck.plans.single import is_wrong, measured, quickly
-from fastcheck.preflight import preflight
 from fastcheck.report import Report
 from fastcheck.run import Run
-from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
+from fastcheck.strategies.screen import chosen, probing_of, screen
 
 __all__ = ["Moment", "Monitor"]
 
@@ -105,7 +105,7 @@ class Monitor:
     _seen: dict[str, set[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._settings = Settings("screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed)
+        self._settings = Settings("screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed, unchecked="allow")
         if not callable(self.loss) or not callable(self.gradient):
             raise InputError("loss and gradient must be callable: the monitor calls both at each check's parameters.")
         if isinstance(self.overhead, bool) or not isinstance(self.overhead, (int, float)) or not 0 < self.overhead < 1:
@@ -190,19 +190,19 @@ class Monitor:
     def _check(self, params: Any, args: tuple[Any, ...]) -> Report:
         run, number = Run(), len(self.history)
         layout = Parameters.of(params)
-        rng = np.random.default_rng((self.seed, number))
-        evaluator = evaluator_for(self.loss, layout, layout.flatten(params), args)
-        seen = preflight(evaluator, self.gradient, args, rng)
-        if seen.fatal:
-            return unmeasurable(layout, layout.blocks, seen, evaluator.evaluations, run.seconds, self._settings)
-        noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-        judge = Judge(self.tolerance, self.confidence, PROBES * len(layout.blocks))
-        seed = (self.seed + number * _GOLDEN) % _WORD
-        plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, seed)
-        screened = screen(plan, list(enumerate(layout.blocks)), self.confidence, DIRECTIONS)
+        settings = replace(self._settings, seed=(self.seed + number * _GOLDEN) % _WORD)
+        context = prepared(self.loss, self.gradient, args, settings, run, layout, layout.flatten(params))
+        if context.preflight.fatal:
+            return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, self._settings)
+        context = context.counting(thresholds.PROBES * len(layout.blocks))
+        plan = probing_of(context)
+        screened = screen(plan, context.blocks, self.confidence, DIRECTIONS)
         located = locate(plan, [one for one in screened if one.failed])
-        self._coordinates(plan, screened, located, rng)
-        return assemble_screen(plan, seen, screened, located, self._settings)
+        self._coordinates(plan, screened, located, context.rng)
+        estimates = [one.derivatives() for one in located.values()]
+        outcome = Outcome(context, estimates, screened, located, settings=chosen(screened))
+        verdicts = judge(outcome)
+        return conclude(outcome, verdicts, (*context.preflight.findings, *noticed(outcome, verdicts)))
 
     def _coordinates(
         self, plan: Probing, screened: list[Screened], located: dict[str, Located], rng: np.random.Generator

@@ -42,10 +42,12 @@ class Settings:
     budget: float | None = None
     checkpoint: str | Path | None = None
     progress: bool | None = None
+    unchecked: str = "fail"
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
         _one_of("scheme", self.scheme, SCHEME_NAMES)
+        _one_of("unchecked", self.unchecked, ("fail", "allow"))
         _number("tolerance", self.tolerance, 0, 1)
         _number("confidence", self.confidence, 0, 1)
         _number("step", self.step, 0, math.inf, optional=True)

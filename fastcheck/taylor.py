@@ -21,7 +21,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
-from fastcheck.plans.full import Full
+from fastcheck.context import Context
 from fastcheck.report.report import Report, Taylor
 
 __all__ = ["STEPS", "order_of", "second_opinion"]
@@ -64,7 +64,7 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
 
 
 def second_opinion(
-    report: Report, plan: Full, chosen: Sequence[Block], found: Sequence[BlockDerivatives], seed: int
+    report: Report, plan: Context, chosen: Sequence[Block], found: Sequence[BlockDerivatives], seed: int
 ) -> Report:
     """Return the report with the Taylor test of its gradient; 7 evaluations, and one more before it contradicts a pass.
 
@@ -74,7 +74,7 @@ def second_opinion(
     ----------
     report : Report
         With its verdict.
-    plan : Full
+    plan : Context
         What the run worked with.
     chosen : sequence of Block
         The blocks that were checked: the direction moves no others.
@@ -116,7 +116,7 @@ def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Gen
     return direction
 
 
-def _remainders(plan: Full, direction: FloatArray, steps: FloatArray) -> FloatArray:
+def _remainders(plan: Context, direction: FloatArray, steps: FloatArray) -> FloatArray:
     """Return J(theta + t v) - J(theta) - t g.v with its sign, where t v is what the loss really saw."""
     evaluator, g = plan.evaluator, plan.analytic.flat
     values = evaluator.along(0, direction, steps)
@@ -130,7 +130,7 @@ def _remainders(plan: Full, direction: FloatArray, steps: FloatArray) -> FloatAr
     return np.asarray(values - plan.base - predicted)
 
 
-def _lost(plan: Full, chosen: Sequence[Block], direction: FloatArray) -> float:
+def _lost(plan: Context, chosen: Sequence[Block], direction: FloatArray) -> float:
     """Return what the gradient's own rounding may have cost g.v, in units of the loss."""
     numbers = {block: number for number, block in enumerate(plan.evaluator.layout.blocks)}
     total = 0.0
@@ -143,7 +143,7 @@ def _lost(plan: Full, chosen: Sequence[Block], direction: FloatArray) -> float:
 
 def _contradiction(
     report: Report,
-    plan: Full,
+    plan: Context,
     found: Sequence[BlockDerivatives],
     direction: FloatArray,
     order: float,
@@ -183,7 +183,7 @@ _REFUSED = (
 )
 
 
-def _claimed(plan: Full, found: BlockDerivatives, direction: FloatArray) -> float:
+def _claimed(plan: Context, found: BlockDerivatives, direction: FloatArray) -> float:
     """Return the slope that the errors measured in a block must leave along the direction."""
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from fastcheck import thresholds
+from fastcheck.thresholds import RESOLUTION
+from fastcheck.thresholds import SUSPICIOUS as SUSPICIOUS_ABOVE
+from fastcheck.thresholds import WRONG as WRONG_ABOVE
+
 __all__ = ["RESOLUTION", "SUSPICIOUS_ABOVE", "WRONG_ABOVE", "Verdict", "grade", "worst"]
 
-WRONG_ABOVE = 1e-2
-SUSPICIOUS_ABOVE = 1e-4
-RESOLUTION = SUSPICIOUS_ABOVE
-"""A relative uncertainty above this leaves even the suspicious grade open: no pass can be given on it."""
 
 
 class Verdict(enum.Enum):
@@ -96,9 +97,9 @@ def grade(error: float, tolerance: float, kinks: bool) -> Verdict:
     """
     if error <= tolerance:
         return Verdict.CORRECT
-    if error > WRONG_ABOVE:
+    if error > thresholds.WRONG:
         return Verdict.WRONG
-    if error > SUSPICIOUS_ABOVE:
+    if error > thresholds.SUSPICIOUS:
         return Verdict.SUSPICIOUS
     return Verdict.ACCEPTABLE if kinks else Verdict.SUSPICIOUS
 

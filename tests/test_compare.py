@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck.compare import CHUNK, GRADIENT_ROUNDING, Judge, Norms
+from fastcheck.judge.judge import CHUNK, Judge, Norms
 from fastcheck.differences import BlockDerivatives, Resolved, Status
 from fastcheck.parameters import Parameters
+from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.verdict import Verdict
 from tests.naive import relative_errors, textbook_ratio
 
@@ -85,7 +86,7 @@ def test_an_error_within_its_uncertainty_is_none(rng):
     for found, g in ((measured(n, truncation=1e-6), n + 0.9e-6), (measured(n, rounding=1e-6), n + off)):
         compared = JUDGE.compare(found, g, EPS)
         assert compared.verdict is Verdict.CORRECT
-        assert compared.worst_excess == 0
+        assert compared.excess == 0
     assert JUDGE.compare(measured(n, rounding=1e-6), n + 0.9e-6, EPS).verdict is Verdict.SUSPICIOUS
     assert JUDGE.compare(measured(n, rounding=1e-6), n + 3e-6, EPS).verdict is Verdict.SUSPICIOUS
 
@@ -94,14 +95,14 @@ def test_nothing_is_passed_on_an_uncertainty_too_large(rng):
     n = rng.normal(size=10)
     compared = JUDGE.compare(measured(n, truncation=1e-3), n, EPS)
     assert compared.verdict is Verdict.INCONCLUSIVE
-    assert compared.silent
+    assert not compared.resolved
     assert JUDGE.compare(measured(n, truncation=1e-3), 2 * n, EPS).verdict is Verdict.WRONG  # but wrong is still wrong
 
 
 @pytest.mark.parametrize("zero", [0.0, 1e-20])
 def test_silence(zero):
     compared = JUDGE.compare(measured(np.full(3, zero), rounding=1e-12), np.full(3, zero), EPS)
-    assert compared.silent
+    assert not compared.resolved
     assert compared.verdict is Verdict.INCONCLUSIVE
 
 
@@ -122,18 +123,19 @@ def test_missing_is_counted_and_never_compared():
     found.value[:] = n
     missing = JUDGE.compare(found, np.array([1.0, 99.0, 3.0]), EPS)
     assert (missing.missing, missing.norms.count) == (1, 2)
-    assert JUDGE.whole([compared])[1] is Verdict.CORRECT
-    assert JUDGE.whole([compared, missing])[1] is Verdict.INCONCLUSIVE
+    assert JUDGE.whole([compared], False)[1] is Verdict.CORRECT
+    assert JUDGE.whole([compared, missing], False)[1] is Verdict.INCONCLUSIVE
 
 
 def test_the_whole_is_the_worst_of_its_blocks(rng):
     n = rng.normal(size=10)
     right, wrong = JUDGE.compare(measured(n), n, EPS), JUDGE.compare(measured(n), 2 * n, EPS)
     silent = JUDGE.compare(measured(0 * n), 0 * n, EPS)
-    assert JUDGE.whole([right, silent])[1] is Verdict.CORRECT
-    assert JUDGE.whole([right, wrong])[1] is Verdict.WRONG
-    assert JUDGE.whole([silent])[1] is Verdict.INCONCLUSIVE
-    norms, _ = JUDGE.whole([right, wrong])
+    assert JUDGE.whole([right, silent], True)[1] is Verdict.CORRECT
+    assert JUDGE.whole([right, silent], False)[1] is Verdict.INCONCLUSIVE
+    assert JUDGE.whole([right, wrong], True)[1] is Verdict.WRONG
+    assert JUDGE.whole([silent], True)[1] is Verdict.INCONCLUSIVE
+    norms, _ = JUDGE.whole([right, wrong], False)
     assert norms.difference == pytest.approx(textbook_ratio(np.r_[n, 2 * n], np.r_[n, n]), rel=1e-12)
 
 
@@ -174,4 +176,4 @@ def test_norm_of_equal_noise_stays_below_its_bound(count):
         value = truth + level * rng.standard_normal(count) / math.sqrt(2)  # (e+ - e-) / 2h with h = 1
         compared = judge.compare(measured(value, rounding=judge.loss_error(level)), truth, EPS)
         assert compared.excess == 0
-        assert compared.worst_excess == 0
+        assert compared.excess == 0

@@ -18,7 +18,7 @@ from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
-from fastcheck.plans.full import Full
+from fastcheck.context import Context
 from fastcheck.report.report import Report
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 
 def diagnosed(
     report: Report,
-    plan: Full,
+    plan: Context,
     found: Sequence[BlockDerivatives],
     loss: Callable[..., Any],
     gradient: Any,
@@ -53,7 +53,7 @@ def diagnosed(
     ----------
     report : Report
         Of a run whose blocks have their verdicts.
-    plan : Full
+    plan : Context
         What the run worked with.
     found : sequence of BlockDerivatives
         The measurements, by block.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.compare import GRADIENT_ROUNDING
+from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.differences import BlockDerivatives, Status

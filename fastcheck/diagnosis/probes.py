@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.compare import GRADIENT_ROUNDING
+from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts

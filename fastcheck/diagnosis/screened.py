@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.compare import GRADIENT_ROUNDING
+from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.directions import CHUNK, gaussian
 from fastcheck.findings import Kind
 from fastcheck.plans.locate import Located
-from fastcheck.plans.probing import Probing, State
-from fastcheck.plans.screen import Screened
+from fastcheck.context import Context
+from fastcheck.plans.probing import State
+from fastcheck.judge.directions import Screened
 from fastcheck.report.report import Report
 
 __all__ = ["Drawn", "diagnosed_screen"]
@@ -52,7 +53,7 @@ class Drawn:
 
 
 def diagnosed_screen(
-    report: Report, plan: Probing, screened: Sequence[Screened], located: Mapping[str, Located], facts: Facts
+    report: Report, plan: Context, screened: Sequence[Screened], located: Mapping[str, Located], facts: Facts
 ) -> Report:
     """Return the report of a screen with the findings that say why, in place of those that say "all of the block".
 
@@ -60,7 +61,7 @@ def diagnosed_screen(
     ----------
     report : Report
         Of the screen.
-    plan : Probing
+    plan : Context
         What the screen worked with.
     screened : sequence of Screened
         The blocks and their directions.
@@ -76,7 +77,7 @@ def diagnosed_screen(
     return dataclasses.replace(report, findings=(*findings, *kept), seconds=plan.run.seconds)
 
 
-def _evidence(plan: Probing, one: Screened, located: Located | None) -> BlockEvidence:
+def _evidence(plan: Context, one: Screened, located: Located | None) -> BlockEvidence:
     block = one.block
     g, theta = plan.analytic.flat[block.slice], plan.evaluator.theta[block.slice]
     probes = [probe for probe in one.probes if probe.state in (State.CLEAN, State.REPEATED)]

@@ -22,15 +22,24 @@ class MeasuresItself(Protocol):
         The user's own loss, which it was shown to be.
     args : tuple
         Extra positional arguments of that.
+    step : float
+        The first step that it takes by itself, in its own units.
     """
 
     like: Callable[..., float] | None
     args: tuple[Any, ...]
+    step: float
 
     def measure(
-        self, theta: FloatArray, layout: Parameters, coordinates: IntArray | None = None, *, workers: int = 1
+        self,
+        theta: FloatArray,
+        layout: Parameters,
+        coordinates: IntArray | None = None,
+        *,
+        step: float | None = None,
+        workers: int = 1,
     ) -> Measured:
-        """Return the measured derivatives of the coordinates, or of all of them."""
+        """Return the measured derivatives of the coordinates, or of all of them, with a first step of the user's."""
         ...
 
 

@@ -24,7 +24,6 @@ __all__ = ["BoundNetwork"]
 
 # Relative sizes of the perturbations at which the user's loss is compared, in units of each block's own size.
 _AWAY = (0.0, 0.01, 0.1, 0.5, 2.0)
-_STEP = 2.0**-30
 
 
 @dataclass(eq=False)
@@ -42,6 +41,10 @@ class BoundNetwork:
         The user's own loss.
     args : tuple
         Extra arguments of ``like``.
+    verified : bool
+        Whether the network was shown to be that loss.
+    step : float
+        First step of a pre-activation, where the user names none.
     """
 
     network: Network
@@ -50,6 +53,7 @@ class BoundNetwork:
     like: Callable[..., float] | None = None
     args: tuple[Any, ...] = field(default=(), repr=False)
     verified: bool = field(default=False, init=False)
+    step: float = field(default=2.0**-30, init=False, repr=False)  # of a pre-activation
 
     @classmethod
     def of(
@@ -186,7 +190,7 @@ class BoundNetwork:
         InputError
             A bad argument, or the network does not fit params, data or ``like``.
         """
-        h = _STEP if step is None else float(step)
+        h = self.step if step is None else float(step)
         if engine not in ENGINES:
             raise InputError(f"engine={engine!r}; it must be one of: {', '.join(ENGINES)}.")
         if not (np.isfinite(h) and h > 0):

@@ -23,7 +23,7 @@ from fastcheck.plans.known import Known
 from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
 from fastcheck.plans.probing import Probe, Probing, State, measure
 from fastcheck.plans.regions import Region
-from fastcheck.plans.screen import Screened
+from fastcheck.judge.directions import Screened
 
 __all__ = ["Located", "locate"]
 

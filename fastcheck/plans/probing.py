@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.compare import Judge
+from fastcheck.judge.judge import Judge
 from fastcheck.differences import kinks_coincide
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator

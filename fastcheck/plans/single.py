@@ -11,7 +11,6 @@ from fastcheck.differences import Resolved, Status
 from fastcheck.noise import scale_of_blocks
 from fastcheck.plans.probing import Probing
 from fastcheck.second_look import LADDER, look_again
-from fastcheck.verdict import grade
 
 __all__ = ["is_wrong", "measured", "quickly"]
 
@@ -61,9 +60,4 @@ def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
 
 def is_wrong(plan: Probing, place: int, resolved: Resolved) -> bool:
     """Say whether the analytic derivative of a measured coordinate is suspicious or wrong."""
-    g = float(plan.analytic.flat[place])
-    low, high = resolved.interval
-    clear = max(low - g, g - high, 0.0) - resolved.uncertainty
-    if not clear > 0:
-        return False
-    return not grade(clear / (abs(g) + abs(resolved.value)), plan.judge.tolerance, kinks=False).passed
+    return plan.judge.refutes(resolved, float(plan.analytic.flat[place]))

@@ -6,7 +6,7 @@ import pytest
 import fastcheck
 from fastcheck.bounds import sample_size, split, wrong_count_bound
 from fastcheck.parameters import Parameters
-from fastcheck.plans.sample import MINIMUM, SHARE, draw
+from fastcheck.strategies.sample import MINIMUM, SHARE, drawn as draw
 from tests.plans.losses import planted, smooth
 
 

@@ -108,7 +108,7 @@ def test_at_a_kink_there_is_no_verdict():
     assert report.blocks["w"].verdict is Verdict.INCONCLUSIVE
     assert report.blocks["v"].verdict is Verdict.CORRECT
     right_side = screen(loss, {"w": np.ones(40), "v": 2 * np.ones(40)}, params)
-    assert right_side.blocks["w"].verdict is Verdict.INCONCLUSIVE
+    assert right_side.blocks["w"].verdict is Verdict.CORRECT  # few enough to be measured one by one: subgradients
 
 
 def test_kinks_all_around_are_no_false_alarm():

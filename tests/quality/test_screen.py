@@ -6,14 +6,15 @@ from scipy import stats
 
 import fastcheck
 from fastcheck import Verdict
-from fastcheck.compare import Judge
 from fastcheck.examples import mlp, random_net, zoo
 from fastcheck.gradients import Analytic
+from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Parameters
 from fastcheck.plans.probing import Probing
-from fastcheck.plans.screen import PROBES, screen
+from fastcheck.strategies.screen import screen
+from fastcheck.thresholds import PROBES
 from fastcheck.run import Run
 
 ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)

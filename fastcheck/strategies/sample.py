@@ -8,17 +8,18 @@ each block and, from the first draw, for the whole.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from fastcheck.arrays import IntArray
 from fastcheck.bounds import sample_size, split, wrong_count_bound
+from fastcheck.context import Outcome
 from fastcheck.findings import Finding, Kind
-from fastcheck.parameters import Block, Parameters
-from fastcheck.report.report import Report
+from fastcheck.judge.judge import Comparison
+from fastcheck.parameters import Block
 
-__all__ = ["MINIMUM", "SHARE", "Sample", "draw", "stated"]
+__all__ = ["MINIMUM", "SHARE", "Sample", "drawn", "said"]
 
 SHARE = 1e-3  # of wrong coordinates that a sample of the default size misses with probability 1 - confidence at most
 MINIMUM = 16  # coordinates of every block
@@ -43,7 +44,7 @@ class Sample:
     population: int
 
 
-def draw(blocks: Sequence[Block], samples: int | None, confidence: float, rng: np.random.Generator) -> Sample:
+def drawn(blocks: Sequence[Block], samples: int | None, confidence: float, rng: np.random.Generator) -> Sample:
     """Draw a sample.
 
     Parameters
@@ -81,48 +82,36 @@ def _others(block: Block, inside: IntArray, rng: np.random.Generator) -> IntArra
     return np.setdiff1d(rng.choice(block.size, size=2 * MINIMUM + len(inside), replace=False), inside)
 
 
-def stated(report: Report, sample: Sample, layout: Parameters, confidence: float) -> Report:
-    """Return the report with what the sample says about the coordinates that were not measured.
-
-    Parameters
-    ----------
-    report : Report
-        Of the sample.
-    sample : Sample
-        What was drawn.
-    layout : Parameters
-        The blocks.
-    confidence : float
-        Of all statements together.
-    """
-    by_block = {name: block for name, block in report.blocks.items() if block.checked}
-    if not by_block:
-        return report
-    each = split(confidence, len(by_block) + 1)
-    bounds = {name: wrong_count_bound(block.size, block.checked, block.wrong, each) for name, block in by_block.items()}
-    total = sum(block.wrong for block in by_block.values())
-    checked = sum(block.checked for block in by_block.values())
-    failures = total
-    if total == len(report.wrong):  # all are listed: count those of the uniform draw alone
-        first = set(sample.uniform.tolist())
-        failures = sum(layout[c.block].coordinate(c.index) in first for c in report.wrong)
-    complete = checked == sum(len(places) for places in sample.places)
-    measured = len(sample.uniform) if complete else 0
-    most = wrong_count_bound(sample.population, measured, min(failures, measured), each) if measured else None
-    most = sum(bounds.values()) if most is None else min(most, sum(bounds.values()))
-    worst = max(by_block, key=lambda name: bounds[name] / by_block[name].size)
+def said(outcome: Outcome, compared: Mapping[str, Comparison]) -> Iterator[Finding]:
+    """Yield what the sample says about the coordinates that were not measured."""
+    context, sample = outcome.context, outcome.drawn
+    assert sample is not None
+    found = {one.block.name: one for one in outcome.estimates if compared[one.block.name].norms.count}
+    if not found:
+        return
+    confidence = context.settings.confidence
+    each = split(confidence, len(found) + 1)
+    wrong = {name: len(compared[name].wrong) for name in found}
+    sizes = {name: one.block.size for name, one in found.items()}
+    bounds = {n: wrong_count_bound(sizes[n], compared[n].norms.count, wrong[n], each) for n in found}
+    total, checked = sum(wrong.values()), sum(compared[name].norms.count for name in found)
+    most = sum(bounds.values())
+    if checked == sum(len(places) for places in sample.places):  # complete: count those of the uniform draw alone
+        uniform = set(sample.uniform.tolist())
+        failures = sum(int(place) in uniform for name in found for place in compared[name].wrong)
+        most = min(most, wrong_count_bound(sample.population, len(sample.uniform), failures, each))
+    worst = max(found, key=lambda name: bounds[name] / sizes[name])
     message = (
         f"{checked:,} of {sample.population:,} coordinates were measured, {total:,} of them wrong. With "
         f"{100 * confidence:.6g}% confidence at most {most:,} ({100 * most / sample.population:.2g}%) of all are wrong"
     )
-    if len(by_block) > 1:
-        message += f", and of no block more than {100 * bounds[worst] / by_block[worst].size:.2g}% ({worst})"
+    if len(found) > 1:
+        message += f", and of no block more than {100 * bounds[worst] / sizes[worst]:.2g}% ({worst})"
     evidence = {
         "measured": checked,
         "wrong": total,
         "at_most": most,
         "share": most / sample.population,
-        "blocks": {name: {"at_most": bounds[name], "share": bounds[name] / by_block[name].size} for name in by_block},
+        "blocks": {name: {"at_most": bounds[name], "share": bounds[name] / sizes[name]} for name in found},
     }
-    finding = Finding(Kind.SAMPLE, None, message + ".", evidence)
-    return dataclasses.replace(report, findings=(*report.findings, finding))
+    yield Finding(Kind.SAMPLE, None, message + ".", evidence)

@@ -1,4 +1,4 @@
-"""Analytic against measured: what stands clear of the uncertainty, block by block and over the whole.
+"""The one judge: what of analytic minus measured stands clear of the uncertainty, and how it is graded.
 
 With g the analytic and n the measured derivative, u its uncertainty, the *error in excess* of one coordinate is
 max(0, |g - n| - u) / (|g| + |n|); of a block or the whole the same with Euclidean norms, which is the textbook's ratio
@@ -10,20 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import BlockDerivatives, Status
-from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
+from fastcheck.differences import BlockDerivatives, Resolved, Status
+from fastcheck.verdict import Verdict, grade, worst
 
-__all__ = ["BlockComparison", "Judge", "Norms"]
+__all__ = ["Comparison", "Judge", "Norms", "excess", "gradient_rounding"]
 
 CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
-GRADIENT_ROUNDING = 32.0  # unit roundoffs of the block's largest entry that backpropagation may lose itself
-SAFETY = 2.0  # on the measured noise, whose own estimate is uncertain
 EXCUSED = (Status.CROSSED, Status.KINK)
 
 
@@ -58,6 +58,12 @@ class Norms:
         """The textbook's ratio; NaN where both norms are zero."""
         return math.sqrt(self.error) / self.scale if self.scale else math.nan
 
+    def bound(self, z: float) -> float:
+        """Return the largest relative error that the measurements leave possible: (||g - n|| + ||u||) / ||g||."""
+        if not self.count or not self.analytic:
+            return math.nan
+        return (math.sqrt(self.error) + self.uncertainty(z)) / math.sqrt(self.analytic)
+
     def uncertainty(self, z: float) -> float:
         """Return an upper bound on the norm of the measurement's error, in units of the derivative.
 
@@ -71,8 +77,8 @@ class Norms:
 
 
 @dataclass(frozen=True)
-class BlockComparison:
-    """What the comparison of one block found.
+class Comparison:
+    """What the comparison of one block, coordinate by coordinate, found.
 
     Attributes
     ----------
@@ -80,37 +86,47 @@ class BlockComparison:
         Of the coordinates measured in it.
     excess : float
         Relative error of the block clear of its uncertainty.
-    worst_excess : float
-        Largest error of a single coordinate clear of its uncertainty.
     kinks, jumps, unresolved, missing : int
         Coordinates at a kink (or whose first step crossed one), at a jump, without an answer, not measured.
     verdict : Verdict
         The worst grade of the block and its coordinates; INCONCLUSIVE where nothing could be resolved.
     wrong : int64, shape (w,)
         Coordinates of theta that are suspicious or wrong, worst first.
-    silent : bool
-        Analytic and measured are both zero, or below the noise: the block is unchecked.
+    resolved : bool
+        The uncertainty is small enough beside the gradient for a pass to mean something.
+    unconfirmed : float
+        Relative error that the first measurements showed, clear of their uncertainty, and longer looks neither bore
+        out nor refuted.
     doubt : float
         The norm of an error that is no proof, for the gradient's own arithmetic of few digits may explain it.
     doubtful : bool
         There is such an error, and no larger one.
     open : float
         The norm of the widest error that the kinks at theta hide: of the intervals between their slopes.
+    diffuse : bool
+        Nearly every coordinate differs a little, none by much more than the others: two functions that are not quite
+        the same, rather than a mistake in one place.
     """
 
     norms: Norms
     excess: float
-    worst_excess: float
     kinks: int
     jumps: int
     unresolved: int
     missing: int
     verdict: Verdict
     wrong: IntArray
-    silent: bool
+    resolved: bool
+    unconfirmed: float = 0.0
     doubt: float = 0.0
     doubtful: bool = False
     open: float = 0.0
+    diffuse: bool = False
+
+    @property
+    def checked(self) -> bool:
+        """Whether the block passed or was refuted: it says something."""
+        return self.verdict is not Verdict.INCONCLUSIVE
 
 
 @dataclass(frozen=True)
@@ -131,19 +147,19 @@ class Judge:
     confidence: float
     count: int
 
-    @property
+    @cached_property
     def z(self) -> float:
         """Standard deviations that noise exceeds nowhere in the run, at its confidence (Bonferroni)."""
         return float(stats.norm.isf((1 - self.confidence) / (2 * max(1, self.count))))
 
     def loss_error(self, noise: float) -> float:
         """Return the largest error of a loss value in the whole run, given its standard deviation."""
-        return SAFETY * self.z * noise
+        return thresholds.SAFETY * self.z * noise
 
     @property
     def limit(self) -> float:
         """Relative uncertainty above which nothing can be passed."""
-        return max(RESOLUTION, self.tolerance)
+        return max(thresholds.RESOLUTION, self.tolerance)
 
     def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
         """Return every measured coordinate's relative error in excess; NaN where it was not measured.
@@ -157,35 +173,33 @@ class Judge:
         eps : float
             Unit roundoff of the arithmetic the gradient came in.
         """
-        own = _own_rounding(analytic, eps)
+        own = gradient_rounding(analytic, eps)
         each = np.empty(len(found), np.float32)  # a share needs no more digits
-        for row, rows in enumerate(_chunks(found, analytic)):
-            each[row * CHUNK : (row + 1) * CHUNK] = self._excess(*rows, own)
+        for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
+            each[row * CHUNK : (row + 1) * CHUNK] = excess(distance, u + own, np.abs(g) + np.abs(n))
         return each
 
-    def _excess(self, g: FloatArray, n: FloatArray, distance: FloatArray, u: FloatArray, own: float) -> FloatArray:
-        clear = np.maximum(distance - u - own, 0.0)
-        out: FloatArray = np.divide(clear, np.abs(g) + np.abs(n), out=np.zeros_like(clear), where=clear > 0)
-        return out
-
-    def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float, doubt: float = 0.0) -> BlockComparison:
+    def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float, doubt: float = 0.0) -> Comparison:
         """Compare one block; parameters as in `excess`, and the norm of the error that is no proof."""
-        own = _own_rounding(analytic, eps)
-        norms, missing, largest = Norms(), 0, 0.0
+        own = gradient_rounding(analytic, eps)
+        norms, missing, clear = Norms(), 0, 0
         suspects: dict[int, float] = {}  # only those that stand out are kept, so that comparing needs no vector
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
             missing += int(np.count_nonzero(~here))
             norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
-            each = np.where(here, self._excess(g, n, distance, u, own), 0.0)
-            largest = max(largest, float(each.max(initial=0.0)))
+            each = np.where(here, excess(distance, u + own, np.abs(g) + np.abs(n)), 0.0)
+            clear += int(np.count_nonzero(each > 0))
             suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
-        lost = GRADIENT_ROUNDING / 8 * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
+        lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
+        first = norms + Norms(truncation=lost**2 - min(found.forgiven, norms.truncation))
         norms = norms + Norms(truncation=found.slack**2 + lost**2)
-        status = [resolved.status for resolved in found.looked.values()]
-        kinks = sum(s in EXCUSED for s in status)
-        compared = replace(self._verdict(found, norms, suspects, kinks, status, missing, largest), doubt=doubt)
+        compared = self._verdict(found, analytic, norms, suspects, clear)
+        unconfirmed = self.norm_excess(first)
+        if compared.verdict.passed and not grade(unconfirmed, self.tolerance, compared.kinks > 0).passed:
+            compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
+        compared = replace(compared, missing=missing, doubt=doubt)
         if compared.verdict.refuted and math.sqrt(norms.error) <= doubt:
             return replace(compared, verdict=Verdict.INCONCLUSIVE, wrong=compared.wrong[:0], doubtful=True)
         return compared
@@ -193,56 +207,87 @@ class Judge:
     def _verdict(
         self,
         found: BlockDerivatives,
+        analytic: FloatArray,
         norms: Norms,
         suspects: Mapping[int, float],
-        kinks: int,
-        status: Sequence[Status],
-        missing: int,
-        largest: float,
-    ) -> BlockComparison:
-        excess = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
+        clear: int,
+    ) -> Comparison:
+        status = [estimate.status for estimate in found.looked.values()]
+        kinks = sum(s in EXCUSED for s in status)
+        relative = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
-        grades = {row: grade(excess, self.tolerance, row in excused) for row, excess in suspects.items()}
+        grades = {row: grade(value, self.tolerance, row in excused) for row, value in suspects.items()}
+        diffuse = self._is_diffuse(norms, relative, clear)
+        if diffuse:
+            typical = math.sqrt(norms.error / norms.count)
+            for row, verdict in grades.items():
+                at = int(found.places(np.array([row]))[0])
+                apart = abs(float(analytic[at - found.block.start]) - float(found.value[row]))
+                if verdict is Verdict.WRONG and apart <= thresholds.ALIKE * typical:
+                    grades[row] = Verdict.SUSPICIOUS
         bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
-        verdict = worst([grade(excess, self.tolerance, kinks > 0), *set(grades.values())])
-        silent = not self.resolved(norms)
-        if verdict.passed and silent:
+        verdict = worst([grade(relative, self.tolerance, kinks > 0), *set(grades.values())])
+        resolved = self.resolved(norms)
+        if verdict.passed and not resolved:
             verdict = Verdict.INCONCLUSIVE
-        return BlockComparison(
+        return Comparison(
             norms=norms,
-            excess=excess,
-            worst_excess=largest,
+            excess=relative,
             kinks=kinks,
             jumps=sum(s is Status.JUMP for s in status),
             unresolved=sum(s is Status.UNRESOLVED for s in status),
-            missing=missing,
+            missing=0,
             verdict=verdict,
             wrong=found.places(np.array(bad, dtype=np.int64)),
-            silent=silent,
+            resolved=resolved,
             open=math.hypot(*(r.interval[1] - r.interval[0] for r in found.looked.values() if r.status is Status.KINK)),
+            diffuse=diffuse,
         )
+
+    def _is_diffuse(self, norms: Norms, relative: float, clear: int) -> bool:
+        """Say whether nearly every coordinate differs, by little: a solver's tolerance, a truncated series."""
+        everywhere = norms.count > 1 and clear >= thresholds.EVERYWHERE * norms.count
+        return everywhere and self.tolerance < relative < thresholds.SUSPICIOUS
 
     def norm_excess(self, norms: Norms) -> float:
         """Return the relative error of a block, or of the whole, in excess of its uncertainty."""
-        if not norms.count or not norms.scale:
+        if not norms.count:
             return 0.0
-        return max(0.0, math.sqrt(norms.error) - norms.uncertainty(self.z)) / norms.scale
+        return float(excess(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale))
+
+    def refutes(self, estimate: Resolved, claimed: float) -> bool:
+        """Say whether a measured coordinate shows a claimed derivative to be suspicious or wrong, by itself."""
+        low, high = estimate.interval
+        distance = max(low - claimed, claimed - high, 0.0)
+        clear = float(excess(distance, estimate.uncertainty, abs(claimed) + abs(estimate.value)))
+        return not grade(clear, self.tolerance, kinks=False).passed
 
     def resolved(self, norms: Norms) -> bool:
         """Say whether the uncertainty is small enough beside the gradient for a pass to mean something."""
         return norms.count > 0 and norms.scale > 0 and norms.uncertainty(self.z) <= self.limit * norms.scale
 
-    def whole(self, blocks: Iterable[BlockComparison]) -> tuple[Norms, Verdict]:
-        """Return the norms over all blocks and the verdict of the run: the worst grade of all that was resolved.
+    def detectable(self, compared: Comparison) -> float:
+        """Return the smallest relative error of a block that would have stood out."""
+        size = math.sqrt(compared.norms.analytic)
+        if not size or not compared.resolved:
+            return math.inf
+        hidden = 2 * compared.norms.uncertainty(self.z) + compared.doubt + compared.open
+        return 2 * self.tolerance + hidden / size
 
-        A block that could not be resolved is unchecked. It does not spoil the verdict of the others as long as its
-        uncertainty is small beside the whole gradient; it is named in the report, and never passed.
+    def whole(self, blocks: Iterable[Comparison], allow: bool) -> tuple[Norms, Verdict]:
+        """Return the norms over all blocks and the verdict of the run: the worst of all blocks and of the whole.
+
+        Parameters
+        ----------
+        blocks : iterable of Comparison
+            Of the blocks to check.
+        allow : bool
+            A block that could not be resolved does not spoil the verdict of the others, as long as its uncertainty is
+            small beside the whole gradient; it is named in the report, and never passed.
         """
-        blocks = list(blocks)
+        blocks = [block for block in blocks if block.norms.count or block.missing]
         norms = sum((block.norms for block in blocks), Norms())
-        verdict = worst(
-            block.verdict for block in blocks if not (block.silent and block.verdict is Verdict.INCONCLUSIVE)
-        )
+        verdict = worst(block.verdict for block in blocks if not (allow and not block.resolved and not block.checked))
         if not any(block.doubtful for block in blocks):
             verdict = worst([verdict, grade(self.norm_excess(norms), self.tolerance, any(b.kinks for b in blocks))])
         if verdict.passed and not self.resolved(norms):
@@ -252,9 +297,22 @@ class Judge:
         return norms, verdict
 
 
-def _own_rounding(analytic: FloatArray, eps: float) -> float:
+def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> FloatArray:
+    """Return what of an error is clear of its uncertainty, relative to a scale; 0 where nothing is.
+
+    Parameters
+    ----------
+    distance, uncertainty, scale : float or float64 array
+        |g - n|, or its distance to the subgradients at a kink; the largest error of the measurement; |g| + |n|.
+    """
+    clear = np.maximum(np.subtract(distance, uncertainty), 0.0)
+    out: FloatArray = np.divide(clear, scale, out=np.zeros_like(clear), where=clear > 0)
+    return out
+
+
+def gradient_rounding(analytic: FloatArray, eps: float) -> float:
     """Return what the analytic gradient may have lost to its own rounding, in units of the derivative."""
-    return GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
+    return thresholds.GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
 
 
 def _norms(

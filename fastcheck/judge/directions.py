@@ -1,32 +1,24 @@
-"""The screen: a few random directions over each block bound the error of all of its coordinates at once.
-
-With e the error of a block's gradient, the residual along a Gaussian direction is N(0, ||e||^2) whatever e looks like,
-so a handful of them gives an exact bound on ||e|| (`fastcheck.bounds`). The number of evaluations depends on how sure
-one wants to be, not on how many coordinates there are.
-"""
+"""What the directions over one block say of it: the estimate and the bounds of its error, and their grade."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor, split
-from fastcheck.noise import scale_of_blocks
+from fastcheck.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
+from fastcheck.judge.judge import excess
 from fastcheck.parameters import Block
-from fastcheck.plans.probing import NEAR, Probe, Probing, State, measure, probe_step
-from fastcheck.plans.regions import Region
+from fastcheck.plans.probing import Probe, State
 from fastcheck.verdict import Verdict, grade
 
-__all__ = ["LOOKS", "PROBES", "Screened", "screen"]
+__all__ = ["Screened"]
 
-PROBES = 100  # residuals of a block that may be judged in one run, at any step, in any part of it
-LOOKS = (3, 6, 12)  # directions after which a block is judged; each look has its share of the confidence
-GOOD = 10.0  # a bound of so many tolerances ends the measuring
-FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
+FITTED = 3  # directions that must agree on a factor
+ROUGHLY = 1e-6  # relative misfit that truncation may leave
 
 
 @dataclass
@@ -90,9 +82,31 @@ class Screened:
         return self.norm + math.sqrt(max(square, 0.0))
 
     @property
+    def factor(self) -> float | None:
+        """c where e = c g explains every residual within its uncertainty; None where it does not, or none stands out."""
+        if len(self.repeated) < FITTED:
+            return None
+        residuals, claimed = self.residuals, np.array([p.slope + p.residual for p in self.probes])
+        weight = np.array([1 / max(p.uncertainty, abs(p.residual) * ROUGHLY) for p in self.probes])
+        c = float((weight**2 * claimed) @ residuals) / float((weight * claimed) @ (weight * claimed) or 1.0)
+        return c if np.all(weight * np.abs(residuals - c * claimed) <= 1) else None
+
+    @property
     def difference(self) -> float:
-        """Estimate of the textbook's ratio ||g - n|| / (||g|| + ||n||)."""
-        return self.error / self.scale if self.scale else math.nan
+        """The textbook's ratio ||g - n|| / (||g|| + ||n||): from a factor that explains all, else an estimate."""
+        if not self.scale:
+            return math.nan
+        c = self.factor
+        return abs(c) / (1 + abs(1 - c)) if c is not None else min(1.0, self.error / self.scale)
+
+    @property
+    def spread(self) -> float:
+        """Of `difference`: what the noise may make of it and, of an estimate, two standard errors."""
+        if not self.scale:
+            return math.nan
+        noise = self.uncertainty / self.scale
+        guessed = self.factor is None and bool(self.repeated)
+        return noise + (2 * self.difference / math.sqrt(2 * len(self.probes)) if guessed else 0.0)
 
     @property
     def excess(self) -> float:
@@ -118,7 +132,7 @@ class Screened:
             return math.inf
         seen = detectable_norm(np.array([_threshold(probe) for probe in self.probes]), self.confidence)
         # An error that is seen is measured along all the directions; it must then exceed the tolerance
-        quantile = error_norm_bound(np.ones(LOOKS[-1]), self.confidence)
+        quantile = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.confidence)
         return max(seen, 2 * self.norm * self.tolerance * quantile, self.doubt * quantile) / self.norm
 
     @property
@@ -152,7 +166,7 @@ class Screened:
     def _clear(self) -> FloatArray:
         """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""
         return np.array(
-            [max(0.0, abs(p.residual) - p.uncertainty) if p.state is State.REPEATED else 0.0 for p in self.probes]
+            [float(excess(abs(p.residual), p.uncertainty, 1.0)) * (p.state is State.REPEATED) for p in self.probes]
         )
 
     def look(self) -> None:
@@ -169,11 +183,11 @@ class Screened:
             return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.norm
         if not self.norm:
             return True
-        good = min(GOOD * self.tolerance, self.limit)
+        good = min(thresholds.GOOD * self.tolerance, self.limit)
         if self.bound <= good:
             return True
-        last = error_norm_bound(np.ones(LOOKS[-1]), self.each) * self.error / self.norm
-        return len(self.probes) >= LOOKS[1] and (last > self.limit or (last > good and self.bound <= self.limit))
+        last = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.each) * self.error / self.norm
+        return len(self.probes) >= thresholds.LOOKS[1] and (last > self.limit or (last > good and self.bound <= self.limit))
 
 
 def _threshold(probe: Probe) -> float:
@@ -181,70 +195,4 @@ def _threshold(probe: Probe) -> float:
 
     Where theta is at a kink along the direction, the slopes to its two sides may hide any error.
     """
-    return math.inf if probe.state in (State.UNSETTLED, State.KINK) else 3 * probe.uncertainty
-
-
-def screen(
-    plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float, looks: Sequence[int] = LOOKS
-) -> list[Screened]:
-    """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
-
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    chosen : iterable of (int, Block)
-        Number of each block in the layout, and the block.
-    confidence : float
-        Of all the bounds together.
-    looks : sequence of int
-        Directions after which a block is judged, and may be done.
-
-    Returns
-    -------
-    list of Screened
-        In the order of `chosen`; a block that a stopped run did not come to has no probes.
-    """
-    chosen = list(chosen)
-    each = split(confidence, len(looks) * len(chosen))
-    scales = scale_of_blocks(plan.evaluator)
-    flat = plan.analytic.flat
-    whole = math.sqrt(float(flat @ flat))
-    found = [
-        Screened(
-            n,
-            b,
-            plan.norm(n),
-            plan.judge.tolerance,
-            plan.judge.limit,
-            confidence,
-            each,
-            float(plan.analytic.doubt[n]),
-        )
-        for n, b in chosen
-    ]
-    for one in sorted(found, key=lambda one: one.block.size):
-        if one.block.size:
-            if one.number in plan.uneven:
-                step = probe_step(plan, one.norm, 1.0)
-            else:
-                step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
-            _screen_block(plan, one, step, looks)
-        plan.run.advance(one.block.size)
-    return found
-
-
-def _screen_block(plan: Probing, one: Screened, step: float, looks: Sequence[int]) -> None:
-    region = Region.whole(one.number, one.block)
-    for look in looks:
-        while len(one.probes) < look:
-            probe = measure(plan, region, len(one.probes), step)
-            if probe is None:
-                return
-            one.probes.append(probe)
-            # A step that had to be shortened twice was too long for this block; begin nearer to what worked
-            if probe.shortened > 1:
-                step = min(step, probe.step * NEAR)
-        one.look()
-        if one.settled:
-            return
+    return math.inf if probe.state in (State.UNSETTLED, State.KINK) else thresholds.REPEATED * probe.uncertainty

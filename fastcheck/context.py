@@ -1,0 +1,178 @@
+"""What one run works with: made once, handed to every strategy, the judge, the diagnosis and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.differences import BlockDerivatives
+from fastcheck.gradients import Analytic
+from fastcheck.judge.directions import Screened
+from fastcheck.judge.judge import Judge
+from fastcheck.losses import evaluator_for
+from fastcheck.losses.evaluator import Evaluator
+from fastcheck.noise import Noise, measure_noise
+from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.identity import identity
+from fastcheck.parameters import Block, Parameters
+from fastcheck.preflight import Preflight, preflight
+from fastcheck.run import Run
+from fastcheck.settings import Settings
+from fastcheck.steps import Steps
+
+if TYPE_CHECKING:
+    from fastcheck.strategies.sample import Sample
+
+__all__ = ["Context", "Outcome", "prepared"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run works with.
+
+    Attributes
+    ----------
+    loss, gradient, args
+        As the user gave them.
+    settings : Settings
+        What was asked for.
+    run : Run
+        Budget, workers and progress.
+    evaluator : Evaluator
+        The loss around theta.
+    preflight : Preflight
+        J(theta), the analytic gradient, and what was noticed of both.
+    noise : Noise
+        The noise of one loss value.
+    blocks : tuple of (int, Block)
+        The blocks to check, each with its number in the layout.
+    judge : Judge
+        What counts as an error; its count of things measured is the strategy's.
+    rng : numpy.random.Generator
+        Draws what the run draws, in a fixed order.
+    cost : float
+        Seconds of one evaluation, as far as is known.
+    """
+
+    loss: Callable[..., Any] = field(repr=False)
+    gradient: Any = field(repr=False)
+    args: tuple[Any, ...] = field(repr=False)
+    settings: Settings
+    run: Run
+    evaluator: Evaluator
+    preflight: Preflight
+    noise: Noise
+    blocks: tuple[tuple[int, Block], ...]
+    judge: Judge
+    rng: np.random.Generator
+    cost: float = 0.0
+
+    @property
+    def layout(self) -> Parameters:
+        """How the tree becomes theta."""
+        return self.evaluator.layout
+
+    @property
+    def theta(self) -> FloatArray:
+        """The base point, shape (P,)."""
+        return self.evaluator.theta
+
+    @property
+    def base(self) -> float:
+        """J(theta)."""
+        return self.preflight.base
+
+    @property
+    def analytic(self) -> Analytic:
+        """The user's gradient."""
+        return self.preflight.analytic
+
+    @property
+    def seed(self) -> int:
+        """Of the directions."""
+        return self.settings.seed
+
+    @property
+    def size(self) -> int:
+        """Coordinates of the blocks to check."""
+        return sum(block.size for _, block in self.blocks)
+
+    @property
+    def loss_error(self) -> float:
+        """Largest error of one loss value in the whole run, at its confidence."""
+        return self.judge.loss_error(self.noise.level)
+
+    def counting(self, count: int) -> Context:
+        """Return the context of a strategy that measures so many things."""
+        return replace(self, judge=replace(self.judge, count=count))
+
+    def of_block(self, number: int) -> tuple[FloatArray, float, float]:
+        """Return a block's analytic gradient, its unit roundoff, and the norm of an error that is no proof."""
+        block = self.layout.blocks[number]
+        return self.analytic.flat[block.slice], float(self.analytic.eps[number]), float(self.analytic.doubt[number])
+
+
+def prepared(
+    loss: Callable[..., Any],
+    gradient: Any,
+    args: tuple[Any, ...],
+    settings: Settings,
+    run: Run,
+    layout: Parameters,
+    theta: FloatArray,
+) -> Context:
+    """Look the loss and the gradient over at theta, measure the noise, and return what a run works with.
+
+    Where the preflight is fatal (the loss is no function of theta), nothing more is measured.
+    """
+    rng = np.random.default_rng(settings.seed)
+    chosen = [(layout.blocks.index(block), block) for block in layout.select(settings.blocks)]
+    evaluator = evaluator_for(loss, layout, theta, args)
+    seen = preflight(evaluator, gradient, args, rng)
+    judge = Judge(settings.tolerance, settings.confidence, 1)
+    silent = Noise(0.0, 0.0, False)
+    context = Context(loss, gradient, args, settings, run, evaluator, seen, silent, tuple(chosen), judge, rng)
+    if seen.fatal:
+        return context
+    if settings.checkpoint is not None:
+        problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
+        run.checkpoint = Checkpoint(settings.checkpoint, problem)
+    began, before = run.seconds, evaluator.evaluations
+    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
+    return replace(context, noise=noise, cost=cost)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy measured: the one form of result of all of them.
+
+    Attributes
+    ----------
+    context : Context
+        With the judge of as many things as were measured.
+    estimates : sequence of BlockDerivatives
+        Coordinates measured one by one, by block.
+    directions : sequence of Screened
+        Directions measured over whole blocks.
+    located : mapping of str to Located
+        What a search found in the blocks whose directions showed an error.
+    steps : Steps or None
+        Of the coordinates.
+    drawn : Sample or None
+        What was drawn, where the coordinates are a sample.
+    settings : mapping
+        What the strategy chose itself, for the report's settings.
+    """
+
+    context: Context
+    estimates: Sequence[BlockDerivatives] = ()
+    directions: Sequence[Screened] = ()
+    located: Mapping[str, Any] = field(default_factory=dict)
+    steps: Steps | None = None
+    drawn: Sample | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)

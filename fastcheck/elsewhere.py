@@ -1,0 +1,141 @@
+"""Blocks that theta itself says nothing of: does the loss depend on them anywhere, and is their gradient right nearby?
+
+A block whose derivative is zero or below the noise at theta may be one that the loss never depends on (a bias before
+batch normalisation), or theta may be a special point: weights of zero, dead units, a saturated softmax. The first is
+told by moving the block alone, far, at theta and at points around it. In the second case the same check is made at a
+generic point nearby, if the gradient is a function that can be asked there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fastcheck import thresholds
+from fastcheck.arrays import FloatArray
+from fastcheck.context import Context, Outcome, prepared
+from fastcheck.differences import Status
+from fastcheck.errors import InputError, LossError
+from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdicts import Judged, Verdicts, judge
+from fastcheck.noise import scale_of_blocks, uneven
+from fastcheck.parameters import Block
+from fastcheck.strategies import strategy_for
+from fastcheck.verdict import Verdict
+
+__all__ = ["decided_elsewhere"]
+
+
+def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, tuple[Finding, ...]]:
+    """Decide what can be of the blocks that theta left open; the verdicts then, and what is to be said of it."""
+    context = outcome.context
+    left = [one for one in verdicts.blocks.values() if _is_open(outcome, one)]
+    if not left or context.settings.unchecked == "allow" or context.run.stopped is not None:
+        return verdicts, ()
+    rng = np.random.default_rng((context.seed, len(left)))
+    decided = {one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in _constant(context, left, rng)}
+    names = [one.block.name for one in left if one.block.name not in decided]
+    if callable(context.gradient):
+        for size in thresholds.NEARBY:
+            if not names or context.run.over():
+                break
+            decided |= _nearby(context, names, size, rng)
+            names = [name for name in names if name not in decided]
+    if not decided:
+        return verdicts, ()
+    return judge(outcome, decided), tuple(_said(decided))
+
+
+def _is_open(outcome: Outcome, one: Judged) -> bool:
+    """Say whether a block was measured, but theta is no place to check it."""
+    if one.verdict is not Verdict.INCONCLUSIVE or not one.block.size or one.doubtful:
+        return False
+    if one.screened is not None:
+        return bool(one.screened.probes) and one.silent
+    if one.compared is None:
+        return False
+    found = next(found for found in outcome.estimates if found.block is one.block)
+    status = {estimate.status for estimate in found.looked.values()}
+    at_kinks = Status.KINK in status and one.compared.missing > 0
+    return (one.silent and bool(one.compared.norms.count) and not one.compared.missing) or at_kinks
+
+
+def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:
+    """Yield the blocks that move J by no more than its noise, however far and wherever they move."""
+    scales = scale_of_blocks(context.evaluator)
+    points = [away * _everywhere(context, rng) for away in thresholds.ELSEWHERE]
+    for one in left:
+        number = context.layout.blocks.index(one.block)
+        move = np.zeros(context.theta.size)
+        move[one.block.slice] = scales[number] * rng.standard_normal(one.block.size)
+        claimed = abs(float(context.analytic.flat @ move))
+        if claimed <= 2 * context.loss_error and all(_keeps(context, point, move) for point in points):
+            yield one
+
+
+def _keeps(context: Context, point: FloatArray, move: FloatArray) -> bool:
+    """Say whether J at theta + point stays where it is when a block moves."""
+    along = context.evaluator.along
+    here = context.base if not point.any() else float(along(0, point, np.ones(1))[0])
+    there = np.array([float(along(0, point + far * move, np.ones(1))[0]) for far in thresholds.FAR])
+    allowed = 2 * context.loss_error * max(1.0, abs(here) / max(abs(context.base), 1e-300))
+    return bool(np.all(np.abs(there - here) <= allowed * (1 + np.abs(thresholds.FAR))))
+
+
+def _everywhere(context: Context, rng: np.random.Generator) -> FloatArray:
+    """Return a random move of all parameters, in units of their magnitudes."""
+    move = rng.standard_normal(context.theta.size)
+    for block, scale in zip(context.layout.blocks, scale_of_blocks(context.evaluator), strict=True):
+        part = context.theta[block.slice]
+        move[block.slice] *= np.abs(part) if uneven(part) else scale
+    return move
+
+
+def _nearby(context: Context, names: Sequence[str], size: float, rng: np.random.Generator) -> dict[str, Judged]:
+    """Check some blocks at a generic point; return those that are decided there."""
+    layout = context.layout
+    theta = context.theta + size * _everywhere(context, rng)
+    theta = layout.flatten(layout.astype_user(theta))
+    settings = replace(context.settings, blocks=tuple(names), checkpoint=None)
+    run, saved = context.run, context.run.checkpoint
+    run.checkpoint = None
+    try:
+        there = prepared(context.loss, context.gradient, context.args, settings, run, layout, theta)
+        if there.preflight.fatal:
+            return {}
+        outcome = strategy_for(there)(there)
+    except (InputError, LossError):  # the loss has no value there
+        return {}
+    finally:
+        run.checkpoint = saved
+    verdicts = judge(outcome)
+    context.evaluator.evaluations += there.evaluator.evaluations
+    sure = {name: one for name, one in verdicts.blocks.items() if one.verdict is not Verdict.INCONCLUSIVE}
+    return {name: replace(one, at=outcome) for name, one in sure.items() if run.stopped is None}
+
+
+def _said(decided: dict[str, Judged]) -> Iterator[Finding]:
+    constant = [name for name, one in decided.items() if one.constant]
+    nearby = [name for name, one in decided.items() if one.at is not None]
+    if constant:
+        yield Finding(
+            Kind.CONSTANT,
+            constant[0] if len(constant) == 1 else None,
+            f"The loss does not depend on {_listed(constant)}, however far moved, here or around, so the gradient of "
+            "zero is right. A bias that a normalisation takes out again, or a block that is not used?",
+            {"constant": constant},
+        )
+    if nearby:
+        yield Finding(
+            Kind.ELSEWHERE,
+            nearby[0] if len(nearby) == 1 else None,
+            f"At theta itself the gradient of {_listed(nearby)} is zero or below the noise (weights of zero, dead or "
+            "saturated units?), so it was checked at a generic point nearby, and its numbers are from there.",
+            {"nearby": nearby},
+        )
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

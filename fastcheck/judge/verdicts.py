@@ -1,0 +1,193 @@
+"""The verdict of every block and of the run, from whatever a strategy measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fastcheck import thresholds
+from fastcheck.findings import Kind
+from fastcheck.judge.directions import Screened
+from fastcheck.judge.judge import Comparison
+from fastcheck.parameters import Block
+from fastcheck.verdict import Verdict, worst
+
+if TYPE_CHECKING:
+    from fastcheck.context import Context, Outcome
+
+__all__ = ["Judged", "Verdicts", "judge"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One block with its verdict, and what it rests on.
+
+    Attributes
+    ----------
+    block : Block
+        The block.
+    verdict : Verdict
+        INCONCLUSIVE marks an unchecked block.
+    compared : Comparison or None
+        Of the coordinates measured one by one.
+    screened : Screened or None
+        The directions over it, where they decide.
+    doubtful : bool
+        An error stands out along directions, in a loss or a gradient of few digits that could do it.
+    at : Outcome or None
+        What was measured at a generic point nearby, where the block was decided there.
+    constant : bool
+        The loss does not depend on the block anywhere, and its gradient is zero.
+    """
+
+    block: Block
+    verdict: Verdict
+    compared: Comparison | None = None
+    screened: Screened | None = None
+    doubtful: bool = False
+    at: Outcome | None = None
+    constant: bool = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether its derivative could not be told from zero, or from anything else."""
+        if self.screened is not None:
+            return self.screened.silent
+        return self.compared is not None and not self.compared.resolved and self.verdict is Verdict.INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The verdict of a run.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        The worst of all blocks and of the whole.
+    blocks : mapping of str to Judged
+        Of the blocks to check.
+    difference, uncertainty, bound : float
+        Of the whole gradient, as in `Report`.
+    """
+
+    verdict: Verdict
+    blocks: Mapping[str, Judged]
+    difference: float
+    uncertainty: float
+    bound: float
+
+
+def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verdicts:
+    """Judge what was measured, block by block and as a whole.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Of a strategy at theta.
+    decided : mapping of str to Judged, optional
+        Blocks that could not be decided at theta, and were otherwise.
+    """
+    context, decided = outcome.context, decided or {}
+    compared = {}
+    for found in outcome.estimates:
+        analytic, eps, doubt = context.of_block(context.layout.blocks.index(found.block))
+        whole = found.block.name not in {one.block.name for one in outcome.directions}
+        compared[found.block.name] = context.judge.compare(found, analytic, eps, doubt if whole else 0.0)
+    screened = {one.block.name: one for one in outcome.directions}
+    blocks = {
+        block.name: _judged(outcome, block, compared.get(block.name), screened.get(block.name))
+        for _, block in context.blocks
+    }
+    rest = {name: one for name, one in blocks.items() if name not in decided}
+    verdicts = (_of_directions if outcome.directions else _of_coordinates)(context, rest)
+    found = [one.verdict for one in decided.values()]
+    if not all(one.constant for one in decided.values()) and not any(one.block.size for one in rest.values()):
+        verdict = worst(found)
+    else:
+        verdict = worst([verdicts.verdict, *found])
+    return replace(verdicts, verdict=verdict, blocks=blocks | dict(decided))
+
+
+def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Screened | None) -> Judged:
+    if not block.size:
+        return Judged(block, Verdict.INCONCLUSIVE, compared, one)
+    if one is None or not one.probes or (one.silent and compared is not None and compared.norms.count == block.size):
+        return Judged(block, compared.verdict if compared else Verdict.INCONCLUSIVE, compared)
+    doubtful = _is_doubtful(outcome, one, compared)
+    verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
+    if compared is not None and len(compared.wrong) and not doubtful:
+        verdict = worst([verdict, compared.verdict])
+    return Judged(block, verdict, compared, one, doubtful)
+
+
+def _is_doubtful(outcome: Outcome, one: Screened, compared: Comparison | None) -> bool:
+    """Say whether a block stands out along directions only, in a loss that could fool them.
+
+    Many kinks can bias all steps of a direction alike, and so can the rounding of parameters in low precision. There a
+    block is called wrong only if a coordinate of it was confirmed, a pattern explains its error, or the error is larger
+    than any such bias.
+    """
+    if not one.failed:
+        return False
+    if one.rounded:
+        return True
+    if compared is not None and len(compared.wrong):
+        return False
+    noise = outcome.context.noise.relative
+    if noise > thresholds.IMPRECISE:
+        unmistakable = one.difference > thresholds.UNMISTAKABLE and len(one.repeated) >= thresholds.LOOKS[0]
+        return noise > thresholds.NO_DIGITS or not unmistakable
+    located = outcome.located.get(one.block.name)
+    if located is None or not any(finding.kind is Kind.NOT_LOCATED for finding in located.findings):
+        return False
+    return any(probe.shortened for other in outcome.directions for probe in other.probes)
+
+
+def _of_coordinates(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
+    judge, compared = context.judge, [one.compared for one in blocks.values() if one.compared is not None]
+    norms, verdict = judge.whole(compared, context.settings.unchecked == "allow")
+    if context.run.stopped and verdict.passed:
+        verdict = Verdict.INCONCLUSIVE
+    uncertainty = norms.uncertainty(judge.z)
+    relative = uncertainty / norms.scale if norms.scale else math.nan
+    return Verdicts(verdict, blocks, norms.difference, relative, norms.bound(judge.z))
+
+
+def _of_directions(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
+    judged = [one for one in blocks.values() if one.block.size]
+    norms = [_norms(context, one) for one in judged]
+    columns = [math.hypot(*column) for column in zip(*norms, strict=True)] or [0.0] * 5
+    error, norm, measured, uncertainty, bound = columns
+    scale, difference, spread, relative = norm + measured, math.nan, math.nan, math.nan
+    if scale:
+        difference, spread = min(1.0, error / scale), uncertainty / scale
+    if norm:
+        relative = bound / norm
+    return Verdicts(_worst(context, judged, norm), blocks, difference, spread, relative)
+
+
+def _norms(context: Context, one: Judged) -> tuple[float, float, float, float, float]:
+    """Return the norms of a block's error, of g, of the true gradient, of the noise, and the error's bound."""
+    if one.screened is not None:
+        s = one.screened
+        return s.error, s.norm, s.scale - s.norm, s.uncertainty, s.bound_of_error
+    if one.compared is None:
+        return (math.nan,) * 5
+    norms, z = one.compared.norms, context.judge.z
+    bound = math.sqrt(norms.error) + norms.uncertainty(z)
+    return math.sqrt(norms.error), math.sqrt(norms.analytic), math.sqrt(norms.measured), norms.uncertainty(z), bound
+
+
+def _worst(context: Context, judged: Sequence[Judged], norm: float) -> Verdict:
+    """Return the worst verdict; where they are allowed, an unchecked block spoils a pass only if it may weigh."""
+    allow = context.settings.unchecked == "allow"
+    verdict = worst(one.verdict for one in judged if not (allow and one.silent))
+    if not verdict.passed:
+        return verdict
+    silent = math.hypot(*(_norms(context, one)[4] for one in judged if one.silent), 0.0)
+    nothing = all(one.silent for one in judged)
+    if context.run.stopped or nothing or not silent <= context.judge.limit * norm:
+        return Verdict.INCONCLUSIVE
+    return verdict

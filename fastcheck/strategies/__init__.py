@@ -1,0 +1,48 @@
+"""How a gradient is measured: one module for each way, one form of call and of result; `strategy_for` chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+from fastcheck.context import Context, Outcome
+from fastcheck.losses import MeasuresItself
+from fastcheck.steps import rounds
+from fastcheck.strategies import full, sample, screen, structured
+
+__all__ = ["Strategy", "derivatives", "strategy_for"]
+
+Strategy: TypeAlias = Callable[[Context], Outcome]
+
+
+def strategy_for(context: Context) -> Strategy:
+    """Return the strategy for the loss and the mode that was asked for."""
+    itself = isinstance(context.loss, MeasuresItself)
+    measure = structured.measure if itself else full.measure
+    mode = context.settings.mode_for(context.size, 0.0 if itself else context.cost)
+    if mode == "screen" and context.settings.mode == "auto" and rounds(context.evaluator):
+        mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
+    if mode == "screen":
+        return screen.measure
+    if mode == "sample":
+        return partial(_sampled, measure)
+    return lambda context: measure(context, [None] * len(context.blocks))
+
+
+def derivatives(context: Context) -> FloatArray:
+    """Return the measured derivative of every coordinate, shape (P,), whatever the gradient."""
+    if isinstance(context.loss, MeasuresItself):
+        return np.concatenate([found.value for found in structured.measure(context, [None] * len(context.blocks)).estimates])
+    return full.derivatives(context)
+
+
+def _sampled(measure: Callable[..., Outcome], context: Context) -> Outcome:
+    """Draw a sample, and measure it."""
+    settings = context.settings
+    some = sample.drawn([block for _, block in context.blocks], settings.samples, settings.confidence, context.rng)
+    return replace(measure(context, some.places), drawn=some)

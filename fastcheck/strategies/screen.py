@@ -1,0 +1,132 @@
+"""The screen: a few random directions over each block bound the error of all of its coordinates at once.
+
+With e the error of a block's gradient, the residual along a Gaussian direction is N(0, ||e||^2) whatever e looks like,
+so a handful of them gives an exact bound on ||e|| (`fastcheck.bounds`). The number of evaluations depends on how sure
+one wants to be, not on how many coordinates there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fastcheck import thresholds
+from fastcheck.bounds import split
+from fastcheck.context import Context, Outcome
+from fastcheck.judge.directions import Screened
+from fastcheck.noise import scale_of_blocks
+from fastcheck.parameters import Block
+from fastcheck.plans.locate import locate
+from fastcheck.plans.probing import NEAR, Probing, measure as measure_along, probe_step
+from fastcheck.plans.regions import Region
+from fastcheck.strategies import full
+
+__all__ = ["chosen", "measure", "probing_of", "screen"]
+
+FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
+FEW = 256  # coordinates of a block that directions leave unchecked, and that are then measured one by one
+
+
+def probing_of(context: Context) -> Probing:
+    """Return what a probe needs."""
+    return Probing(
+        context.evaluator, context.analytic, context.base, context.noise, context.judge, context.run, context.seed
+    )
+
+
+def measure(context: Context) -> Outcome:
+    """Screen the chosen blocks, and locate the errors of those that fail."""
+    context = context.counting(thresholds.PROBES * len(context.blocks))
+    plan = probing_of(context)
+    screened = screen(plan, context.blocks, context.settings.confidence)
+    located = locate(plan, [one for one in screened if one.failed])
+    estimates = [one.derivatives() for one in located.values()]
+    small = [
+        (one.number, one.block)
+        for one in screened
+        if one.probes and one.silent and one.block.size <= FEW and one.block.name not in located
+    ]
+    if small and context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
+        estimates += full.measure(replace(context, blocks=tuple(small)), [None] * len(small)).estimates
+    return Outcome(context, estimates, screened, located, settings=chosen(screened))
+
+
+def chosen(screened: Sequence[Screened]) -> dict[str, Any]:
+    """Return what a report's settings hold of a screen: step, measured derivative and residual of every direction."""
+    directions = {
+        one.block.name: {
+            "steps": [probe.step for probe in one.probes],
+            "slopes": [probe.slope for probe in one.probes],
+            "residuals": [probe.residual for probe in one.probes],
+        }
+        for one in screened
+    }
+    return {"directions": directions}
+
+
+def screen(
+    plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float, looks: Sequence[int] = thresholds.LOOKS
+) -> list[Screened]:
+    """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and the settings.
+    chosen : iterable of (int, Block)
+        Number of each block in the layout, and the block.
+    confidence : float
+        Of all the bounds together.
+    looks : sequence of int
+        Directions after which a block is judged, and may be done.
+
+    Returns
+    -------
+    list of Screened
+        In the order of `chosen`; a block that a stopped run did not come to has no probes.
+    """
+    chosen = list(chosen)
+    each = split(confidence, len(looks) * len(chosen))
+    scales = scale_of_blocks(plan.evaluator)
+    flat = plan.analytic.flat
+    whole = math.sqrt(float(flat @ flat))
+    found = [
+        Screened(
+            n,
+            b,
+            plan.norm(n),
+            plan.judge.tolerance,
+            plan.judge.limit,
+            confidence,
+            each,
+            float(plan.analytic.doubt[n]),
+        )
+        for n, b in chosen
+    ]
+    for one in sorted(found, key=lambda one: one.block.size):
+        if one.block.size:
+            if one.number in plan.uneven:
+                step = probe_step(plan, one.norm, 1.0)
+            else:
+                step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
+            _screen_block(plan, one, step, looks)
+        plan.run.advance(one.block.size)
+    return found
+
+
+def _screen_block(plan: Probing, one: Screened, step: float, looks: Sequence[int]) -> None:
+    region = Region.whole(one.number, one.block)
+    for look in looks:
+        while len(one.probes) < look:
+            probe = measure_along(plan, region, len(one.probes), step)
+            if probe is None:
+                return
+            one.probes.append(probe)
+            # A step that had to be shortened twice was too long for this block; begin nearer to what worked
+            if probe.shortened > 1:
+                step = min(step, probe.step * NEAR)
+        one.look()
+        if one.settled:
+            return

@@ -1,0 +1,85 @@
+"""A loss that knows its own structure measures itself: every coordinate of a bound `Network`, or some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastcheck.arrays import IntArray
+from fastcheck.context import Context, Outcome
+from fastcheck.differences import BlockDerivatives
+from fastcheck.errors import InputError
+from fastcheck.losses.evaluator import MeasuresItself
+from fastcheck.parallel.crew import cores
+from fastcheck.parameters import Block
+
+__all__ = ["measure", "refuse"]
+
+BACKENDS = ("auto", "serial", "threads")
+PIECE = 1 << 14  # coordinates measured between two looks at the clock
+
+
+def refuse(context: Context) -> None:
+    """Refuse by name what such a loss can't honour.
+
+    Raises
+    ------
+    InputError
+        A scheme other than central differences, a checkpoint, or workers that are processes.
+    """
+    settings = context.settings
+    if settings.scheme != "central":
+        raise InputError(
+            f"scheme={settings.scheme!r}: a bound Network propagates central differences exactly. Leave scheme out, or "
+            "check the loss given as like= by itself."
+        )
+    if settings.checkpoint is not None:
+        raise InputError(
+            f"checkpoint={str(settings.checkpoint)!r}: a bound Network is measured in seconds, and keeps nothing. Leave "
+            "checkpoint out."
+        )
+    if settings.backend not in BACKENDS:
+        raise InputError(
+            f"backend={settings.backend!r}: a bound Network is measured by threads of this process. Use one of "
+            f"{', '.join(map(repr, BACKENDS))}."
+        )
+
+
+def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
+    """Let the loss measure the chosen blocks, or some places in theta of each; None for all of a block."""
+    refuse(context)
+    loss, layout, settings = context.loss, context.layout, context.settings
+    assert isinstance(loss, MeasuresItself)
+    workers = 1 if settings.backend == "serial" else cores() if settings.workers in (None, -1) else settings.workers
+    blocks = [block for _, block in context.blocks]
+    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(blocks, places, strict=True)]
+    found = []
+    whole = sum(map(len, some)) == layout.size
+    context = context.counting(sum(map(len, some)))
+    step = settings.step
+    if context.run.budget is None:
+        measured = loss.measure(
+            context.theta, layout, None if whole else np.concatenate(some), step=step, workers=workers or 1
+        )
+        found = [BlockDerivatives.of_measured(block, measured) for block in blocks]
+    else:
+        found = [_in_time(context, block, part, workers or 1) for block, part in zip(blocks, some, strict=True)]
+    return Outcome(context, found, settings={"step": loss.step if step is None else step})
+
+
+def _in_time(context: Context, block: Block, part: IntArray, workers: int) -> BlockDerivatives:
+    """Measure a block piece by piece, until the budget is spent; what is left counts as not measured."""
+    loss = context.loss
+    assert isinstance(loss, MeasuresItself)
+    found = BlockDerivatives.empty(block, None if len(part) == block.size else part)
+    for start in range(0, len(part), PIECE):
+        if context.run.over():
+            break
+        piece = part[start : start + PIECE]
+        measured = loss.measure(context.theta, context.layout, piece, step=context.settings.step, workers=workers)
+        inside = BlockDerivatives.of_measured(block, measured)
+        rows = slice(start, start + len(piece))
+        found.value[rows], found.truncation[rows] = inside.value, inside.truncation
+        found.looked |= inside.looked
+    return found

@@ -1,0 +1,76 @@
+"""Every number that decides a verdict: its value, where it comes from, and the test that moves it.
+
+Read as ``thresholds.NAME``, so that a test can move one: ``tests/quality/test_thresholds.py`` doubles and halves each
+and holds that no verdict of its corpus changes.
+"""
+
+from __future__ import annotations
+
+# -- grades of a relative error clear of its uncertainty: the textbook's (CS231n notes, "Gradient checks") ------------
+
+WRONG = 1e-2
+SUSPICIOUS = 1e-4
+RESOLUTION = SUSPICIOUS
+"""A relative uncertainty above this leaves even the suspicious grade open: no pass can be given on it."""
+
+# -- what a measurement and a gradient may lose -----------------------------------------------------------------------
+
+SAFETY = 2.0
+"""On the measured noise, whose own estimate from seven values is uncertain by about that factor (Moré & Wild 2011)."""
+GRADIENT_ROUNDING = 32.0
+"""Unit roundoffs of the block's largest entry that backpropagation may lose itself in one coordinate: sums of products
+as long as the batch, rounded at random. In the norm of many coordinates it is `GRADIENT_ROUNDING_NORM`."""
+GRADIENT_ROUNDING_NORM = 4.0
+COMPLEX_ROUNDING = 64.0
+"""Unit roundoffs of the largest derivative beside it that a complex step may lose."""
+NEGLIGIBLE = 1e-12
+"""Relative error that the rounding of a right gradient itself may be, somewhere in a net: not worth a word."""
+
+# -- when to look again, and what a second look proves ----------------------------------------------------------------
+
+FIRST_LOOKS = 64
+"""Coordinates of a block looked at before asking what the rest are likely to be."""
+SECOND_LOOKS = 0.5
+"""Share of the first pass's evaluations that second looks may cost without asking."""
+BORNE_OUT = 0.1
+"""A first measurement is borne out if a ladder moves it by less than this share of the error it showed."""
+ALONG_MARGIN = 1.5
+"""Uncertainties by which a block must differ along a direction: many kinks bias all steps alike."""
+BENT = 1e-5
+"""Of a typical derivative: half the gap of the one-sided slopes that is no sign of a kink."""
+
+# -- a screen ---------------------------------------------------------------------------------------------------------
+
+LOOKS = (3, 6, 12)
+"""Directions after which a block is judged; each look has its share of the confidence."""
+PROBES = 100
+"""Residuals of a block that may be judged in one run, at any step, in any part of it (for Bonferroni)."""
+GOOD = 10.0
+"""A bound of so many tolerances ends the measuring."""
+REPEATED = 3.0
+"""Uncertainties of a residual above which it stands out and another step repeats it, whatever the noise does: one for
+the residual, one for its own noise, one for the other step's."""
+IMPRECISE = 1e-11
+"""Relative noise above which a loss is not evaluated in float64; kinks and rounded parameters may then bias a direction
+at all steps alike, so that it proves only errors larger than `UNMISTAKABLE`, or that a coordinate confirms."""
+UNMISTAKABLE = 0.2
+"""Relative error of a block that no such bias reaches: a sign, a factor of two, a missing block,"""
+NO_DIGITS = 1e-4
+"""unless the relative noise is above this: what is taken for noise may then be the loss itself, an oscillation."""
+
+# -- blocks on which the loss does not seem to depend -----------------------------------------------------------------
+
+ELSEWHERE = (0.0, 0.1, 0.5)
+"""How far the points lie at which a structural zero is looked for, in units of the parameters."""
+FAR = (2.0**-10, 0.5, -1.0, 8.0)
+"""Moves of a block, in units of its parameters, that must all leave J where it is."""
+NEARBY = (0.03, 0.3)
+"""How far the generic points lie to which a degenerate one is left, in units of the parameters."""
+
+# -- smooth disagreement ----------------------------------------------------------------------------------------------
+
+EVERYWHERE = 0.5
+"""Share of the measured coordinates that differ clear of their uncertainty where a loss and a gradient disagree as a
+solver's tolerance, a truncated series or a lower precision makes them,"""
+ALIKE = 30.0
+"""and how far above the typical error of its block the error of a single entry may then be for the same reason."""
