@@ -14,8 +14,8 @@ import numpy as np
 
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import Outcome, prepared
-from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.diagnosis import diagnosed, diagnosed_screen, facts_of
+from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import Verdicts, judge

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck import __version__
 from fastcheck.arrays import FloatArray
-from fastcheck.context import Context, Outcome
+from fastcheck.context import Outcome
 from fastcheck.differences import BlockDerivatives
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.judge import Judge, excess
@@ -35,9 +35,7 @@ FATAL = (
 )
 
 
-def conclude(
-    outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], taylor: Taylor | None = None
-) -> Report:
+def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], taylor: Taylor | None = None) -> Report:
     """Return the report of a run.
 
     Parameters
@@ -76,9 +74,7 @@ def conclude(
     )
 
 
-def unmeasurable(
-    layout: Parameters, seen: Preflight, evaluations: int, seconds: float, settings: Settings
-) -> Report:
+def unmeasurable(layout: Parameters, seen: Preflight, evaluations: int, seconds: float, settings: Settings) -> Report:
     """Return the report of a loss that is no function of theta: inconclusive, with the reason first."""
     nan = math.nan
     return Report(

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.differences import BlockDerivatives
+from fastcheck.errors import InputError
 from fastcheck.gradients import Analytic
 from fastcheck.judge.directions import Screened
 from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise, measure_noise
+from fastcheck.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.identity import identity
 from fastcheck.parameters import Block, Parameters
@@ -143,8 +145,27 @@ def prepared(
         run.checkpoint = Checkpoint(settings.checkpoint, problem)
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    if not noise.resolved:
+        _refuse_constant(evaluator, seen)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
+
+
+def _refuse_constant(evaluator: Evaluator, seen: Preflight) -> None:
+    """Raise where J has the same bits wherever the parameters are, though its gradient is not zero."""
+    if not seen.analytic.flat.any():
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        move = rng.standard_normal(evaluator.theta.size)
+        for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+            move[block.slice] *= scale
+        if np.any(evaluator.along(0, move, np.array(thresholds.FAR)) != seen.base):
+            return
+    raise InputError(
+        f"loss={seen.base!r} wherever params are: the loss is the same number for all of them. Does it read them from "
+        "elsewhere (self.W, a global)? It must use the params that it is called with."
+    )
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,8 @@ class BlockDerivatives:
         Norm of an error that the single measurements showed together, but a measurement along it did not.
     forgiven : float
         Squared norm of what was added to truncations because a second look was too uncertain to bear an error out.
+    cleared : bool
+        A measurement along the error that the single measurements showed together found that it is none.
     """
 
     block: Block
@@ -230,6 +232,7 @@ class BlockDerivatives:
     least: float = 0.0
     slack: float = 0.0
     forgiven: float = 0.0
+    cleared: bool = False
 
     @classmethod
     def empty(

@@ -21,7 +21,6 @@ from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
 from fastcheck.noise import scale_of_blocks, uneven
-from fastcheck.parameters import Block
 from fastcheck.strategies import strategy_for
 from fastcheck.verdict import Verdict
 
@@ -35,13 +34,15 @@ def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, t
     if not left or context.settings.unchecked == "allow" or context.run.stopped is not None:
         return verdicts, ()
     rng = np.random.default_rng((context.seed, len(left)))
-    decided = {one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in _constant(context, left, rng)}
+    decided = {
+        one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in _constant(context, left, rng)
+    }
     names = [one.block.name for one in left if one.block.name not in decided]
-    if callable(context.gradient):
-        for size in thresholds.NEARBY:
+    if callable(context.gradient) and context.noise.relative <= thresholds.IMPRECISE:
+        for keep, size in thresholds.NEARBY:
             if not names or context.run.over():
                 break
-            decided |= _nearby(context, names, size, rng)
+            decided |= _nearby(context, names, _away(context, keep, size, rng))
             names = [name for name in names if name not in decided]
     if not decided:
         return verdicts, ()
@@ -65,7 +66,7 @@ def _is_open(outcome: Outcome, one: Judged) -> bool:
 def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:
     """Yield the blocks that move J by no more than its noise, however far and wherever they move."""
     scales = scale_of_blocks(context.evaluator)
-    points = [away * _everywhere(context, rng) for away in thresholds.ELSEWHERE]
+    points = [_away(context, keep, size, rng) for keep, size in thresholds.ELSEWHERE]
     for one in left:
         number = context.layout.blocks.index(one.block)
         move = np.zeros(context.theta.size)
@@ -84,19 +85,19 @@ def _keeps(context: Context, point: FloatArray, move: FloatArray) -> bool:
     return bool(np.all(np.abs(there - here) <= allowed * (1 + np.abs(thresholds.FAR))))
 
 
-def _everywhere(context: Context, rng: np.random.Generator) -> FloatArray:
-    """Return a random move of all parameters, in units of their magnitudes."""
-    move = rng.standard_normal(context.theta.size)
+def _away(context: Context, keep: float, size: float, rng: np.random.Generator) -> FloatArray:
+    """Return the way to a point that keeps a share of theta and adds a random move, in units of the magnitudes."""
+    move = size * rng.standard_normal(context.theta.size)
     for block, scale in zip(context.layout.blocks, scale_of_blocks(context.evaluator), strict=True):
         part = context.theta[block.slice]
         move[block.slice] *= np.abs(part) if uneven(part) else scale
-    return move
+    return move if keep == 1 else move - (1 - keep) * context.theta
 
 
-def _nearby(context: Context, names: Sequence[str], size: float, rng: np.random.Generator) -> dict[str, Judged]:
+def _nearby(context: Context, names: Sequence[str], way: FloatArray) -> dict[str, Judged]:
     """Check some blocks at a generic point; return those that are decided there."""
     layout = context.layout
-    theta = context.theta + size * _everywhere(context, rng)
+    theta = context.theta + way
     theta = layout.flatten(layout.astype_user(theta))
     settings = replace(context.settings, blocks=tuple(names), checkpoint=None)
     run, saved = context.run, context.run.checkpoint

@@ -105,7 +105,9 @@ class Monitor:
     _seen: dict[str, set[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._settings = Settings("screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed, unchecked="allow")
+        self._settings = Settings(
+            "screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed, unchecked="allow"
+        )
         if not callable(self.loss) or not callable(self.gradient):
             raise InputError("loss and gradient must be callable: the monitor calls both at each check's parameters.")
         if isinstance(self.overhead, bool) or not isinstance(self.overhead, (int, float)) or not 0 < self.overhead < 1:
@@ -196,7 +198,7 @@ class Monitor:
             return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, self._settings)
         context = context.counting(thresholds.PROBES * len(layout.blocks))
         plan = probing_of(context)
-        screened = screen(plan, context.blocks, self.confidence, DIRECTIONS)
+        screened = screen(plan, context.blocks, self.confidence, DIRECTIONS, joint=False)
         located = locate(plan, [one for one in screened if one.failed])
         self._coordinates(plan, screened, located, context.rng)
         estimates = [one.derivatives() for one in located.values()]

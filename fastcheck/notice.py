@@ -206,8 +206,9 @@ def _kinks(outcome: Outcome, judged: Sequence[Judged]) -> Iterator[Finding]:
 
 
 def _kinks_along(screened: Sequence[Screened]) -> Iterator[Finding]:
-    shortened = sum(one.kinks for one in screened)
-    total = sum(len(one.probes) for one in screened)
+    probed = {(one.joint or tuple(one.probes)): one for one in screened}.values()  # joint directions count once
+    shortened = sum(one.kinks for one in probed)
+    total = sum(len(one.probes) for one in probed)
     if shortened:
         yield Finding(
             Kind.KINKS,

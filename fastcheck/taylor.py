@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.context import Context
 from fastcheck.differences import BlockDerivatives
 from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
-from fastcheck.context import Context
 from fastcheck.report.report import Report, Taylor
 
 __all__ = ["STEPS", "order_of", "second_opinion"]

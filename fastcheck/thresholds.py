@@ -36,6 +36,9 @@ BORNE_OUT = 0.1
 """A first measurement is borne out if a ladder moves it by less than this share of the error it showed."""
 ALONG_MARGIN = 1.5
 """Uncertainties by which a block must differ along a direction: many kinks bias all steps alike."""
+CLEARED = 0.25
+"""Share of the error that coordinates show together, up to which a look along it must bound it to refute it. An error e
+that exceeds twice the uncertainty u has at least |e| (|e| - |u|) / |e + u| >= |e| / 3 along what is shown, e + u."""
 BENT = 1e-5
 """Of a typical derivative: half the gap of the one-sided slopes that is no sign of a kink."""
 
@@ -60,12 +63,13 @@ NO_DIGITS = 1e-4
 
 # -- blocks on which the loss does not seem to depend -----------------------------------------------------------------
 
-ELSEWHERE = (0.0, 0.1, 0.5)
-"""How far the points lie at which a structural zero is looked for, in units of the parameters."""
+ELSEWHERE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.5), (0.0, 0.3), (0.0, 1.0))
+"""Points at which a structural zero is looked for: the share of theta that is kept, and the random move added, in units
+of the parameters. The last two are as fresh initialisations, where dead and saturated units are alive again."""
 FAR = (2.0**-10, 0.5, -1.0, 8.0)
 """Moves of a block, in units of its parameters, that must all leave J where it is."""
-NEARBY = (0.03, 0.3)
-"""How far the generic points lie to which a degenerate one is left, in units of the parameters."""
+NEARBY = ((1.0, 0.03), (1.0, 0.3), (0.3, 0.3))
+"""The generic points to which a degenerate one is left, one after the other, as in `ELSEWHERE`."""
 
 # -- smooth disagreement ----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from fastcheck.thresholds import WRONG as WRONG_ABOVE
 __all__ = ["RESOLUTION", "SUSPICIOUS_ABOVE", "WRONG_ABOVE", "Verdict", "grade", "worst"]
 
 
-
 class Verdict(enum.Enum):
     """The answer to "is this gradient right?".
 

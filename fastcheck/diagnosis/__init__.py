@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.context import Context
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts, facts_of
@@ -18,7 +19,6 @@ from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
-from fastcheck.context import Context
 from fastcheck.report.report import Report
 
 __all__ = [

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.differences import BlockDerivatives, Status
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Parameters
+from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.verdict import Verdict
 
 __all__ = ["evidence_of"]

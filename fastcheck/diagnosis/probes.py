@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.facts import Facts
@@ -21,6 +20,7 @@ from fastcheck.differences import SCHEMES
 from fastcheck.findings import Finding
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parameters import Block, Parameters
+from fastcheck.thresholds import GRADIENT_ROUNDING
 
 __all__ = ["Probe", "derivative_along", "from_probes"]
 

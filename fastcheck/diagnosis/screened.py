@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.thresholds import GRADIENT_ROUNDING
+from fastcheck.context import Context
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.facts import Facts
 from fastcheck.directions import CHUNK, gaussian
 from fastcheck.findings import Kind
-from fastcheck.plans.locate import Located
-from fastcheck.context import Context
-from fastcheck.plans.probing import State
 from fastcheck.judge.directions import Screened
+from fastcheck.plans.locate import Located
+from fastcheck.plans.probing import State
 from fastcheck.report.report import Report
+from fastcheck.thresholds import GRADIENT_ROUNDING
 
 __all__ = ["Drawn", "diagnosed_screen"]
 

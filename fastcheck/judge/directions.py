@@ -43,6 +43,9 @@ class Screened:
         The directions.
     bound_of_error : float
         Smallest upper bound on ||e|| that a look gave, in units of the derivative; inf before the first.
+    joint : tuple of Probe
+        The directions through several blocks at once that the probes are this block's share of; empty where they moved
+        this block alone.
     """
 
     number: int
@@ -55,6 +58,7 @@ class Screened:
     doubt: float
     probes: list[Probe] = field(default_factory=list)
     bound_of_error: float = math.inf
+    joint: tuple[Probe, ...] = ()
 
     @property
     def residuals(self) -> FloatArray:
@@ -74,7 +78,7 @@ class Screened:
     @property
     def scale(self) -> float:
         """Estimate of ||g|| + ||n||, n the true gradient."""
-        if not self.probes or not math.isfinite(self.error):
+        if not self.probes or self.joint or not math.isfinite(self.error):
             return 2 * self.norm
         slopes = np.array([probe.slope for probe in self.probes])
         # ||n||^2 = ||g||^2 - 2 g.e + ||e||^2, and the mean of (g.v)(e.v) is g.e: little scatter where e is small
@@ -83,7 +87,7 @@ class Screened:
 
     @property
     def factor(self) -> float | None:
-        """c where e = c g explains every residual within its uncertainty; None where it does not, or none stands out."""
+        """C where e = c g explains every residual within its uncertainty; None where it does not, or none stands out."""
         if len(self.repeated) < FITTED:
             return None
         residuals, claimed = self.residuals, np.array([p.slope + p.residual for p in self.probes])
@@ -187,7 +191,9 @@ class Screened:
         if self.bound <= good:
             return True
         last = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.each) * self.error / self.norm
-        return len(self.probes) >= thresholds.LOOKS[1] and (last > self.limit or (last > good and self.bound <= self.limit))
+        return len(self.probes) >= thresholds.LOOKS[1] and (
+            last > self.limit or (last > good and self.bound <= self.limit)
+        )
 
 
 def _threshold(probe: Probe) -> float:

@@ -8,7 +8,7 @@ less what the measurement can't tell. At a kink n is an interval, and |g - n| th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -196,7 +196,7 @@ class Judge:
         first = norms + Norms(truncation=lost**2 - min(found.forgiven, norms.truncation))
         norms = norms + Norms(truncation=found.slack**2 + lost**2)
         compared = self._verdict(found, analytic, norms, suspects, clear)
-        unconfirmed = self.norm_excess(first)
+        unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
         if compared.verdict.passed and not grade(unconfirmed, self.tolerance, compared.kinks > 0).passed:
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
         compared = replace(compared, missing=missing, doubt=doubt)

@@ -113,7 +113,8 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
 def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Screened | None) -> Judged:
     if not block.size:
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
-    if one is None or not one.probes or (one.silent and compared is not None and compared.norms.count == block.size):
+    whole = compared is not None and compared.norms.count == block.size and compared.checked
+    if one is None or not one.probes or (one.silent and whole):
         return Judged(block, compared.verdict if compared else Verdict.INCONCLUSIVE, compared)
     doubtful = _is_doubtful(outcome, one, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict

@@ -17,13 +17,13 @@ import numpy as np
 
 from fastcheck.differences import BlockDerivatives, Resolved
 from fastcheck.findings import Finding
+from fastcheck.judge.directions import Screened
 from fastcheck.parameters import Block
 from fastcheck.plans import describe
 from fastcheck.plans.known import Known
 from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
 from fastcheck.plans.probing import Probe, Probing, State, measure
 from fastcheck.plans.regions import Region
-from fastcheck.judge.directions import Screened
 
 __all__ = ["Located", "locate"]
 

@@ -16,9 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.judge.judge import Judge
 from fastcheck.differences import kinks_coincide
 from fastcheck.gradients import Analytic
+from fastcheck.judge.judge import Judge
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, uneven
 from fastcheck.plans.regions import Region
@@ -136,6 +136,13 @@ class Probing:
             g = g * np.where(size > 0, size, self.uneven[number])
         return math.sqrt(float(g @ g))
 
+    def lost(self, region: Region) -> float:
+        """Return what a residual may lose, times the step, because theta + t v is rounded: half a unit in each place."""
+        low, high = region.span
+        theta = self.evaluator.theta[region.block.start + low : region.block.start + high]
+        size = 1.0 if region.number in self.uneven else max(float(theta.max()), -float(theta.min()))
+        return unit_of(self.evaluator, region.number) * size * self.norm(region.number)
+
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
         return self.noise.level / (math.sqrt(2.0) * step)
@@ -194,10 +201,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     start, direction = plan.direction(region, number)
     gradient = plan.analytic.flat[start : start + len(direction)]
     analytic = float(gradient @ direction)
-    # theta + t v is rounded, each coordinate by up to half a unit of its own last place
-    theta = plan.evaluator.theta[start : start + len(direction)]
-    size = 1.0 if region.number in plan.uneven else max(float(theta.max()), -float(theta.min()))
-    lost = unit_of(plan.evaluator, region.number) * size * plan.norm(region.number)
+    lost = plan.lost(region)
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost)

@@ -37,7 +37,9 @@ def strategy_for(context: Context) -> Strategy:
 def derivatives(context: Context) -> FloatArray:
     """Return the measured derivative of every coordinate, shape (P,), whatever the gradient."""
     if isinstance(context.loss, MeasuresItself):
-        return np.concatenate([found.value for found in structured.measure(context, [None] * len(context.blocks)).estimates])
+        return np.concatenate(
+            [found.value for found in structured.measure(context, [None] * len(context.blocks)).estimates]
+        )
     return full.derivatives(context)
 
 

@@ -70,7 +70,9 @@ class Differencing:
         direction *= steps.of(evaluator, np.arange(evaluator.theta.size))
         imaginary.verify(context.base, direction, np.array([0.25]))
         longest = float(np.abs(evaluator.theta).max() or 1.0)
-        first = cls(context, cast(Evaluator, imaginary), fixed_steps(evaluator, settings.step or STEP * longest), scheme)
+        first = cls(
+            context, cast(Evaluator, imaginary), fixed_steps(evaluator, settings.step or STEP * longest), scheme
+        )
         return replace(plan, first=first)
 
 
@@ -164,7 +166,12 @@ def _first_pass(plan: Differencing, found: Sequence[BlockDerivatives], bends: Fl
 
 
 def _quotients(
-    plan: Differencing, found: BlockDerivatives, rows: IntArray | slice, places: IntArray, steps: FloatArray, values: FloatArray
+    plan: Differencing,
+    found: BlockDerivatives,
+    rows: IntArray | slice,
+    places: IntArray,
+    steps: FloatArray,
+    values: FloatArray,
 ) -> None:
     """Write the quotients of some rows and their uncertainty."""
     scheme, evaluator = plan.scheme, plan.evaluator
@@ -184,7 +191,8 @@ def _quotients(
         rounding = plan.context.loss_error * scheme.amplification / divisor
     else:
         rounding = np.full(
-            len(steps), thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient)
+            len(steps),
+            thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient),
         )
     with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
         found.rounding[rows] = np.maximum(rounding, TINY)
@@ -208,7 +216,9 @@ def _second_looks(plan: Differencing, number: int, found: BlockDerivatives, comp
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
             found.put(place, Resolved(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
-    allowance = max(thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER))))
+    allowance = max(
+        thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
+    )
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
@@ -236,7 +246,9 @@ def _withdraw(plan: Differencing, number: int, found: BlockDerivatives) -> None:
     A first step may have crossed a kink. The row counts as not measured, as do those that the run did not come to.
     """
     analytic = plan.context.analytic.flat[found.block.slice]
-    rows = _suspects(plan, found, analytic, float(plan.context.analytic.eps[number]), 0.5 * plan.context.judge.tolerance, False)
+    rows = _suspects(
+        plan, found, analytic, float(plan.context.analytic.eps[number]), 0.5 * plan.context.judge.tolerance, False
+    )
     found.value[rows] = np.nan
 
 
@@ -251,7 +263,12 @@ def _look_along(plan: Differencing, number: int, found: BlockDerivatives) -> Non
     analytic = plan.context.analytic.flat[found.block.slice]
     compared = plan.context.judge.compare(found, analytic, float(plan.context.analytic.eps[number]))
     stands_out = compared.excess > plan.context.judge.tolerance
-    if plan.context.run.stopped or len(compared.wrong) or not compared.norms.scale or not (stands_out or not compared.resolved):
+    if (
+        plan.context.run.stopped
+        or len(compared.wrong)
+        or not compared.norms.scale
+        or not (stands_out or not compared.resolved)
+    ):
         return
     if any(resolved.status is Status.KINK for resolved in found.looked.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
@@ -263,27 +280,33 @@ def _look_along(plan: Differencing, number: int, found: BlockDerivatives) -> Non
     shown = math.sqrt(compared.norms.error)
     if rough(plan.evaluator, plan.context.noise):
         return  # every ladder is biased there, and what it says of a block is no proof
+    most = math.inf
     for direction in (error, analytic):
-        least = _least_error(plan, found, analytic, direction, step)
+        least, reached = _error_along(plan, found, analytic, direction, step)
         if least <= shown:  # an error larger than all coordinates show together is the ladder's own
             found.least = max(found.least, least)
+        if direction is error:
+            most = reached
     if stands_out and found.least <= plan.context.judge.tolerance * compared.norms.scale:
         found.slack = shown
+    # A real error beyond what is promised as detectable would leave a third of itself along what is shown
+    found.cleared = most <= thresholds.CLEARED * shown
 
 
-def _least_error(
+def _error_along(
     plan: Differencing, found: BlockDerivatives, analytic: FloatArray, direction: FloatArray, step: float
-) -> float:
-    """Return the norm that the gradient's error has at least, by a measurement along a direction."""
+) -> tuple[float, float]:
+    """Return what the gradient's error has along a direction at least and at most, by a measurement of its own."""
     largest = float(np.abs(direction).max())
     if not largest:
-        return 0.0
+        return 0.0, 0.0
     unit = direction / largest
     seen = look_along(plan.evaluator, plan.context.base, found.block.start, unit, step, plan.context.loss_error)
     low, high = seen.interval
     predicted = float(analytic @ unit)
-    apart = max(low - predicted, predicted - high, 0.0) - thresholds.ALONG_MARGIN * seen.uncertainty
-    return max(0.0, apart) / float(np.linalg.norm(unit))
+    apart, margin = max(low - predicted, predicted - high, 0.0), thresholds.ALONG_MARGIN * seen.uncertainty
+    length = float(np.linalg.norm(unit))
+    return max(0.0, apart - margin) / length, (apart + margin) / length
 
 
 def _suspects(
@@ -370,4 +393,7 @@ def _first_was_right(
     g = plan.context.analytic.flat[found.places(rows)]
     excess = plan.context.judge.excess(found, analytic, eps)[rows]
     moved = np.abs(found.value[rows] - before)
-    return bool(np.all(excess > plan.context.judge.tolerance) and np.all(moved <= thresholds.BORNE_OUT * np.abs(g - found.value[rows])))
+    return bool(
+        np.all(excess > plan.context.judge.tolerance)
+        and np.all(moved <= thresholds.BORNE_OUT * np.abs(g - found.value[rows]))
+    )

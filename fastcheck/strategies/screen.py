@@ -19,9 +19,11 @@ from fastcheck.judge.directions import Screened
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.plans.locate import locate
-from fastcheck.plans.probing import NEAR, Probing, measure as measure_along, probe_step
+from fastcheck.plans.probing import NEAR, Probe, Probing, probe_step
+from fastcheck.plans.probing import measure as measure_along
 from fastcheck.plans.regions import Region
 from fastcheck.strategies import full
+from fastcheck.strategies.joint import Joint, screen_jointly
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
 
@@ -55,19 +57,26 @@ def measure(context: Context) -> Outcome:
 
 def chosen(screened: Sequence[Screened]) -> dict[str, Any]:
     """Return what a report's settings hold of a screen: step, measured derivative and residual of every direction."""
+    groups: dict[tuple[Probe, ...], list[str]] = {}
+    for one in screened:
+        groups.setdefault(one.joint or tuple(one.probes), []).append(one.block.name)
     directions = {
-        one.block.name: {
-            "steps": [probe.step for probe in one.probes],
-            "slopes": [probe.slope for probe in one.probes],
-            "residuals": [probe.residual for probe in one.probes],
+        names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names):,} blocks)": {
+            "steps": [probe.step for probe in probes],
+            "slopes": [probe.slope for probe in probes],
+            "residuals": [probe.residual for probe in probes],
         }
-        for one in screened
+        for probes, names in groups.items()
     }
     return {"directions": directions}
 
 
 def screen(
-    plan: Probing, chosen: Iterable[tuple[int, Block]], confidence: float, looks: Sequence[int] = thresholds.LOOKS
+    plan: Probing,
+    chosen: Iterable[tuple[int, Block]],
+    confidence: float,
+    looks: Sequence[int] = thresholds.LOOKS,
+    joint: bool = True,
 ) -> list[Screened]:
     """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
 
@@ -81,6 +90,8 @@ def screen(
         Of all the bounds together.
     looks : sequence of int
         Directions after which a block is judged, and may be done.
+    joint : bool
+        Move all blocks at once first, and alone only those that this does not settle.
 
     Returns
     -------
@@ -88,7 +99,7 @@ def screen(
         In the order of `chosen`; a block that a stopped run did not come to has no probes.
     """
     chosen = list(chosen)
-    each = split(confidence, len(looks) * len(chosen))
+    each = split(confidence, len(looks) * len(chosen) * (2 if joint else 1))
     scales = scale_of_blocks(plan.evaluator)
     flat = plan.analytic.flat
     whole = math.sqrt(float(flat @ flat))
@@ -105,14 +116,18 @@ def screen(
         )
         for n, b in chosen
     ]
-    for one in sorted(found, key=lambda one: one.block.size):
+    probed = [one for one in found if one.block.size]
+    alone = probed
+    if joint and len(probed) > 1:
+        alone = screen_jointly(Joint.of(plan), probed, looks)
+    for one in sorted(alone, key=lambda one: one.block.size):
         if one.block.size:
             if one.number in plan.uneven:
                 step = probe_step(plan, one.norm, 1.0)
             else:
                 step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
             _screen_block(plan, one, step, looks)
-        plan.run.advance(one.block.size)
+            plan.run.advance(one.block.size)
     return found
 
 

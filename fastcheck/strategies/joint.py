@@ -1,0 +1,237 @@
+"""Joint probes: one random direction through many blocks bounds the error of each of them.
+
+Along v = sum_B s_B z_B with Gaussian z_B over every block, the residual e.v is N(0, sum_B s_B^2 ||e_B||^2). Right blocks
+cancel exactly, whatever their size, so k residuals bound that sum by a chi-square quantile (`fastcheck.bounds`), and
+every ||e_B|| by the sum's root over s_B: the number of evaluations for a right gradient does not depend on the number of
+blocks. The scales s_B make every block's share of the slope alike, as far as the parameters' own magnitudes allow.
+
+Where a residual stands out, the blocks are bisected along that same direction, r(S) = r(S1) + r(S2), which costs one
+probe for each halving. Blocks that the others' noise hides (a far smaller gradient, a shorter step) are probed again
+among themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+
+from fastcheck import thresholds
+from fastcheck.arrays import FloatArray
+from fastcheck.bounds import error_norm, error_norm_bound
+from fastcheck.judge.directions import Screened
+from fastcheck.noise import scale_of_blocks
+from fastcheck.parameters import Block
+from fastcheck.plans.probing import NEAR, Probe, Probing, State, measure, probe_step
+from fastcheck.plans.regions import Region
+from fastcheck.steps import unit_of
+
+__all__ = ["Joint", "screen_jointly"]
+
+REACH = 8.0  # magnitudes of its parameters by which a block may be moved for its share to be like the others'
+PATIENCE = 24  # evaluations, or as many as there are blocks, that groups may cost which settle nothing
+NEARLY = 8.0  # an acceptable bound is taken if alone, with this much longer a step, a block could hardly do better
+FAINT = 1e-6  # of the median share: a block whose share is smaller is left to a group of its own
+
+
+@dataclass(frozen=True)
+class Member:
+    """A block in a direction: its number in the layout, the block, how far it moves, and the norm it is measured by.
+
+    The norm is that of its gradient, but for a gradient of next to nothing beside the whole.
+    """
+
+    number: int
+    block: Block
+    scale: float
+    norm: float
+
+    @property
+    def share(self) -> float:
+        """s_B ||g_B||: the standard deviation of its part of the slope along a direction."""
+        return self.scale * self.norm
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks that one direction moves together; what a `Region` is for a part of one block."""
+
+    members: tuple[Member, ...]
+
+    def halves(self) -> tuple[Group, Group]:
+        """Split in the middle."""
+        middle = len(self.members) // 2
+        return Group(self.members[:middle]), Group(self.members[middle:])
+
+
+@dataclass(frozen=True)
+class Joint(Probing):
+    """What a probe through a group needs: the direction is put together from those over its blocks."""
+
+    @cached_property
+    def faint(self) -> float:
+        """The norm by which a block with next to no gradient is measured: a small share of the whole's."""
+        return FAINT * float(np.linalg.norm(self.analytic.flat))
+
+    @classmethod
+    def of(cls, plan: Probing) -> Joint:
+        """Return the same for groups of blocks."""
+        return cls(*(getattr(plan, field.name) for field in fields(plan)))
+
+    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
+        """Return the first place in theta that moves, and the direction from there to the last."""
+        members = cast(Group, region).members
+        start = min(one.block.start for one in members)
+        drawn = np.zeros(max(one.block.stop for one in members) - start)
+        for one in members:
+            _, part = super().direction(Region.whole(one.number, one.block), number)
+            part *= one.scale
+            drawn[one.block.start - start : one.block.stop - start] = part
+        return start, drawn
+
+    def lost(self, region: Region) -> float:
+        """Return what a residual may lose, times the step, because theta + t v is rounded; see `Probing.lost`."""
+        total = 0.0
+        for one in cast(Group, region).members:
+            theta = self.evaluator.theta[one.block.slice]
+            size = 1.0 if one.number in self.uneven else max(float(theta.max()), -float(theta.min()))
+            total += (unit_of(self.evaluator, one.number) * size * self.norm(one.number)) ** 2
+        return math.sqrt(total)
+
+    def along(self, group: Group, number: int, step: float, expected: float = 0.0) -> Probe | None:
+        """Measure one direction through a group; None when the run was stopped."""
+        return measure(self, cast(Region, group), number, step, expected)
+
+
+def screen_jointly(plan: Joint, found: Sequence[Screened], looks: Sequence[int]) -> list[Screened]:
+    """Bound the errors of many blocks together, and return those that have to be looked at alone.
+
+    Parameters
+    ----------
+    plan : Joint
+        The loss and the settings.
+    found : sequence of Screened
+        The blocks; those that joint probes settle get their probes and bounds.
+    looks : sequence of int
+        Directions after which a group is judged.
+    """
+    by_number = {one.number: one for one in found}
+    alone: list[Screened] = []
+    waiting = [_group(plan, found)]
+    lost = 0
+    while waiting:
+        group = waiting.pop()
+        if len(group.members) == 1 or plan.run.over() or lost > max(PATIENCE, len(found)):
+            alone += [by_number[one.number] for one in group.members]
+            continue
+        before = plan.evaluator.evaluations
+        probes = _probed(plan, group, looks, by_number)
+        loud = [probe for probe in probes if probe.state is State.REPEATED]
+        if loud:
+            wrong = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
+            alone += [by_number[one.number] for one in wrong]
+            rest = [by_number[one.number] for one in group.members if one not in wrong]
+            waiting += [_group(plan, rest)] if rest else []
+            lost += plan.evaluator.evaluations - before
+            continue
+        settled = probes and all(probe.state is State.CLEAN for probe in probes)
+        left = [one for one in group.members if not (settled and _shared(plan, one, probes, by_number[one.number]))]
+        if len(left) == len(group.members):
+            waiting += group.halves()
+            lost += plan.evaluator.evaluations - before
+        elif left:
+            waiting.append(_group(plan, [by_number[one.number] for one in left]))
+    return alone
+
+
+def _group(plan: Joint, found: Sequence[Screened]) -> Group:
+    """Return blocks with the scales that make their shares alike, those with the largest shares first."""
+    scales = scale_of_blocks(plan.evaluator)
+    natural = {one.number: 1.0 if one.number in plan.uneven else float(scales[one.number]) for one in found}
+    norms = {one.number: max(one.norm, plan.faint) for one in found}
+    typical = float(np.median([natural[number] * norm for number, norm in norms.items()]))
+    members = [
+        Member(one.number, one.block, _scale(typical, norms[one.number], natural[one.number]), norms[one.number])
+        for one in found
+    ]
+    return Group(tuple(sorted(members, key=lambda one: -one.share)))
+
+
+def _scale(typical: float, norm: float, natural: float) -> float:
+    wanted = typical / norm if norm else natural
+    return float(2.0 ** np.round(np.log2(min(max(wanted, natural / REACH), natural * REACH))))
+
+
+def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int, Screened]) -> list[Probe]:
+    """Measure directions through a group until all of its blocks are bounded, or one stands out or can't be read."""
+    shares = np.array([one.share for one in group.members])
+    step = probe_step(plan, max(float(shares.min()), FAINT * float(np.median(shares))), 1.0)
+    probes: list[Probe] = []
+    for look in looks:
+        while len(probes) < look:
+            probe = plan.along(group, len(probes), step)
+            if probe is None:
+                return []
+            probes.append(probe)
+            if probe.state is not State.CLEAN:
+                return probes
+            if probe.shortened > 1:
+                step = min(step, probe.step * NEAR)
+        residuals = np.array([probe.residual for probe in probes])
+        some = next(iter(by_number.values()))
+        bound = error_norm_bound(residuals, some.each)
+        best = error_norm_bound(np.ones(looks[-1]), some.each) * error_norm(residuals)
+        good = min(thresholds.GOOD * some.tolerance, some.limit)
+        open_ = shares[bound > good * shares]
+        if not len(open_) or np.all(best > good * open_):  # done, or more directions would not do it either
+            break
+    return probes
+
+
+def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: Screened) -> bool:
+    """Give a block its share of clean joint probes, if they bound its error well enough; say whether they do."""
+    screened.probes = [
+        replace(
+            probe,
+            slope=math.nan,
+            residual=probe.residual / one.scale,
+            deviation=probe.deviation / one.scale,
+            uncertainty=probe.uncertainty / one.scale,
+        )
+        for probe in probes
+    ]
+    screened.joint = tuple(probes)
+    screened.look()
+    bound = screened.bound_of_error / one.norm if one.norm else 0.0
+    if bound <= min(thresholds.GOOD * screened.tolerance, screened.limit):
+        return True
+    natural = 1.0 if one.number in plan.uneven else float(scale_of_blocks(plan.evaluator)[one.number])
+    longest = probe_step(plan, one.norm, natural)
+    if bound <= screened.limit and NEARLY * one.scale * min(probe.step for probe in probes) >= longest:
+        return True
+    screened.probes, screened.joint, screened.bound_of_error = [], (), math.inf
+    return False
+
+
+def _bisected(plan: Joint, group: Group, loud: Probe) -> list[Member]:
+    """Return the blocks that a residual comes from, by halving the group along the same direction."""
+    wrong: list[Member] = []
+    waiting = [(group, loud.residual, loud.uncertainty)]
+    while waiting:
+        part, residual, uncertainty = waiting.pop()
+        if len(part.members) == 1:
+            wrong += part.members
+            continue
+        first, second = part.halves()
+        probe = plan.along(first, loud.number, loud.step, expected=4 * abs(loud.residual))
+        if probe is None:
+            return list(group.members)
+        halves = [(first, probe.residual, probe.uncertainty)]
+        halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty))
+        stand_out = [half for half in halves if abs(half[1]) > half[2]]
+        waiting += stand_out or [max(halves, key=lambda half: abs(half[1]) / half[2])]
+    return wrong
