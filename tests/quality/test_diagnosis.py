@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck import examples
-from fastcheck.examples.mutations import MUTATIONS
+from fastcheck.bugs import MUTATIONS
 from fastcheck.parameters import Parameters
 from fastcheck.verdict import Verdict
+from tests import zoo
 
 BAD = (Verdict.WRONG, Verdict.SUSPICIOUS)
 ONLY_WHERE = {"origin", "unknown", "coordinate", "slice"}  # findings that say where, not what
-NETS = examples.zoo()
+NETS = zoo.nets()
 FAST = (0, 4, 10)  # the course net, a dense one, a recurrent one
 FAST_KINDS = ("factor_m", "sign", "transpose", "zero", "sum_over_batch", "fortran_order", "coordinate_sign", "stale")
 
@@ -98,7 +98,7 @@ def test_every_kind_in_every_net(net):
 def test_nets_that_no_rule_was_made_on():
     tally = Counter()
     for seed in range(100, 112):
-        net = examples.random_net(seed)
+        net = zoo.random_net(seed)
         for mutation in MUTATIONS:
             _judge(net, mutation, tally, seed)
     assert tally["missed"] == 0

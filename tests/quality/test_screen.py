@@ -7,7 +7,7 @@ from scipy import stats
 import fastcheck
 from fastcheck import Verdict
 from fastcheck.compare import Judge
-from fastcheck.examples import mlp, random_net, zoo
+from fastcheck.examples import mlp
 from fastcheck.gradients import Analytic
 from fastcheck.losses import evaluator_for
 from fastcheck.noise import measure_noise
@@ -15,6 +15,7 @@ from fastcheck.parameters import Parameters
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.screen import PROBES, screen
 from fastcheck.run import Run
+from tests import zoo
 
 ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)
 
@@ -34,15 +35,15 @@ def verdict(net, seed):
 
 def test_no_alarm_on_correct_nets():
     """Each screen may alarm with probability 1e-4, so that one alarm among these has a probability below 1%."""
-    nets = [(random_net(seed), seed) for seed in range(40)] + [(net, 0) for net in zoo()]
+    nets = [(zoo.random_net(seed), seed) for seed in range(40)] + [(net, 0) for net in zoo.nets()]
     assert alarms(nets) == []
 
 
 @pytest.mark.slow
 def test_no_alarm_on_five_hundred_correct_nets():
     """One alarm among 500 would have a probability of at most 5%."""
-    nets = [(random_net(1000 + seed), seed) for seed in range(415)]
-    nets += [(net, seed) for seed in range(1, 6) for net in zoo(seed)]
+    nets = [(zoo.random_net(1000 + seed), seed) for seed in range(415)]
+    nets += [(net, seed) for seed in range(1, 6) for net in zoo.nets(seed)]
     assert len(nets) == 500
     assert alarms(nets) == []
 
