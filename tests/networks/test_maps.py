@@ -7,8 +7,8 @@ import pytest
 
 from fastcheck.differences import Status
 from fastcheck.kernels import network as kernels
-from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu
-from fastcheck.networks.linear import Convolve
+from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, linear
+from fastcheck.networks.fused import through_pool
 from fastcheck.networks.pools import MaxPool
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
@@ -52,12 +52,11 @@ def measure(case: Case, **options):
 def test_convolution_activation_and_pool_in_one_kernel(pool, activation, stride, monkeypatch):
     case = two_convolutions(POOLS[pool], activation, stride)
     taken = []
-    pooled = Convolve._pooled
-    monkeypatch.setattr(Convolve, "_pooled", lambda *a: taken.append(pooled(*a)) or taken[-1])
+    monkeypatch.setattr(linear, "through_pool", lambda *a: taken.append(through_pool(*a)) or taken[-1])
     _, together = measure(case)
     assert taken
     assert all(change is not None for change in taken)
-    monkeypatch.setattr(Convolve, "_pooled", lambda *a: None)
+    monkeypatch.setattr(linear, "through_pool", lambda *a: None)
     _, apart = measure(case)
     assert np.linalg.norm(together.value - apart.value) <= 1e-15 * np.linalg.norm(apart.value)
     assert (together.status == Status.SMOOTH).all()
@@ -139,7 +138,7 @@ def test_a_blank_border_and_biases_of_zero():
 
 
 def test_a_loser_that_wins_past_a_steep_kink():
-    """A change of -2^-30 takes the loser, at 1e-11, past its kink and up a slope of 50, above the winner at 1e-8."""
+    """A change of -2^-30 takes the loser, at 1e-11, past its kink and up a slope of 50, above the first at 1e-8."""
     net = Network([Conv2D("K", None, leaky_relu(-50.0)), MaxPool2D(2), Dense("W")], "squared_error", samples="rows")
     params = {"K": np.array([1.0, 1e-11]).reshape(1, 2, 1, 1), "W": np.array([[2.0]])}
     x = np.array([[[[1e-8, 2e-9], [0.0, 2e-9]], [[0.0, 0.0], [1.0, 0.0]]]])
@@ -152,13 +151,13 @@ def test_a_loser_that_wins_past_a_steep_kink():
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (2, 3, 0), (3, 1, 1)])
-def test_winners_and_gaps_by_the_obvious_loop(size, stride, padding):
+def test_argmax_and_gaps_by_the_obvious_loop(size, stride, padding):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 4, (2, 7, 6, 5)).astype(float)  # many ties
     labels = rng.integers(0, 3, (7, 6, 5)).astype(np.uint64)
     pool = MaxPool(x, size, stride, padding)
     pool.identify(labels)
-    won, half = pool.shares
+    is_argmax, half_gap = pool.shares
     for c, i, j, b in np.ndindex(pool.out.shape):
         places = {}
         for u, v in np.ndindex(size, size):
@@ -166,13 +165,13 @@ def test_winners_and_gaps_by_the_obvious_loop(size, stride, padding):
             if 0 <= y < 7 and 0 <= z < 6:
                 places[u, v] = x[c, y, z, b], labels[y, z, b]
         best = max(value for value, _ in places.values())
-        winner = next(at for at, (value, _) in places.items() if value == best)
-        rivals = {at: best - value for at, (value, label) in places.items() if label != places[winner][1]}
+        first = next(at for at, (value, _) in places.items() if value == best)
+        rivals = {at: best - value for at, (value, label) in places.items() if label != places[first][1]}
         assert pool.out[c, i, j, b] == best
         for at in np.ndindex(size, size):
-            assert won[(*at, c, i, j, b)] == (at == winner)
-            gap = min(rivals.values(), default=np.inf) if at == winner else rivals.get(at, np.inf)
-            assert 2 * half[(*at, c, i, j, b)] == gap
+            assert is_argmax[(*at, c, i, j, b)] == (at == first)
+            gap = min(rivals.values(), default=np.inf) if at == first else rivals.get(at, np.inf)
+            assert 2 * half_gap[(*at, c, i, j, b)] == gap
 
 
 @pytest.mark.parametrize("zeros", [False, True])
