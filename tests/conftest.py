@@ -23,12 +23,6 @@ def _one_thread_for_small_products():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """Let a full check count as cheap for longer: a busy machine is not to change what mode="auto" picks for a test."""
-    monkeypatch.setattr("fastcheck.settings.CHEAP", 20.0)
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
