@@ -69,8 +69,8 @@ def activate_and_pool(
                             if curve.size:
                                 curve[u, v, c, i, j, b] = part * q
                             rate = abs(a) + abs(q) * REACH
-                            free = half_gap[u, v, c, i, j, b] / rate
-                            free = min(free if rate > 0 else np.inf, rho[c, y, z, b])
+                            free = half_gap[u, v, c, i, j, b] / rate if rate > 0 else np.inf
+                            free = min(free, rho[c, y, z, b])
                             smallest[b] = min(smallest[b], free)
                             loser = half_gap[u, v, c, i, j, b] / (2 * max(abs(a), steepest))
                             free = max(free, loser) if part == 0 else free

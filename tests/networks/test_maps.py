@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from fastcheck.differences import Status
-from fastcheck.kernels import network as kernels
 from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, linear
 from fastcheck.networks.fused import through_pool
-from fastcheck.networks.pools import MaxPool
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
 
@@ -148,40 +146,6 @@ def test_a_loser_that_wins_past_a_steep_kink():
     assert unit.status.tolist() == [Status.SMOOTH, Status.CROSSED, Status.SMOOTH]
     assert np.array_equal(unit.status, coordinate.status)
     np.testing.assert_allclose(unit.value, coordinate.value, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (2, 3, 0), (3, 1, 1)])
-def test_argmax_and_gaps_by_the_obvious_loop(size, stride, padding):
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 4, (2, 7, 6, 5)).astype(float)  # many ties
-    labels = rng.integers(0, 3, (7, 6, 5)).astype(np.uint64)
-    pool = MaxPool(x, size, stride, padding)
-    pool.identify(labels)
-    is_argmax, half_gap = pool.shares
-    for c, i, j, b in np.ndindex(pool.out.shape):
-        places = {}
-        for u, v in np.ndindex(size, size):
-            y, z = i * stride + u - padding, j * stride + v - padding
-            if 0 <= y < 7 and 0 <= z < 6:
-                places[u, v] = x[c, y, z, b], labels[y, z, b]
-        best = max(value for value, _ in places.values())
-        first = next(at for at, (value, _) in places.items() if value == best)
-        rivals = {at: best - value for at, (value, label) in places.items() if label != places[first][1]}
-        assert pool.out[c, i, j, b] == best
-        for at in np.ndindex(size, size):
-            assert is_argmax[(*at, c, i, j, b)] == (at == first)
-            gap = min(rivals.values(), default=np.inf) if at == first else rivals.get(at, np.inf)
-            assert 2 * half_gap[(*at, c, i, j, b)] == gap
-
-
-@pytest.mark.parametrize("zeros", [False, True])
-def test_sizes_are_magnitudes_and_what_is_typical_of_the_sample(zeros):
-    x = np.random.default_rng(0).normal(size=(7, 4))
-    x[2, 1] = x[3] = 0.0
-    expected = np.abs(x) + np.sqrt(np.mean(x**2, axis=0))
-    np.testing.assert_allclose(
-        kernels.sizes(x, zeros), expected if zeros else np.where(x == 0, 0.0, expected), rtol=1e-14
-    )
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

@@ -26,7 +26,7 @@ def _checked(net, mutation, seed=0):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args)
+        report = fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args, mode="full")
     return mutated, report
 
 
