@@ -9,13 +9,13 @@ import pytest
 
 import benchmarks.naive as naive
 from fastcheck.differences import SCHEMES
-from fastcheck.examples.compiled import compiled_course_net, compiled_mlp
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import mlp
 from fastcheck.losses import evaluator_for
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
+from tests.zoo.compiled import compiled_course_net, compiled_mlp
 
 STEP = 2.0**-20
 

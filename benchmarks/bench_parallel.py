@@ -7,11 +7,11 @@ import time
 
 import numpy as np
 
-from fastcheck.examples.compiled import compiled_mlp
 from fastcheck.losses import PythonLoss, evaluator_for
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
+from tests.zoo.compiled import compiled_mlp
 
 SECONDS = 5.0
 WEIGHTS = np.random.default_rng(0).standard_normal((30, 40))

@@ -1,6 +1,6 @@
 """What a screen costs: evaluations, and time in units of one evaluation of the same loss in the same run.
 
-Run ``python benchmarks/bench_screen.py [--large]``; ``--large`` adds 10^7 coordinates.
+Run ``python -m benchmarks.bench_screen [--large]``; ``--large`` adds 10^7 coordinates.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import fastcheck
-from fastcheck.examples import digits_net, mlp, train
+from fastcheck.examples import digits_net, mlp
 from fastcheck.examples.digits import digits_batch
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
+from tests.zoo import train
 
 SIZES = {
     "1e3": (20, 20, 20, 10),

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.bugs import MUTATIONS, Mutated, Mutation
+from fastcheck.bugs.net import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.facts import facts_of
 from fastcheck.errors import InputError
-from fastcheck.examples.mutations import MUTATIONS, Mutated, Mutation
-from fastcheck.examples.net import Net
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.report import Report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,10 +26,28 @@ def _one_thread_for_small_products():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch):
-    """Let a full check count as cheap for longer: a busy machine is not to change what mode="auto" picks for a test."""
-    monkeypatch.setattr("fastcheck.settings.CHEAP", 20.0)
+def pytest_configure(config):
+    # in the environment, so that all workers of xdist explore the same seeds, and that a run can be repeated
+    os.environ.setdefault("FASTCHECK_EXPLORE", str(time.time_ns() // 1000 % 10**9))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the exploring tests out unless they are asked for by name: what they find depends on the day."""
+    if "explore" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("explore")])
+        items[:] = [item for item in items if not item.get_closest_marker("explore")]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if "explore" in config.option.markexpr:
+        terminalreporter.line(f"explored: to repeat it, set FASTCHECK_EXPLORE={os.environ['FASTCHECK_EXPLORE']}")
+
+
+@pytest.fixture
+def fresh():
+    """Return a function from a count to so many seeds that no run has used before."""
+    first = int(os.environ["FASTCHECK_EXPLORE"])
+    return lambda count: range(first, first + count)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions,
 from fastcheck.diagnosis.facts import Facts, facts_of
 from fastcheck.diagnosis.lab import Lab
 from fastcheck.diagnosis.measured import evidence_of
-from fastcheck.diagnosis.probes import Probe, derivative_along, from_probes
 from fastcheck.diagnosis.screened import diagnosed_screen
 from fastcheck.differences import BlockDerivatives
 from fastcheck.losses import own_loss
@@ -28,14 +27,11 @@ __all__ = [
     "Evidence",
     "Facts",
     "Lab",
-    "Probe",
-    "derivative_along",
     "diagnose",
     "diagnosed",
     "diagnosed_screen",
     "evidence_of",
     "facts_of",
-    "from_probes",
 ]
 
 

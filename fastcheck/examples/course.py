@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from fastcheck.examples.net import FloatArray, IntArray, Net, with_bugs
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, with_bugs
 
 __all__ = ["course_net"]
 

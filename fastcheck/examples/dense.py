@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from fastcheck.examples.net import FloatArray, IntArray, Net, with_bugs
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, with_bugs
 
 __all__ = ["Activation", "mlp"]
 

@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from fastcheck.examples.net import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray
 
 __all__ = ["digits_batch", "load_digits"]
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 from fastcheck.examples.dense import Activation
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, IntArray, Net, rows, with_bugs
 
 __all__ = ["digits_net"]
 

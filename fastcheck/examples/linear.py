@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, Net, rows, with_bugs
 
 __all__ = ["linear_regression", "logistic_regression"]
 

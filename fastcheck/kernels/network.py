@@ -16,19 +16,20 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REACH", "bend", "label_loss", "normalise", "outer", "outer_bend", "sizes"]
+from fastcheck.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
+__all__ = ["REACH", "bend", "kernel", "label_loss", "normalise", "outer", "outer_bend", "sizes"]
+
 Labels = NDArray[np.int64]
 Flags = NDArray[np.uint8]
 
 REACH = 2.0**-26
 
-_kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+kernel: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 _sums: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@kernel  # type: ignore[untyped-decorator]
 def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Flags) -> None:
     """Replace differences before an elementwise function by those after it.
 
@@ -48,7 +49,7 @@ def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Fl
                 d[r, k, b] = x * (c1[r, b] + c2[r, b] * x)
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@kernel  # type: ignore[untyped-decorator]
 def outer(w: FloatArray, s: FloatArray, out: FloatArray) -> None:
     """Write ``out[r, k, t, b] = w[r, k] * s[k, t, b]``: unit k alone changes, seen by every unit r above it."""
     for r in range(w.shape[0]):
@@ -58,7 +59,7 @@ def outer(w: FloatArray, s: FloatArray, out: FloatArray) -> None:
                     out[r, k, t, b] = w[r, k] * s[k, t, b]
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@kernel  # type: ignore[untyped-decorator]
 def outer_bend(
     w: FloatArray, s: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, out: FloatArray, far: Flags
 ) -> None:
@@ -73,7 +74,7 @@ def outer_bend(
                     out[r, k, t, b] = x * (c1[r, b] + c2[r, b] * x)
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@kernel  # type: ignore[untyped-decorator]
 def label_loss(
     d: FloatArray, label: Labels, c1: FloatArray, c2: FloatArray, rho: FloatArray, log: bool, far: Flags
 ) -> FloatArray:
@@ -101,7 +102,7 @@ def label_loss(
     return out
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@kernel  # type: ignore[untyped-decorator]
 def sizes(x: FloatArray, zeros: bool) -> FloatArray:
     """Return how large the terms behind x (n, B) may have been, shape (n, B).
 

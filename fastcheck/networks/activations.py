@@ -11,14 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 
 __all__ = ["ACTIVATIONS", "Activation", "elu", "leaky_relu", "resolve"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

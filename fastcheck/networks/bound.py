@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.differences import Measured
 from fastcheck.errors import InputError
 from fastcheck.networks.engines import ENGINES, Problem
-from fastcheck.networks.operators import FloatArray
 from fastcheck.parallel.blas import worker_limits
 from fastcheck.parameters import Parameters
 
@@ -83,8 +83,8 @@ class BoundNetwork:
         return self._value(layout.flatten(params), layout)
 
     def _value(self, theta: FloatArray, layout: Parameters) -> float:
-        placed = self.network.place(theta, layout, self.x, self.y)
-        value = placed.data_term()
+        forward = self.network.forward(theta, layout, self.x, self.y)
+        value = forward.data_term()
         for name, strength in self.network.penalties(self.network.l2, "l2").items():
             value += strength / 2 * float(np.sum(layout[name].view(theta) ** 2))
         for name, strength in self.network.penalties(self.network.l1, "l1").items():
@@ -129,9 +129,9 @@ class BoundNetwork:
                 continue  # far from params a loss may overflow; at params it may not
             compared += 1
             if not abs(ours - theirs) <= tolerance * max(abs(ours), abs(theirs)):
-                place = "at params" if size == 0 else f"at params moved by {size:g} of their size"
+                where = "at params" if size == 0 else f"at params moved by {size:g} of their size"
                 raise InputError(
-                    f"like(params)={theirs!r} and the network gives {ours!r}, {place}: they are not the same function. "
+                    f"like(params)={theirs!r} and the network gives {ours!r}, {where}: they are not the same function. "
                     f"Ratio {theirs / ours if ours else np.nan:.6g}. Compare the loss, the reduction, the penalties, "
                     "the activations, and scale (a factor of the data term)."
                 )
@@ -207,12 +207,12 @@ class BoundNetwork:
             self._verify(theta, layout)
         # One BLAS thread per worker, for one worker too: the sums, and so the numbers, are the same for any number.
         with worker_limits().limit(limits=1, user_api="blas"):
-            placed = self.network.place(theta, layout, self.x, self.y)
-            if not np.isfinite(placed.data_term()):
+            forward = self.network.forward(theta, layout, self.x, self.y)
+            if not np.isfinite(forward.data_term()):
                 raise InputError(
-                    f"the loss of the network is {placed.data_term()} at theta; no difference can be measured."
+                    f"the loss of the network is {forward.data_term()} at theta; no difference can be measured."
                 )
-            problem = Problem(self.network, placed, layout, theta, chosen, coordinates is None, h, workers)
+            problem = Problem(self.network, forward, layout, theta, chosen, coordinates is None, h, workers)
             return ENGINES[engine](problem)
 
 

@@ -1,18 +1,20 @@
-"""Small changes on their way through the network."""
+"""Small changes on their way through the network, and where they start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.networks.windows import Window
 
-__all__ = ["Change"]
+if TYPE_CHECKING:
+    from fastcheck.networks.operators import Operator
 
-FloatArray = NDArray[np.float64]
+__all__ = ["Change", "Starts"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Change:
 
     @property
     def lone(self) -> bool:
-        """Whether each change is of one feature at one place."""
+        """Whether each change is of one feature at one position."""
         y0, y1, x0, x1 = self.window or (0, 1, 0, 1)
         return self.rows is not None and y1 - y0 == 1 == x1 - x0
 
@@ -51,9 +53,9 @@ class Change:
         if self.rows is None:
             return self
         m = self.many[0]
-        place = (1, 1) if self.window else ()
-        d = np.zeros((features[0], *place, *self.many))
-        index: tuple[Any, ...] = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in place), np.arange(m))
+        position = (1, 1) if self.window else ()
+        d = np.zeros((features[0], *position, *self.many))
+        index: tuple[Any, ...] = (np.arange(self.rows.start, self.rows.stop), *(0 for _ in position), np.arange(m))
         d[index] = self.d
         return Change(d, None, self.window)
 
@@ -67,3 +69,33 @@ class Change:
         y0, y1, x0, x1 = whole.window
         d[:, y0:y1, x0:x1] = whole.d.reshape(*whole.d.shape[:3], m * s, b)
         return d
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where changes of a map start: at each position by itself.
+
+    Attributes
+    ----------
+    operator : Operator
+        What they leave.
+    after : tuple of Operator
+        What they go through then.
+    """
+
+    operator: Operator
+    after: tuple[Operator, ...]
+
+    def holding(self, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which starts, shape (C, H', W'), are needed for some entries (C, H, W) of the map."""
+        return wanted
+
+    def start(self, rows: slice, y: int, x: int, steps: FloatArray) -> Change:
+        """Return the changes at one start in each of some channels; ``steps``: (m, S, B)."""
+        return Change(steps, rows, (y, y + 1, x, x + 1))
+
+    def share(
+        self, rows: slice, y: int, x: int, slopes: FloatArray, far: NDArray[np.bool_], h: float
+    ) -> tuple[tuple[slice | int, ...], FloatArray, NDArray[np.bool_]]:
+        """Return the entries of the map that the slopes and marks (m, B) of one start are for, and those of each."""
+        return (rows, y, x), slopes, far

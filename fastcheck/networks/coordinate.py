@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
+from fastcheck.arrays import IntArray
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import CROSSED, IntArray, Operator, Weighted
+from fastcheck.networks.operators import CROSSED, Operator, Weighted
 from fastcheck.networks.slopes import TINY, Slopes, Tally, chunks, one_sided, widest
 
 __all__ = ["Task", "measure"]

@@ -12,13 +12,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Measured, Status
 from fastcheck.kernels import network as kernels
 from fastcheck.networks import coordinate, unit
 from fastcheck.networks.coordinate import Task
 from fastcheck.networks.kinks import settle
-from fastcheck.networks.network import Network, Placed
-from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted
+from fastcheck.networks.network import ForwardPass, Network
+from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted
 from fastcheck.networks.slopes import Tally
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
@@ -33,7 +34,7 @@ class Problem:
     """Everything one measurement needs; ``whole`` says that all coordinates are wanted."""
 
     network: Network
-    placed: Placed
+    forward: ForwardPass
     layout: Parameters
     theta: FloatArray
     chosen: IntArray
@@ -41,7 +42,7 @@ class Problem:
     step: float
     workers: int
 
-    def place_of(self, name: str) -> IntArray:
+    def coordinates_of(self, name: str) -> IntArray:
         """Return the coordinate of theta of every entry of a canonical block, flat."""
         block = self.layout[name]
         where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
@@ -52,7 +53,7 @@ class Problem:
         """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
         found = []
         for name in operator.blocks:
-            at = self.place_of(name)
+            at = self.coordinates_of(name)
             flat = np.flatnonzero(marked[at])
             if len(flat):
                 found.append(Task(operator, after, name, flat, at[flat]))
@@ -92,18 +93,18 @@ def _run(jobs: list[Callable[[], None]], workers: int) -> None:
 def _by_coordinate(problem: Problem) -> Measured:
     tally = Tally(problem.layout.size)
     mask = problem.wanted()
-    tasks = [task for operator, after in problem.placed.paths() for task in problem.tasks(operator, after, mask)]
+    tasks = [task for operator, after in problem.forward.paths() for task in problem.tasks(operator, after, mask)]
     _reference(problem, tasks, tally)
     return problem.finish(tally)
 
 
 def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
-    placed = problem.placed
+    forward = problem.forward
     jobs: list[Callable[[], None]] = []
     for task in tasks:
         for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
             share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
-            jobs.append(partial(coordinate.measure, share, placed.loss, placed.factor, problem.step, tally))
+            jobs.append(partial(coordinate.measure, share, forward.loss, forward.factor, problem.step, tally))
     _run(jobs, problem.workers)
     for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
         # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what
@@ -116,7 +117,7 @@ def _by_unit(problem: Problem) -> Measured:
     tally = Tally(problem.layout.size)
     mask = None if problem.whole else problem.wanted()
     fields, direct = _fields(problem, mask)
-    loss, h = problem.placed.loss, problem.step
+    loss, h = problem.forward.loss, problem.step
     _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
     _run([job for field in fields for job in unit.unsure(field, loss, h)], problem.workers)
     crossed = [field.far.copy() for field in fields]
@@ -137,7 +138,7 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     fields: list[Field] = []
     direct: list[Task] = []
     everything = np.ones(problem.layout.size, bool)
-    for operator, after in problem.placed.paths():
+    for operator, after in problem.forward.paths():
         tasks = problem.tasks(operator, after, everything if mask is None else mask)
         if not tasks:
             continue
@@ -153,11 +154,11 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
 
 def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
     """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
-    operator, factor = field.operator, problem.placed.factor
+    operator, factor = field.operator, problem.forward.factor
     value = operator.contract(field.central)
     scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
     for name in operator.blocks:
-        at = problem.place_of(name)
+        at = problem.coordinates_of(name)
         tally.value[at] = factor * value[name].ravel()
         tally.noise[at] = tally.rounding(factor * scale[name].ravel(), len(field.after))
     if field.bits.any():
@@ -165,7 +166,7 @@ def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) ->
 
 
 def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
-    operator, factor = field.operator, problem.placed.factor
+    operator, factor = field.operator, problem.forward.factor
     crossed = operator.contract(_marks(field.bits & CROSSED), _nonzero)
     kinked = operator.contract(_marks(field.bits & AT_KINK), _nonzero)
     if operator.single and not unit.coupled(field.after):
@@ -174,13 +175,13 @@ def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
         back, fore = operator.contract(field.left, _positive), operator.contract(field.right, _negative)
         for name in operator.blocks:
             met = ((crossed[name] > 0) | (kinked[name] > 0)).ravel()
-            at = problem.place_of(name)[met]
+            at = problem.coordinates_of(name)[met]
             right, left = (up[name] + down[name]).ravel()[met], (back[name] + fore[name]).ravel()[met]
             tally.settle(at, factor * right, factor * left, crossed[name].ravel()[met] > 0)
         return []
     marked = np.zeros(problem.layout.size, bool)
     for name in operator.blocks:
-        at = problem.place_of(name)
+        at = problem.coordinates_of(name)
         marked[at] = kinked[name].ravel() > 0
         tally.status[at[crossed[name].ravel() > 0]] = Status.CROSSED
     if not problem.whole:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import AT_KINK, CROSSED, Bend, FloatArray, IntArray, Operator
+from fastcheck.networks.operators import AT_KINK, CROSSED, Bend, Operator
 from fastcheck.networks.pools import MaxPool
 from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
 from fastcheck.networks.unit import Field

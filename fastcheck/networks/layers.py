@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation, resolve
 from fastcheck.networks.linear import Multiply
-from fastcheck.networks.operators import Bend, FloatArray, Operator, Softmax
+from fastcheck.networks.operators import Bend, Operator, Softmax
 from fastcheck.networks.tables import Embed
 from fastcheck.networks.unweighted import Residue
 
@@ -81,7 +82,7 @@ class Layer:
         """The layers inside this one."""
         return ()
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
         """Return the operators of the layer at its input, shape (*features, B), and parameters.
 
         Parameters
@@ -152,8 +153,8 @@ class Dense(Layer):
         axes = (0, 1) if self.weights == "out_in" else (1, 0)
         return (Slot(self.weight, axes, True), *vectors(self.bias))
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         w = values(self.weight)
         size = x[..., 0].size
         wanted = f"{'(out, in)' if self.weights == 'out_in' else '(in, out)'} with in={size}, the size of what comes in"
@@ -179,12 +180,12 @@ class Residual(Layer):
         """See `Layer.layers`."""
         return tuple(self.inner)
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         found: list[Operator] = []
         y = x
         for i, layer in enumerate(self.inner):
-            found += layer.place(y, values, f"{where}, inner layer {i} ({type(layer).__name__})")
+            found += layer.forward(y, values, f"{where}, inner layer {i} ({type(layer).__name__})")
             y = found[-1].out if found else x
         if y.shape != x.shape:
             raise InputError(
@@ -208,8 +209,8 @@ class Embedding(Layer):
         """See `Layer.slots`."""
         return (Slot(self.weight, (0, 1)),)
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         table = values(self.weight)
         ids = x.astype(np.int64).reshape(-1, x.shape[-1])
         if not np.array_equal(ids, x.reshape(ids.shape)) or (ids < 0).any() or (ids >= len(table)).any():

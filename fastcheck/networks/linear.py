@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.kernels import maps
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.changes import Change
-from fastcheck.networks.operators import Bend, Bits, Far, FloatArray, IntArray, Operator, Transform, Weighted
-from fastcheck.networks.pools import Pool
-from fastcheck.networks.twins import Labels, fold
+from fastcheck.networks.duplicates import Labels, fold
+from fastcheck.networks.fused import through_pool
+from fastcheck.networks.operators import Bend, Bits, Far, Operator, Transform, Weighted
 from fastcheck.networks.windows import Window, patches, touched
 
 __all__ = ["Convolve", "Multiply", "amount", "apply"]
@@ -122,9 +122,9 @@ class Convolve(Weighted):
         self.bias = bias[0] if bias else None
         self.stride, self.padding = stride, padding
         self.x = self._patches(x)
-        self.place = self.x.shape[3:5]
+        self.map_shape = self.x.shape[3:5]
         fan_in = int(np.prod(self.w.shape[1:]))
-        out = (self.w.reshape(-1, fan_in) @ self.x.reshape(fan_in, -1)).reshape(-1, *self.place, x.shape[-1])
+        out = (self.w.reshape(-1, fan_in) @ self.x.reshape(fan_in, -1)).reshape(-1, *self.map_shape, x.shape[-1])
         self.out = out + bias[1][:, None, None, None] if bias else out
         self.blocks = {self.name: self.w.shape} | ({self.bias: (len(self.w),)} if self.bias else {})
 
@@ -140,48 +140,32 @@ class Convolve(Weighted):
         """See `Operator.exact`."""
         fan_in = int(np.prod(self.w.shape[1:]))
         flat = self._patches(d).reshape(fan_in, -1)
-        return (self.w.reshape(-1, fan_in) @ flat).reshape(-1, *self.place, *d.shape[-2:])
+        return (self.w.reshape(-1, fan_in) @ flat).reshape(-1, *self.map_shape, *d.shape[-2:])
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
         return fold(labels, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
 
-    def _touched(self, window: Window) -> Window:
+    def touched(self, window: Window) -> Window:
+        """Return the outputs that a window of the input reaches."""
         kh, kw = self.w.shape[2:]
-        ys = touched(window[0], window[1], kh, self.stride, self.padding, self.place[0])
-        xs = touched(window[2], window[3], kw, self.stride, self.padding, self.place[1])
+        ys = touched(window[0], window[1], kh, self.stride, self.padding, self.map_shape[0])
+        xs = touched(window[2], window[3], kw, self.stride, self.padding, self.map_shape[1])
         return *ys, *xs
 
     def fused(self, following: tuple[Operator, ...], change: Change, far: Far) -> tuple[Change, int]:
         """See `Operator.fused`."""
         if change.rows is None or change.window is None or not change.lone:
             return self.fast(change, far), 0
-        bend = following[0] if following and isinstance(following[0], Bend) else None
-        taken = int(bend is not None)
-        if len(following) > taken and isinstance(pool := following[taken], Pool):
-            pooled = self._pooled(change, bend, pool)
-            if pooled is not None:
-                return pooled, taken + 1
+        if (carried := through_pool(self, following, change)) is not None:
+            return carried
         y, _, x, _ = change.window
-        y0, y1, x0, x1 = reach = self._touched(change.window)
+        y0, y1, x0, x1 = reach = self.touched(change.window)
         u = y + self.padding - np.arange(y0, y1) * self.stride
         v = x + self.padding - np.arange(x0, x1) * self.stride
         w = self.w[:, change.rows][:, :, u[:, None], v].transpose(0, 2, 3, 1)
         out, taken = _outer(w.reshape(-1, w.shape[3]), change, following, reach, far)
         return Change(out.reshape(*w.shape[:3], *change.many), None, reach), taken
-
-    def _pooled(self, change: Change, bend: Bend | None, pool: Pool) -> Change | None:
-        """Return what changes of one place each are after the pool, if it is sure that they pass no kink on the way."""
-        cells, d = pool.cells(bend), np.ascontiguousarray(change.d)
-        y, _, x, _ = window = change.window or (0, 1, 0, 1)
-        y0, y1, x0, x1 = reach = pool.touched(self._touched(window))
-        out = np.empty((len(self.w), y1 - y0, x1 - x0, *change.many))
-        first = 0 if change.rows is None else change.rows.start
-        tap = (first, y + self.padding, x + self.padding, self.stride)
-        tables = (cells.slope, cells.curve, cells.together)
-        if not maps.place(d, self.w, tap, *tables, (pool.stride, pool.padding), (y0, x0), out):
-            return None
-        return Change(out, None, reach)
 
     def fast(self, change: Change, far: Far) -> Change:
         """See `Operator.fast`."""
@@ -189,7 +173,7 @@ class Convolve(Weighted):
         many = change.many
         cols = int(np.prod(many))
         d = change.d.reshape(*change.d.shape[:3], cols)
-        y0, y1, x0, x1 = reach = self._touched(window)
+        y0, y1, x0, x1 = reach = self.touched(window)
         out = np.zeros((len(self.w), y1 - y0, x1 - x0, cols))
         for u in range(self.w.shape[2]):
             ys, to_y = self._aligned(window[0], window[1], u, y0, y1)
@@ -201,7 +185,7 @@ class Convolve(Weighted):
         return Change(out.reshape(*out.shape[:3], *many), None, reach)
 
     def _aligned(self, lo: int, hi: int, u: int, first: int, last: int) -> tuple[slice, slice]:
-        """Return the places of the window that kernel row u meets, relative to it, and the outputs they go to."""
+        """Return the positions of the window that kernel row u meets, relative to it, and the outputs they go to."""
         p, s = self.padding, self.stride
         start = max(first, -((u - p - lo) // s))
         stop = max(start, min(last, (hi - 1 + p - u) // s + 1))

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import ACTIVATIONS
-from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Far, FloatArray, IntArray, selected
+from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Far, selected
 
 __all__ = ["LOSSES", "LossAt"]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation
 from fastcheck.networks.layers import Layer, Orientation, Slot, Values, activate, expect, orientation, vector, vectors
 from fastcheck.networks.linear import Convolve
-from fastcheck.networks.operators import FloatArray, Operator
+from fastcheck.networks.operators import Operator
 from fastcheck.networks.pools import AveragePool, MaxPool
 
 __all__ = ["AvgPool2D", "Conv2D", "Flatten", "MaxPool2D"]
@@ -48,8 +49,8 @@ class Conv2D(Layer):
         axes = (0, 1, 2, 3) if self.weights == "out_in" else (3, 2, 0, 1)
         return (Slot(self.weight, axes, True), *vectors(self.bias))
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         _whole(where, "stride", self.stride, 1)
         _whole(where, "padding", self.padding, 0)
         w = values(self.weight)
@@ -96,8 +97,8 @@ class _Pool2D(Layer):
 class MaxPool2D(_Pool2D):
     """Largest of each cell of size x size; the stride is the size unless given."""
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         return [MaxPool(x, *self._geometry(x, where))]
 
 
@@ -105,8 +106,8 @@ class MaxPool2D(_Pool2D):
 class AvgPool2D(_Pool2D):
     """Mean of each cell of size x size, padding counted as zeros; the stride is the size unless given."""
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         return [AveragePool(x, *self._geometry(x, where))]
 
 
@@ -114,6 +115,6 @@ class AvgPool2D(_Pool2D):
 class Flatten(Layer):
     """Maps to a vector in (C, H, W) order. `Dense` does it by itself; the layer is there to be written."""
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         return []

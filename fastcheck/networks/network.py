@@ -1,4 +1,4 @@
-"""Network: the description of a layered net, and the net placed at a theta on its data."""
+"""Network: the description of a layered net, and its forward pass at a theta on its data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
+from fastcheck.networks.duplicates import mark_duplicates
 from fastcheck.networks.layers import Embedding, Layer, Slot
 from fastcheck.networks.losses import LOSSES, LossAt
-from fastcheck.networks.operators import FloatArray, Operator, Weighted
-from fastcheck.networks.twins import find_twins
+from fastcheck.networks.operators import Operator, Weighted
 from fastcheck.networks.unweighted import Residue
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
     from fastcheck.networks.bound import BoundNetwork
 
-__all__ = ["Network", "Placed"]
+__all__ = ["ForwardPass", "Network"]
 
 Penalty = float | Mapping[str, float]
 
@@ -164,7 +165,7 @@ class Network:
             bound.verify(params)
         return bound
 
-    def place(self, theta: FloatArray, layout: Parameters, x: FloatArray, y: NDArray[Any]) -> Placed:
+    def forward(self, theta: FloatArray, layout: Parameters, x: FloatArray, y: NDArray[Any]) -> ForwardPass:
         """Return the network at theta, shape (P,), on x (*features, B) and y (B,) or (K, B).
 
         Raises
@@ -184,12 +185,12 @@ class Network:
         for i, layer in enumerate(self.layers):
             if isinstance(layer, Embedding) and operators:
                 raise InputError(f"layer {i} (Embedding): only the first layer can be one.")
-            operators += layer.place(out, values, f"layer {i} ({type(layer).__name__})")
+            operators += layer.forward(out, values, f"layer {i} ({type(layer).__name__})")
             out = operators[-1].out if operators else x
-        find_twins(operators, x)
+        mark_duplicates(operators, x)
         loss = LOSSES[self.loss](np.ascontiguousarray(out.reshape(-1, out.shape[-1])), y)
         factor = self.scale / (x.shape[-1] if self.reduction == "mean" else 1)
-        return Placed(tuple(operators), loss, factor)
+        return ForwardPass(tuple(operators), loss, factor)
 
     def _covers(self, layout: Parameters, uses: Mapping[str, Any]) -> None:
         present = [block.name for block in layout.blocks]
@@ -212,7 +213,7 @@ def _flat(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 @dataclass(frozen=True)
-class Placed:
+class ForwardPass:
     """A network at one theta on its data.
 
     Attributes

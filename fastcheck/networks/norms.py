@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation
 from fastcheck.networks.layers import Layer, Slot, Values, activate, vector, vectors
-from fastcheck.networks.operators import FloatArray, Operator
+from fastcheck.networks.operators import Operator
 from fastcheck.networks.tables import Scale
 from fastcheck.networks.unweighted import Normalise
 
@@ -29,7 +30,7 @@ class _Norm(Layer):
     def slots(self) -> tuple[Slot, ...]:
         return vectors(self.gain, self.shift)
 
-    def _place(self, x: FloatArray, values: Values, where: str, over_samples: bool) -> list[Operator]:
+    def _forward(self, x: FloatArray, values: Values, where: str, over_samples: bool) -> list[Operator]:
         normal = Normalise(x, self.eps, over_samples)
         size = len(x) if over_samples else x[..., 0].size
         gain, shift = vector(where, self.gain, values, size), vector(where, self.shift, values, size)
@@ -46,18 +47,18 @@ class BatchNorm(_Norm):
     The mean and (biased) variance are those of the batch, as in training: every sample then acts on every other.
     """
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
         if x.shape[-1] * int(np.prod(x.shape[1:-1])) < 2:
             raise InputError(f"{where}: batch normalisation of one sample has no variance. Bind at least 2 samples.")
-        return self._place(x, values, where, over_samples=True)
+        return self._forward(x, values, where, over_samples=True)
 
 
 @dataclass(frozen=True)
 class LayerNorm(_Norm):
     """gain * (x - mean) / sqrt(variance + eps) + shift over all features of each sample.
 
-    For maps, the gain and shift have one entry for each of the C * H * W places.
+    For maps, the gain and shift have one entry for each of the C * H * W positions.
     """
 
     @property
@@ -65,9 +66,9 @@ class LayerNorm(_Norm):
         """See `Layer.slots`."""
         return tuple(_Anything(name) for name in (self.gain, self.shift) if name is not None)
 
-    def place(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """See `Layer.place`."""
-        return self._place(x, values, where, over_samples=False)
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        return self._forward(x, values, where, over_samples=False)
 
 
 class _Anything(Slot):

@@ -16,10 +16,11 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
 from fastcheck.networks.changes import Change
-from fastcheck.networks.twins import Labels
+from fastcheck.networks.duplicates import Labels
 from fastcheck.networks.windows import Window
 
 __all__ = [
@@ -33,8 +34,6 @@ __all__ = [
     "selected",
 ]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Bits = NDArray[np.uint8]
 Far = NDArray[np.uint8]
 Transform = Callable[[FloatArray], FloatArray]
@@ -98,10 +97,10 @@ class Operator:
         return selected(self, self.by_sample, samples)
 
     def identify(self, labels: Labels) -> Labels | None:
-        """Return the labels (H', W', B) of the places of the output map from those of the input's; None if unknown.
+        """Return the labels (H', W', B) of the positions of the output map from those of the input's; None if unknown.
 
-        Two places of one sample have one label if they hold the same function of the parameters, having the same data
-        below them: all channels of both stay equal whatever the parameters are.
+        Two positions of one sample have one label if they hold the same function of the parameters, having the same
+        data below them: all channels of both stay equal whatever the parameters are.
         """
         return None
 
@@ -161,14 +160,8 @@ class Bend(Operator):
 
     @cached_property
     def curved(self) -> bool:
-        """Whether any place has a curvature."""
+        """Whether it is curved anywhere a curvature."""
         return bool(self.tables[1].any())
-
-    @cached_property
-    def steepest(self) -> float:
-        """The largest slope next to a kink, at least 1."""
-        tiny = np.finfo(np.float64).tiny
-        return max(1.0, float(np.abs(self.activation.slopes(np.array([-tiny, tiny]))[0]).max()))
 
     def tables_of(self, window: Window | None) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the tables of a window, each of shape (features in the window, B)."""
@@ -191,8 +184,8 @@ class Bend(Operator):
             d = np.ascontiguousarray(change.d)
             kernels.bend(d.reshape(-1, m * s, b), *self.tables_of(change.window), far)
             return replace(change, d=d)
-        place = () if change.window is None else (change.window[0], change.window[2])
-        c1, c2, rho = (table[(change.rows, *place)][:, None, :] for table in self.tables)
+        position = () if change.window is None else (change.window[0], change.window[2])
+        c1, c2, rho = (table[(change.rows, *position)][:, None, :] for table in self.tables)
         far |= (np.abs(change.d) > rho).reshape(m * s, b)
         return replace(change, d=change.d * (c1 + c2 * change.d))
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Measured, Status
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import Bits, FloatArray, IntArray, Operator
+from fastcheck.networks.operators import Bits, Operator
 
 __all__ = ["TINY", "Slopes", "Tally", "chunks", "one_sided", "widest"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.networks.changes import Change
+from fastcheck.networks.duplicates import Labels
 from fastcheck.networks.linear import amount, apply
-from fastcheck.networks.operators import Bits, Far, FloatArray, IntArray, Transform, Weighted
-from fastcheck.networks.twins import Labels
+from fastcheck.networks.operators import Bits, Far, Transform, Weighted
 
 __all__ = ["Embed", "Scale"]
 

@@ -16,16 +16,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.networks.changes import Change
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.networks.changes import Change, Starts
+from fastcheck.networks.fused import ArgmaxCells
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import AT_KINK, CROSSED, FloatArray, IntArray, Operator, Weighted, fast_through
+from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted, fast_through
 from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
-from fastcheck.networks.winners import Winners
 
 __all__ = ["Field", "Job", "again", "coupled", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
-_HELD = 2**25  # numbers that the channels of one place of a map may carry at once, if they covered whole maps: 256 MB
+_HELD = 2**25  # numbers that the channels of one position may carry at once, if they covered whole maps: 256 MB
 
 
 Job = Callable[[], None]
@@ -89,7 +90,8 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
     """Cut the first measurement of a field into independent shares; their number does not depend on the workers."""
     everywhere = np.ones(field.central.shape[:-1], bool)
     if not coupled(field.after):
-        yield from _fast_shards(field, loss, h, everywhere, Winners.of(field.after), first=True)
+        starts = ArgmaxCells.of(field.after) or Starts(field.operator, field.after)
+        yield from _fast_shards(field, loss, h, everywhere, starts, first=True)
     elif field.central.ndim == 2:
         n = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
         samples = [np.arange(loss.values.size)[i : i + n] for i in range(0, loss.values.size, n)]
@@ -104,8 +106,8 @@ def unsure(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
     """Cut the measurement, one by one, of what could not be moved together or went too far among coupled samples."""
     if field.far.any() and coupled(field.after):
         yield from _all_pairs(field, loss, h)
-    elif field.far.any() and Winners.of(field.after):
-        yield from _fast_shards(field, loss, h, np.asarray(field.far.any(axis=-1)), None, first=False)
+    elif field.far.any() and ArgmaxCells.of(field.after):
+        yield from _one_by_one(field, loss, h)
 
 
 def _all_pairs(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
@@ -119,23 +121,27 @@ def _all_pairs(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
 def again(field: Field, loss: LossAt) -> Iterator[Job]:
     """Cut the measurement, with a tiny step, of what was far into shares; what is still far then stands at a kink."""
     if field.far.any() and not coupled(field.after):
-        yield from _fast_shards(field, loss, TINY, np.asarray(field.far.any(axis=-1)), None, first=False)
+        yield from _one_by_one(field, loss, TINY)
+
+
+def _one_by_one(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
+    """Cut another measurement of what is far, each position of a map by itself."""
+    wanted = np.asarray(field.far.any(axis=-1))
+    yield from _fast_shards(field, loss, h, wanted, Starts(field.operator, field.after), first=False)
 
 
 def _fast_shards(
-    field: Field, loss: LossAt, h: float, where: NDArray[np.bool_], winners: Winners | None, first: bool
+    field: Field, loss: LossAt, h: float, wanted: NDArray[np.bool_], starts: Starts, first: bool
 ) -> Iterator[Job]:
-    """Share out the entries of ``where``, shape (*features,)."""
+    """Share out the wanted entries, shape (*features,)."""
     if field.central.ndim == 2:
-        rows = field.wanted[where[field.wanted]]
+        rows = field.wanted[wanted[field.wanted]]
         size = max(1, _CHUNK // (len(field.signs) * loss.values.size * widest(field.after, 1)))
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
         return
-    if winners:
-        where = winners.cells(where)
-    places = [(int(y), int(x)) for y, x in np.argwhere(where.any(axis=0))]
-    yield from _bundles(places, lambda place: _place(field, loss, h, place, winners, first))
+    positions = [(int(y), int(x)) for y, x in np.argwhere(starts.holding(wanted).any(axis=0))]
+    yield from _bundles(positions, lambda position: _position(field, loss, h, position, starts, first))
 
 
 def _bundles(groups: Sequence[_Group], run: Callable[[_Group], None]) -> Iterator[Job]:
@@ -167,17 +173,13 @@ def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -
         field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
 
 
-def _place(field: Field, loss: LossAt, h: float, place: tuple[int, int], winners: Winners | None, first: bool) -> None:
-    """Difference one place of a map, or one cell of the pool above, in each wanted channel."""
-    y, x = place
+def _position(field: Field, loss: LossAt, h: float, position: tuple[int, int], starts: Starts, first: bool) -> None:
+    """Difference one position of a map, or one cell of the pool above, in each wanted channel."""
+    y, x = position
     for rows in field.runs:
-        steps = _steps(field, rows, h)
-        if winners is None:
-            change = Change(steps, rows, (y, y + 1, x, x + 1))
-            field.write((rows, y, x), *_central(field.after, field.operator, loss, change, h), first)
-        else:
-            found = _central(winners.after, winners.pool, loss, winners.start(rows, y, x, steps), h)
-            field.write(*winners.share(rows, y, x, *found, h), first)
+        change = starts.start(rows, y, x, _steps(field, rows, h))
+        found = _central(starts.after, starts.operator, loss, change, h)
+        field.write(*starts.share(rows, y, x, *found, h), first)
 
 
 def _central(

@@ -6,10 +6,11 @@ import copy
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.changes import Change
-from fastcheck.networks.operators import Bits, Far, FloatArray, IntArray, Operator, fast_through
-from fastcheck.networks.twins import Labels
+from fastcheck.networks.duplicates import Labels
+from fastcheck.networks.operators import Bits, Far, Operator, fast_through
 
 __all__ = ["Normalise", "Residue"]
 

@@ -36,7 +36,7 @@ def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int, 
 
 
 def touched(lo: int, hi: int, size: int, stride: int, padding: int, limit: int) -> tuple[int, int]:
-    """Return the range of windows that overlap the places [lo, hi) of one axis, of ``limit`` windows."""
+    """Return the range of windows that overlap the positions [lo, hi) of one axis, of ``limit`` windows."""
     first = max(0, -((size - 1 - lo - padding) // stride))
     last = min(limit, (hi - 1 + padding) // stride + 1)
     return first, max(first, last)

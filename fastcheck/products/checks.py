@@ -1,4 +1,4 @@
-"""Several checks as one: they share a budget and a confidence."""
+"""Several checks of losses <u, f> as one run: they share a budget and a confidence."""
 
 from __future__ import annotations
 
@@ -8,43 +8,54 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import InputError
 from fastcheck.findings import Kind
 from fastcheck.report import Report
 from fastcheck.settings import Settings
-from fastcheck.verdict import RESOLUTION, Verdict
+from fastcheck.verdict import Verdict
 
-__all__ = ["Checked", "Checks"]
+__all__ = ["Checked", "Checks", "Cotangent", "positive"]
 
 SHORTEST = 1e-3  # seconds that a check is given when the budget is used up: it will say that it stopped
 HARMLESS = (Kind.UNCHECKED, Kind.NOISY_LOSS, Kind.KINKS, Kind.BELOW_TOLERANCE)
 
 
 @dataclass(frozen=True)
-class Checked:
-    """The check of one cotangent.
+class Cotangent:
+    """A cotangent u: what the outputs are weighed by in the loss <u, f>.
 
     Attributes
     ----------
     name : str
-        What the cotangent weighs: ``"all outputs"``, or the output that it picks.
+        What it weighs: ``"all outputs"``, or the output that it picks.
     weights : float64, shape (m,)
-        The cotangent.
-    report : Report
-        What came of it.
-    alone : bool
+        u.
+    single : bool
         Whether it picks one output or one entry of it; there are others, at random, that weigh everything.
-    claimed : float
-        Norm of the claimed product.
     """
 
     name: str
     weights: FloatArray
+    single: bool
+
+
+@dataclass(frozen=True)
+class Checked(Cotangent):
+    """A cotangent, and what came of its check.
+
+    Attributes
+    ----------
+    report : Report
+    claimed_norm : float
+        Norm of the claimed product.
+    """
+
     report: Report
-    alone: bool
-    claimed: float
+    claimed_norm: float
 
     @property
     def failed(self) -> bool:
@@ -61,14 +72,11 @@ class Checked:
         """Whether nothing was found that speaks against the function itself."""
         return all(finding.kind in HARMLESS for finding in self.report.findings)
 
-    def silent(self, heard: float) -> bool:
-        """Say whether its output has a derivative too small to be judged alone, beside what all of them have.
-
-        A relu that is off: nothing is claimed, and nothing can be measured. A saturated unit: what its uncertainty may
-        hide is little. As an unchecked block of a gradient, it is named, and does not spoil the verdict of the others.
-        """
-        hidden = 2 * self.claimed * self.report.uncertainty  # which is relative to ||g|| + ||n||
-        return self.alone and self.undecided and self.harmless and min(self.claimed, hidden) <= RESOLUTION * heard
+    @property
+    def derivative(self) -> float:
+        """How large the derivative is at most, as far as the claim and what its uncertainty may hide tell."""
+        hidden = 2 * self.claimed_norm * self.report.uncertainty  # which is relative to ||g|| + ||n||
+        return min(self.claimed_norm, hidden)
 
 
 @dataclass
@@ -125,3 +133,18 @@ class Checks:
         report = check(loss, gradient, params, args=args, **options)
         self.evaluations += report.evaluations
         return report
+
+
+def positive(name: str, value: int | None) -> int | None:
+    """Return a number of vectors, validated.
+
+    Raises
+    ------
+    InputError
+        It is neither None nor a positive integer.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name}={value!r} must be a positive integer, or None for as many as the sizes ask for.")
+    return int(value)

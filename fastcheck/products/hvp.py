@@ -11,11 +11,10 @@ from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
-from fastcheck.products.checks import Checks
+from fastcheck.products.checks import Checks, positive
 from fastcheck.products.jvp import report_of
 from fastcheck.products.linearity import own_rounding
-from fastcheck.products.options import positive
-from fastcheck.products.point import Point, Product, Told
+from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
@@ -24,7 +23,7 @@ from fastcheck.verdict import Verdict, grade
 __all__ = ["check_hvp"]
 
 PAIRS = 3  # of vectors that the symmetry is tried with
-DRAWN = 1 << 17  # key of those vectors
+KEY = 1 << 17  # key of those vectors
 ROUNDINGS = 32.0
 
 
@@ -76,10 +75,10 @@ def check_hvp(
     if not callable(gradient):
         raise InputError(f"gradient={gradient!r} (type={type(gradient).__name__}) is not callable: pass the function.")
     layout = Parameters.of(params)
-    point = Point.of(_Matched(gradient, layout), params, args, ("gradient", "params", "gradient"))
+    point = LinearizationPoint.of(_Matched(gradient, layout), params, args, ("gradient", "params", "gradient"))
     product = Product(hvp, "hvp", "vector")
 
-    def asymmetric() -> Iterator[Told]:
+    def asymmetric() -> Iterator[ProductFinding]:
         yield from _asymmetric(point, product, checks)
 
     counts = positive("tangents", tangents), positive("cotangents", cotangents)
@@ -97,7 +96,7 @@ class _Matched:
         return self.layout.unflatten(match_gradient(self.gradient(params, *args), self.layout).flat)
 
 
-def _asymmetric(point: Point, product: Product, checks: Checks) -> Iterator[Told]:
+def _asymmetric(point: LinearizationPoint, product: Product, checks: Checks) -> Iterator[ProductFinding]:
     """Yield a finding where <w, H v> is not <v, H w>: the relative norm of the antisymmetric part is estimated.
 
     For v and w with independent entries of variance s^2, <w, A v> has the variance s^4 |A|^2 (Frobenius) and |H v|^2
@@ -105,7 +104,7 @@ def _asymmetric(point: Point, product: Product, checks: Checks) -> Iterator[Told
     """
     size, seen, rounding = point.theta.size, list[float](), 0.0
     for k in range(PAIRS):
-        v, w = (bounded(checks.settings.seed, TANGENT + DRAWN, 2 * k + side, size) for side in range(2))
+        v, w = (bounded(checks.settings.seed, TANGENT + KEY, 2 * k + side, size) for side in range(2))
         at_v, at_w = point.pushed(product, v), point.pushed(product, w)
         scale = max(float(np.linalg.norm(at_v.flat)), float(np.linalg.norm(at_w.flat)))
         rounding = max(rounding, ROUNDINGS * float(at_v.eps.max()) * size**0.5)
@@ -123,4 +122,4 @@ def _asymmetric(point: Point, product: Product, checks: Checks) -> Iterator[Told
             "agrees with the differences of the gradient, the gradient is not that of any loss: check it first."
         )
         evidence = {"asymmetry": relative, "blocks": names, "short": "is not symmetric", "where": "hvp"}
-        yield Told(Finding(Kind.ASYMMETRIC, None, message, evidence), verdict)
+        yield ProductFinding(Finding(Kind.ASYMMETRIC, None, message, evidence), verdict)

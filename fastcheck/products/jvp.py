@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from fastcheck.preflight import low_precision
-from fastcheck.products.checks import Checks
-from fastcheck.products.examine import cotangents_for, examine
-from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.along import FULL, in_inputs
+from fastcheck.products.checks import Checks, positive
+from fastcheck.products.claims import ColumnClaim, TangentClaim
+from fastcheck.products.cotangents import check_all, cotangents_for
+from fastcheck.products.linearity import Linear, changes_vector, nonlinear
 from fastcheck.products.merge import merged
-from fastcheck.products.options import positive
-from fastcheck.products.point import Point, Product, Told
-from fastcheck.products.pushed import Drawn, Pushed
+from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.tangents import Tangents
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
@@ -23,7 +23,7 @@ __all__ = ["check_jvp", "report_of"]
 
 EACH = 64  # inputs up to which every unit tangent is taken
 RANDOM = 8  # tangents at random of each block where there are more
-DRAWN = 1 << 16  # key of the vectors that linearity is tried with
+KEY = 1 << 16  # key of the vectors that linearity is tried with
 
 
 def check_jvp(
@@ -75,48 +75,48 @@ def check_jvp(
         With ``throw=True``, when the product did not pass.
     """
     checks, args = Checks("check_jvp", options), as_args(args)
-    point = Point.of(function, inputs, args)
+    point = LinearizationPoint.of(function, inputs, args)
     product = Product(jvp, "jvp", "tangent")
     report = report_of(point, product, checks, positive("tangents", tangents), positive("cotangents", cotangents))
     return report.raise_if_wrong() if throw else report
 
 
 def report_of(
-    point: Point,
+    point: LinearizationPoint,
     product: Product,
     checks: Checks,
     tangents: int | None,
     cotangents: int | None,
-    more: Callable[[], Iterator[Told]] = lambda: iter(()),
+    more: Callable[[], Iterator[ProductFinding]] = lambda: iter(()),
 ) -> Report:
     """Return the report of a product with the Jacobian at a point; `more` is asked for what else was found."""
     size, settings = point.theta.size, checks.settings
     checks.evaluations += 1
     chosen = cotangents_for(point, cotangents, settings.seed)
     checks.count = len(chosen)
-    told = list(_not_linear(point, product, checks))
+    found = list(_not_linear(point, product, checks))
     each = size <= EACH or settings.mode == "full" if tangents is None else tangents >= size
     at_random = RANDOM if tangents is None else tangents
     if each:
-        done, told_of_outputs = examine(Pushed(point, product), checks, chosen)
+        done, of_outputs = check_all(ColumnClaim(point, product), checks, chosen)
     else:
-        drawn = Tangents.at_random(point, point.inputs.select(settings.blocks), at_random, settings.seed)
-        pushed = Drawn(point, product, drawn)
+        tangents_of = Tangents.at_random(point, point.inputs.select(settings.blocks), at_random, settings.seed)
+        along = TangentClaim(point, product, tangents_of)
         if point.refusal is not None:  # the coefficients that are checked are of float64: nothing else would say it
-            told.append(Told(low_precision(point.inputs, point.refusal)))
-        done, told_of_outputs = examine(pushed, checks, chosen, **pushed.settings)
+            found.append(ProductFinding(low_precision(point.inputs, point.refusal)))
+        done, of_outputs = check_all(along, checks, chosen, **FULL)
     data = {
         "call": f"check_{product.name}({'gradient' if product.name == 'hvp' else 'function'}, {product.name}, "
         f"{'params' if product.name == 'hvp' else 'inputs'}",
-        "cotangents": [name for name, _, _ in chosen],
+        "cotangents": [one.name for one in chosen],
         "tangents": "each" if each else at_random,
     }
-    report = merged(checks, done, [*told, *told_of_outputs, *more()], data)
-    return report if each else pushed.translated(report, done, checks)
+    report = merged(checks, done, [*found, *of_outputs, *more()], data)
+    return report if each else in_inputs(report, along, done, checks)
 
 
-def _not_linear(point: Point, product: Product, checks: Checks) -> Iterator[Told]:
-    u, w = (bounded(checks.settings.seed, TANGENT + DRAWN, k, point.theta.size) for k in range(2))
+def _not_linear(point: LinearizationPoint, product: Product, checks: Checks) -> Iterator[ProductFinding]:
+    u, w = (bounded(checks.settings.seed, TANGENT + KEY, k, point.theta.size) for k in range(2))
     if not point.double:
         u, w = (point.inputs.flatten(point.inputs.astype_user(v)) for v in (u, w))
     ask = Linear(
@@ -127,8 +127,8 @@ def _not_linear(point: Point, product: Product, checks: Checks) -> Iterator[Told
         checks.settings.tolerance,
     )
     inputs = [block.name for block in point.inputs.select(checks.settings.blocks)]
-    for told in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
-        evidence = {**told.finding.evidence, "blocks": inputs, "outputs": told.finding.evidence["blocks"]}
-        yield replace(told, finding=replace(told.finding, evidence=evidence))
-    if point.spoiled(product, point.tree(u.copy())):
-        yield Told(spoils(product))
+    for found in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
+        evidence = {**found.finding.evidence, "blocks": inputs, "outputs": found.finding.evidence["blocks"]}
+        yield replace(found, finding=replace(found.finding, evidence=evidence))
+    if point.changes(product, point.tree(u.copy())):
+        yield ProductFinding(changes_vector(product))

@@ -17,10 +17,10 @@ from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Block
-from fastcheck.products.point import Product, Told
+from fastcheck.products.point import Product, ProductFinding
 from fastcheck.verdict import Verdict
 
-__all__ = ["Linear", "nonlinear", "own_rounding", "spoils"]
+__all__ = ["Linear", "changes_vector", "nonlinear", "own_rounding"]
 
 POWERS = (4.0, 2.0**-4)  # of two: a linear product of u scales with them to the last bit, however ill-conditioned
 ROUNDINGS = 32.0
@@ -51,12 +51,12 @@ class Linear:
     blocks: Sequence[Block]
     tolerance: float
 
-    def differ(self, a: FloatArray, b: FloatArray, slack: float) -> tuple[str, ...]:
-        """Return the names of the blocks in which two results differ by more than a relative slack."""
+    def differ(self, a: FloatArray, b: FloatArray, tolerance: float) -> tuple[str, ...]:
+        """Return the names of the blocks in which two results differ by more than a relative tolerance."""
         return tuple(
             block.name
             for block in self.blocks
-            if _norm(a[block.slice] - b[block.slice]) > slack * max(_norm(a[block.slice]), _norm(b[block.slice]))
+            if _norm(a[block.slice] - b[block.slice]) > tolerance * max(_norm(a[block.slice]), _norm(b[block.slice]))
         )
 
     def finding(self, kind: Kind, names: tuple[str, ...], said: str, short: str, **evidence: float) -> Finding:
@@ -70,7 +70,7 @@ class Linear:
         )
 
 
-def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Told]:
+def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[ProductFinding]:
     """Yield at most one finding: how the product fails to be linear, or that it is another one at each call.
 
     Parameters
@@ -91,7 +91,11 @@ def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[Told]:
     ):
         again = [ask.differ(ask.product(u).flat, at_u.flat, exact) for _ in range(AGAIN)]
         unsteady = max(again, key=len)
-        yield Told(_unsteady(ask, unsteady), Verdict.INCONCLUSIVE) if unsteady else Told(finding, Verdict.WRONG, True)
+        yield (
+            ProductFinding(_unsteady(ask, unsteady), Verdict.INCONCLUSIVE)
+            if unsteady
+            else ProductFinding(finding, Verdict.WRONG, True)
+        )
 
 
 def own_rounding(product: Callable[[FloatArray], Analytic], u: FloatArray, at_u: FloatArray) -> FloatArray:
@@ -102,7 +106,7 @@ def own_rounding(product: Callable[[FloatArray], Analytic], u: FloatArray, at_u:
     return np.asarray(product(3 * u).flat - 3 * at_u)
 
 
-def spoils(product: Product) -> Finding:
+def changes_vector(product: Product) -> Finding:
     """Return the finding of a product that changes the vector it is given."""
     return Finding(
         Kind.VECTOR_CHANGED,

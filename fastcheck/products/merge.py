@@ -1,29 +1,113 @@
-"""Many checks of the same inputs -> one report."""
+"""Many checks of the same inputs -> one report.
+
+Each check has a part in it, by the first rule of `RULES` that fits. Then, block by block and in the whole:
+
+=========  ===============================================================  ==================================
+field      taken from                                                       as
+=========  ===============================================================  ==================================
+verdict    all that count, and the findings about the product               the worst
+wrong      the checks that lead, else all that count                        each coordinate once, worst first
+bound      the checks that lead                                             the largest
+coverage   all that count                                                   the smallest
+findings   the product's, the worst check's, other kinds of the others      in this order
+a block    refuted ones; else those of all outputs; else any that count     the worst
+=========  ===============================================================  ==================================
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from fastcheck.findings import Finding, Kind
 from fastcheck.products.checks import Checked, Checks
-from fastcheck.products.point import Told
+from fastcheck.products.point import ProductFinding
 from fastcheck.products.vectors import visible
 from fastcheck.report import BlockReport, Coordinate, Report
-from fastcheck.verdict import Verdict, worst
+from fastcheck.verdict import RESOLUTION, worst
 
-__all__ = ["merged"]
+__all__ = ["RULES", "Part", "merged", "parts_of"]
 
 UNSTEADY = (Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS, Kind.GRADIENT_CHANGES_LOSS)
 """Found of a function that is another one at each call. So is its product, which then only seems not to be linear."""
 LINEAR = (Kind.INDEPENDENT,)  # that a product does not depend on the inputs is no sign of a bug in a linear function
 
 
-def merged(checks: Checks, done: Sequence[Checked], told: Sequence[Told], settings: Mapping[str, Any]) -> Report:
+class Part(Enum):
+    """What a check is to the report; the value says it."""
+
+    NAMED = "named in a finding, and left out"
+    LEFT_OUT = "left out"
+    LEADS = "counts, and its bound and coordinates are the report's"
+    COUNTS = "counts"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """What the rules ask about the other checks of one product."""
+
+    done: Sequence[Checked]
+    outputs_told: bool
+    """Whether the wrong outputs are known, and the product agrees for the others."""
+
+    def too_small(self, one: Checked) -> bool:
+        """Say whether a derivative is too small to be judged alone, beside what all outputs have.
+
+        A relu that is off: nothing is claimed, and nothing can be measured. A saturated unit: what its uncertainty may
+        hide is little. The checks of all outputs see an error there at half its strength or more.
+        """
+        return one.derivative <= RESOLUTION * max(other.claimed_norm for other in self.done if not other.single)
+
+    @property
+    def others_decided(self) -> bool:
+        """Whether there is a verdict on all outputs together, or on every entry by itself."""
+        decided = [one for one in self.done if not one.undecided]
+        entries = sum(one.single and np.count_nonzero(one.weights) == 1 for one in decided)
+        return any(not one.single for one in decided) or entries >= len(self.done[0].weights)
+
+
+_Holds = Callable[[Checked, _Case], bool]
+
+RULES: tuple[tuple[Part, str, _Holds], ...] = (
+    (
+        Part.NAMED,
+        "one output; undecided, for no other reason than a derivative too small beside the others",
+        lambda one, case: one.single and one.undecided and one.harmless and case.too_small(one),
+    ),
+    (
+        Part.LEFT_OUT,
+        "all outputs; undecided for no bad reason, while others decided for all of them",
+        lambda one, case: not one.single and one.undecided and one.harmless and case.others_decided,
+    ),
+    (
+        Part.LEADS,
+        "one output, where it is known which are wrong and that the others are not",
+        lambda one, case: one.single and case.outputs_told,
+    ),
+    (
+        Part.LEADS,
+        "all outputs, where that is not known",
+        lambda one, case: not (one.single or case.outputs_told),
+    ),
+    (Part.COUNTS, "any other", lambda one, case: True),
+)
+"""The part of a check: of the first rule that fits."""
+
+
+def parts_of(done: Sequence[Checked], outputs_told: bool) -> list[Part]:
+    """Return the part of each check by `RULES`; see `_Case` for ``outputs_told``."""
+    case = _Case(done, outputs_told)
+    return [next(part for part, _, holds in RULES if holds(one, case)) for one in done]
+
+
+def merged(
+    checks: Checks, done: Sequence[Checked], found: Sequence[ProductFinding], settings: Mapping[str, Any]
+) -> Report:
     """Return one report of many checks of the same inputs: the worst of what was seen, block by block.
 
     Parameters
@@ -32,58 +116,43 @@ def merged(checks: Checks, done: Sequence[Checked], told: Sequence[Told], settin
         Which ran them.
     done : sequence of Checked
         What came of them; at least one weighs all outputs.
-    told : sequence of Told
+    found : sequence of ProductFinding
         What was found besides.
     settings : mapping
-        What the report's settings hold besides.
-
-    Notes
-    -----
-    A cotangent that picks an output which has no derivative can measure nothing. Those that weigh all outputs see an
-    error there at half its strength or more, so it does not spoil a pass; it is named. ``settings["visible"]`` counts
-    those that decided something.
+        What the report's settings hold besides. ``settings["visible"]`` counts the checks that decided something.
     """
     if any(finding.kind in UNSTEADY for one in done for finding in one.report.findings):
-        told = [one for one in told if one.verdict.passed]
-    heard = max(one.claimed for one in done if not one.alone)
-    audible = _decided([one for one in done if not one.silent(heard)])
-    exact = any(bool(one.finding.evidence.get("others_agree")) for one in told)
-    judges = [one for one in audible if one.alone is exact] or audible
-    worst_first = [*judges, *audible]  # of the same verdict the first decides
-    leading = max(worst_first, key=lambda one: one.report.verdict.severity).report
-    blocks = {name: _block([(one.alone, one.report.blocks[name]) for one in audible]) for name in leading.blocks}
-    for one in told:
+        found = [one for one in found if one.verdict.passed]
+    parts = parts_of(done, any(bool(one.finding.evidence.get("others_agree")) for one in found))
+    counting = [one for one, part in zip(done, parts, strict=True) if part in (Part.LEADS, Part.COUNTS)]
+    leading = [one for one, part in zip(done, parts, strict=True) if part is Part.LEADS] or counting
+    # of the same verdict the first decides
+    decisive = max([*leading, *counting], key=lambda one: one.report.verdict.severity).report
+    blocks = {name: _block([(one.single, one.report.blocks[name]) for one in counting]) for name in decisive.blocks}
+    for one in found:
         for name in set(one.finding.evidence.get("blocks", ())) & set(blocks):
             blocks[name] = dataclasses.replace(blocks[name], verdict=worst([one.verdict, blocks[name].verdict]))
+    named = [one.name for one, part in zip(done, parts, strict=True) if part is Part.NAMED]
     return dataclasses.replace(
-        leading,
-        verdict=worst([leading.verdict, *(one.verdict for one in told)]),
-        bound=float(np.max([one.report.bound for one in judges])),
+        decisive,
+        verdict=worst([decisive.verdict, *(one.verdict for one in found)]),
+        bound=float(np.max([one.report.bound for one in leading])),
         blocks=blocks,
-        wrong=_wrong(judges) or _wrong(audible),
-        findings=(*_findings(told, leading, audible), *_silent([one.name for one in done if one.silent(heard)])),
-        coverage=min(one.report.coverage for one in audible),
+        wrong=_wrong(leading) or _wrong(counting),
+        findings=(*_findings(found, decisive, counting), *_too_small(named)),
+        coverage=min(one.report.coverage for one in counting),
         evaluations=checks.evaluations,
         seconds=checks.seconds,
-        settings={**leading.settings, **checks.settings.as_dict(), **settings, "visible": _visible(checks, done)},
+        settings={**decisive.settings, **checks.settings.as_dict(), **settings, "visible": _visible(checks, done)},
         numerical=None,
     )
 
 
 def _visible(checks: Checks, done: Sequence[Checked]) -> float:
-    decided = sum(not one.alone and not one.undecided for one in done)
+    decided = sum(not one.single and not one.undecided for one in done)
     if decided:
         return visible(decided, checks.settings.confidence)
-    return float(any(one.alone and not one.undecided for one in done))  # every entry was looked at alone, or none
-
-
-def _decided(audible: list[Checked]) -> list[Checked]:
-    """Leave out checks of all outputs that decided nothing, where others did, or every entry was decided alone."""
-    decided = [one for one in audible if not one.undecided]
-    single = [one.weights for one in decided if np.count_nonzero(one.weights) == 1]
-    if all(one.alone for one in decided) and len(single) < len(audible[0].weights):
-        return audible
-    return [one for one in audible if one.alone or not (one.undecided and one.harmless)]
+    return float(any(one.single and not one.undecided for one in done))  # every entry was looked at alone, or none
 
 
 def _known(value: float) -> float:
@@ -91,9 +160,9 @@ def _known(value: float) -> float:
 
 
 def _block(seen: Sequence[tuple[bool, BlockReport]]) -> BlockReport:
-    """Return the worst of a block, of (alone, report); it passes where all outputs were weighed, or not at all."""
-    refuted = [block for _, block in seen if not block.verdict.passed and block.verdict is not Verdict.INCONCLUSIVE]
-    told = refuted or [block for alone, block in seen if not alone] or [block for _, block in seen]
+    """Return the worst of a block, of (single, report)."""
+    refuted = [block for _, block in seen if block.verdict.refuted]
+    told = refuted or [block for single, block in seen if not single] or [block for _, block in seen]
     chosen = max(told, key=lambda block: (block.verdict.severity, _known(block.difference)))
     return dataclasses.replace(
         chosen,
@@ -116,14 +185,14 @@ def _excess(c: Coordinate) -> float:
     return max(0.0, abs(c.analytic - c.numerical) - c.uncertainty) / (abs(c.analytic) + abs(c.numerical))
 
 
-def _findings(told: Sequence[Told], leading: Report, done: Sequence[Checked]) -> tuple[Finding, ...]:
+def _findings(found: Sequence[ProductFinding], decisive: Report, done: Sequence[Checked]) -> tuple[Finding, ...]:
     """Return the findings about the product, then those of the check that decided, then other kinds of the rest.
 
     A diagnosis is that check's alone, and is left out where a finding explains the error.
     """
-    explained = any(one.explains for one in told)
-    findings = [one.finding for one in told]
-    findings += [f for f in leading.findings if f.kind not in LINEAR and not (explained and "blocks" in f.evidence)]
+    explained = any(one.explains for one in found)
+    findings = [one.finding for one in found]
+    findings += [f for f in decisive.findings if f.kind not in LINEAR and not (explained and "blocks" in f.evidence)]
     kinds = {(finding.kind, finding.block) for finding in findings}
     for finding in (finding for one in done for finding in one.report.findings):
         of_one = finding.kind is Kind.UNCHECKED or "blocks" in finding.evidence
@@ -133,7 +202,7 @@ def _findings(told: Sequence[Told], leading: Report, done: Sequence[Checked]) ->
     return tuple(findings)
 
 
-def _silent(names: Sequence[str]) -> Iterator[Finding]:
+def _too_small(names: Sequence[str]) -> Iterator[Finding]:
     if names:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         yield Finding(

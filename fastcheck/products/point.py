@@ -15,7 +15,7 @@ from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
 from fastcheck.verdict import Verdict
 
-__all__ = ["Point", "Product", "Told", "Weighted"]
+__all__ = ["InnerProduct", "LinearizationPoint", "Product", "ProductFinding"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Told:
+class ProductFinding:
     """A finding about a product.
 
     Attributes
@@ -65,7 +65,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class InnerProduct:
     """The loss <u, f(inputs)>, whose gradient is J^T u.
 
     Attributes
@@ -86,7 +86,7 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Point:
+class LinearizationPoint:
     """A function f and the inputs x at which its Jacobian J is looked at.
 
     Attributes
@@ -122,7 +122,7 @@ class Point:
         inputs: Any,
         args: tuple[Any, ...],
         names: tuple[str, str, str] = ("function", "inputs", "output"),
-    ) -> Point:
+    ) -> LinearizationPoint:
         """Evaluate the function once, and read the layouts; names are of the function, its inputs and its outputs.
 
         Raises
@@ -187,9 +187,9 @@ class Point:
         """Return u rounded to the outputs' dtypes, so that loss and product are given the same numbers."""
         return self.outputs.flatten(self.cotangent(u))
 
-    def weighted(self, u: FloatArray) -> Weighted:
+    def weighted(self, u: FloatArray) -> InnerProduct:
         """Return the loss <u, f>."""
-        return Weighted(self.function, tuple(np.array(leaf) for _, leaf in leaves(self.outputs.unflatten(u))))
+        return InnerProduct(self.function, tuple(np.array(leaf) for _, leaf in leaves(self.outputs.unflatten(u))))
 
     def pulled(self, vjp: Product, u: FloatArray, tree: Any = None) -> Analytic:
         """Return the claimed J^T u, shape (n,)."""
@@ -203,13 +203,13 @@ class Point:
         """Return how an output is called: ``"output"`` where the function returns one array."""
         return self.output if block.name == ROOT else f"{self.output} {block.name}"
 
-    def entry(self, place: int) -> str:
+    def entry(self, index: int) -> str:
         """Return how one entry of the outputs is called: ``"output[3]"``."""
-        block = self.outputs.block_at(place)
-        index = f"[{', '.join(map(str, block.multi_index(place)))}]" if block.shape else ""
-        return self.name_of(block) + index
+        block = self.outputs.block_at(index)
+        place = f"[{', '.join(map(str, block.multi_index(index)))}]" if block.shape else ""
+        return self.name_of(block) + place
 
-    def spoiled(self, product: Product, vector: Any) -> bool:
+    def changes(self, product: Product, vector: Any) -> bool:
         """Say whether a product changes the vector it is given, a tree of arrays."""
         before = [np.array(leaf) for _, leaf in leaves(vector)]
         product.function(self.tree(), vector, *self.args)

@@ -14,7 +14,7 @@ from scipy import stats
 from fastcheck.arrays import FloatArray
 from fastcheck.directions import gaussian
 from fastcheck.parameters import Block
-from fastcheck.products.point import Point
+from fastcheck.products.point import LinearizationPoint
 from fastcheck.products.vectors import TANGENT
 
 __all__ = ["Along", "Tangents", "spread"]
@@ -24,7 +24,7 @@ __all__ = ["Along", "Tangents", "spread"]
 class Along:
     """The function g(c) = f(x + V c); c is a dict of arrays by block."""
 
-    point: Point
+    point: LinearizationPoint
     tangents: Tangents
 
     def __call__(self, coefficients: dict[str, FloatArray], *args: Any) -> Any:
@@ -50,7 +50,7 @@ class Tangents:
     of: dict[Block, FloatArray]
 
     @classmethod
-    def at_random(cls, point: Point, blocks: tuple[Block, ...], count: int, seed: int) -> Self:
+    def at_random(cls, point: LinearizationPoint, blocks: tuple[Block, ...], count: int, seed: int) -> Self:
         """Draw Gaussian tangents over each block in proportion to its magnitude."""
         drawn = {}
         for number, block in enumerate(blocks):
@@ -59,7 +59,7 @@ class Tangents:
         return cls(drawn)
 
     @classmethod
-    def parts(cls, point: Point, block: Block, start: int, stop: int, count: int) -> Self:
+    def parts(cls, point: LinearizationPoint, block: Block, start: int, stop: int, count: int) -> Self:
         """Return vectors that share out the entries start:stop of a block between them, each with its own part."""
         whole = _scale(point, block) * gaussian(0, TANGENT, 0, 0, block.size)
         cuts = np.unique(np.linspace(start, stop, count + 1).astype(int))
@@ -97,6 +97,6 @@ def spread(count: int, blocks: int, confidence: float) -> float:
     return math.sqrt(float(stats.chi2.isf(chance, count) / stats.chi2.ppf(chance, count)))
 
 
-def _scale(point: Point, block: Block) -> float:
+def _scale(point: LinearizationPoint, block: Block) -> float:
     part = point.theta[block.slice]
     return math.sqrt(float(part @ part) / max(1, block.size)) or 1.0

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
-from fastcheck.products.checks import Checks
-from fastcheck.products.examine import Form, cotangents_for, examine
-from fastcheck.products.linearity import Linear, nonlinear, spoils
+from fastcheck.products.checks import Checks, positive
+from fastcheck.products.claims import TransposedClaim
+from fastcheck.products.cotangents import check_all, cotangents_for
+from fastcheck.products.linearity import Linear, changes_vector, nonlinear
 from fastcheck.products.merge import merged
-from fastcheck.products.options import positive
-from fastcheck.products.point import Point, Product, Told
+from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
@@ -23,7 +21,7 @@ from fastcheck.verdict import Verdict
 
 __all__ = ["check_vjp"]
 
-DRAWN = 1 << 16  # key of the vectors that linearity is tried with
+KEY = 1 << 16  # key of the vectors that linearity is tried with
 
 
 def check_vjp(
@@ -73,58 +71,47 @@ def check_vjp(
         With ``throw=True``, when the product did not pass.
     """
     checks, args = Checks("check_vjp", options), as_args(args)
-    point = Point.of(function, inputs, args)
+    point = LinearizationPoint.of(function, inputs, args)
     checks.evaluations += 1
-    form = Pulled(point, Product(vjp, "vjp", "cotangent"))
+    claim = TransposedClaim(point, Product(vjp, "vjp", "cotangent"))
     chosen = cotangents_for(point, positive("cotangents", cotangents), checks.settings.seed)
     checks.count = len(chosen)
-    told = list(_not_linear(form, checks))
-    done, blamed = examine(form, checks, chosen)
-    if any(one.failed for one in done) and not any(one.explains for one in told):
-        told += _summed(form, checks)
+    found = list(_not_linear(claim, checks))
+    done, blamed = check_all(claim, checks, chosen)
+    if any(one.failed for one in done) and not any(one.explains for one in found):
+        found += _summed(claim, checks)
     settings = {
         "call": "check_vjp(function, vjp, inputs",
-        "cotangents": [name for name, _, _ in chosen],
+        "cotangents": [one.name for one in chosen],
     }
-    report = merged(checks, done, [*told, *blamed], settings)
+    report = merged(checks, done, [*found, *blamed], settings)
     return report.raise_if_wrong() if throw else report
 
 
-@dataclass(frozen=True)
-class Pulled(Form):
-    """J^T u as the gradient of <u, f>: the claim is called once for each cotangent."""
-
-    def gradient(self, u: FloatArray) -> Callable[..., Any]:
-        """See `Form.gradient`."""
-        cotangent = self.point.cotangent(u)
-        return lambda tree, *args: self.product.function(tree, cotangent, *args)
-
-    def claim(self, v: FloatArray) -> Callable[[FloatArray], float]:
-        """See `Form.claim`."""
-        return lambda u: float(self.point.pulled(self.product, u).flat @ v)
-
-    def linear(self, tolerance: float) -> Linear:
-        """Return the product as something that must be linear in the cotangent."""
-        point, product = self.point, self.product
-        return Linear(lambda u: point.pulled(product, u), product.name, product.vector, point.inputs.blocks, tolerance)
+def _not_linear(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:
+    point, seed = claim.point, checks.settings.seed
+    u, w = (point.representable(bounded(seed, COTANGENT + KEY, k, point.outputs.size)) for k in range(2))
+    product = claim.product
+    ask = Linear(
+        lambda u: point.pulled(product, u),
+        product.name,
+        product.vector,
+        point.inputs.blocks,
+        checks.settings.tolerance,
+    )
+    yield from nonlinear(ask, u, w)
+    if point.changes(product, point.cotangent(u)):
+        yield ProductFinding(changes_vector(product))
 
 
-def _not_linear(form: Pulled, checks: Checks) -> Iterator[Told]:
-    point, seed = form.point, checks.settings.seed
-    u, w = (point.representable(bounded(seed, COTANGENT + DRAWN, k, point.outputs.size)) for k in range(2))
-    yield from nonlinear(form.linear(checks.settings.tolerance), u, w)
-    if point.spoiled(form.product, point.cotangent(u)):
-        yield Told(spoils(form.product))
-
-
-def _summed(form: Pulled, checks: Checks) -> Iterator[Told]:
+def _summed(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:
     """Yield a finding where only the sum of the cotangent matters: a wrong product that is linear all the same."""
-    point = form.point
+    point = claim.point
     size = point.outputs.size
     if size < 2:
         return
     u = point.representable(bounded(checks.settings.seed, COTANGENT, 0, size))
-    before, after = (point.pulled(form.product, vector).flat for vector in (u, np.roll(u, 1)))
+    before, after = (point.pulled(claim.product, vector).flat for vector in (u, np.roll(u, 1)))
     if not np.allclose(before, after, rtol=1e-5, atol=1e-12 * float(np.abs(before).max())) or not before.any():
         return
     names = [block.name for block in point.inputs.blocks]
@@ -135,4 +122,4 @@ def _summed(form: Pulled, checks: Checks) -> Iterator[Told]:
         "upstream gradient were one number. Multiply entry by entry before summing.",
         {"blocks": names, "short": "uses only the sum of the cotangent", "where": "vjp"},
     )
-    yield Told(finding, Verdict.WRONG, explains=True)
+    yield ProductFinding(finding, Verdict.WRONG, explains=True)

@@ -9,6 +9,7 @@ from fastcheck.diagnosis.hypothesis import Number
 from fastcheck.diagnosis.readings import read_factor, shown
 from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
+from tests import zoo
 
 X, Y = np.zeros((7, 12)), np.zeros((2, 12))
 
@@ -22,7 +23,7 @@ def loss_of_globals(params):
 
 
 def test_batch_of_every_example():
-    for net in examples.zoo():
+    for net in zoo.nets():
         shapes = [block.shape for block in Parameters.of(net.params).blocks]
         facts = facts_of(net.loss, net.args, shapes)
         assert facts.batch == net.batch, net.name

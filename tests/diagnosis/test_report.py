@@ -3,7 +3,7 @@ import pytest
 
 import fastcheck
 from fastcheck import examples
-from fastcheck.examples.mutations import MUTATIONS
+from fastcheck.bugs import MUTATIONS
 
 BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
 

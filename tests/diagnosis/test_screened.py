@@ -5,9 +5,9 @@ import pytest
 
 import fastcheck
 from fastcheck import examples
+from fastcheck.bugs import MUTATIONS
 from fastcheck.diagnosis.screened import Drawn
 from fastcheck.directions import gaussian
-from fastcheck.examples.mutations import MUTATIONS
 
 BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
 EXPECTED = {

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fastcheck import examples
-from fastcheck.examples.mutations.base import Subject
+from fastcheck.bugs.mutation import Subject
+from tests import zoo
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -70,13 +71,13 @@ def course(p, x, y):
 
 PAIRS = [
     (examples.course_net, course),
-    (examples.gru, gru),
-    (examples.rnn, rnn),
-    (examples.conv_net, conv),
-    (examples.attention_block, attention),
-    (examples.batchnorm_net, batchnorm),
-    (examples.embedding_net, embedding),
-    (examples.hinge_net, hinge),
+    (zoo.gru, gru),
+    (zoo.rnn, rnn),
+    (zoo.conv_net, conv),
+    (zoo.attention_block, attention),
+    (zoo.batchnorm_net, batchnorm),
+    (zoo.embedding_net, embedding),
+    (zoo.hinge_net, hinge),
 ]
 
 

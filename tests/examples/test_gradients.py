@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from fastcheck import examples
-from fastcheck.examples.mutations.base import Subject
+from fastcheck.bugs.mutation import Subject
 from fastcheck.parameters import Parameters, leaves
+from tests import zoo
 from tests.naive import central_differences
 
-ZOO = examples.zoo()
-COMPILED = [examples.compiled_course_net(), examples.compiled_mlp((6, 5, 4), batch=9)]
+ZOO = zoo.nets()
+COMPILED = [zoo.compiled_course_net(), zoo.compiled_mlp((6, 5, 4), batch=9)]
 
 
 def named(nets):
@@ -25,7 +26,7 @@ def test_gradient_is_that_of_the_loss(net):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_other_seeds_give_other_correct_nets(seed):
-    for net in examples.zoo(seed)[1:]:
+    for net in zoo.nets(seed)[1:]:
         subject = Subject.of(net)
         direction = np.random.default_rng(seed).standard_normal(subject.theta.size)
         direction *= 1e-8 / np.abs(direction).max()  # so small that a kink between the two points is unlikely
@@ -37,7 +38,7 @@ def test_other_seeds_give_other_correct_nets(seed):
 def test_random_nets_are_right_and_different():
     names = set()
     for seed in range(30):
-        net = examples.random_net(seed)
+        net = zoo.random_net(seed)
         names.add(net.name)
         subject = Subject.of(net)
         numerical = central_differences(net.loss, net.params, net.args, 1e-6)
@@ -122,7 +123,7 @@ def test_size_of_the_figures():
 def test_training_reaches_its_target_and_leaves_the_problem_alone():
     net = examples.mlp((20, 30, 5), batch=16)
     before = copy.deepcopy(net.params)
-    trained = examples.train(net, 2000, target=1e-4, learning_rate=1e-2)
+    trained = zoo.train(net, 2000, target=1e-4, learning_rate=1e-2)
     assert trained.value() <= 1e-4 < net.value()
     for name, old in before.items():
         np.testing.assert_array_equal(old, net.params[name])
@@ -132,4 +133,4 @@ def test_training_reaches_its_target_and_leaves_the_problem_alone():
 
 def test_training_stops_after_its_steps():
     net = examples.mlp((20, 30, 5), batch=16)
-    assert 1e-5 < examples.train(net, 3).value() < net.value()
+    assert 1e-5 < zoo.train(net, 3).value() < net.value()

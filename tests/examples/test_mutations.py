@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from fastcheck import examples
-from fastcheck.examples.mutations import MUTATIONS
-from fastcheck.examples.mutations.base import Subject
+from fastcheck.bugs import MUTATIONS
+from fastcheck.bugs.mutation import Subject
 from fastcheck.parameters import leaves
 from fastcheck.problem import Problem
+from tests import zoo
 
-ZOO = examples.zoo()
+ZOO = zoo.nets()
 BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
 
 
@@ -66,17 +67,17 @@ def test_factors_multiply_one_block(kind):
 
 
 def test_transpose_and_memory_order():
-    mutated, subject, wrong = planted("transpose", examples.rnn())
+    mutated, subject, wrong = planted("transpose", zoo.rnn())
     block = subject.layout[mutated.blocks[0]]
     np.testing.assert_array_equal(block.view(wrong), block.view(subject.g).T)
-    mutated, subject, wrong = planted("fortran_order", examples.rnn())
+    mutated, subject, wrong = planted("fortran_order", zoo.rnn())
     block = subject.layout[mutated.blocks[0]]
     np.testing.assert_array_equal(block.view(wrong).ravel(order="F"), block.view(subject.g).ravel())
 
 
 def test_moved_axes_and_swaps_keep_the_numbers():
     for kind in ("transpose", "fortran_order", "swapped", "shifted", "reversed", "permuted"):
-        _, subject, wrong = planted(kind, examples.residual_net())
+        _, subject, wrong = planted(kind, zoo.residual_net())
         np.testing.assert_array_equal(np.sort(wrong), np.sort(subject.g))
 
 
@@ -89,9 +90,9 @@ def test_permutations_are_neither_shifts_nor_reversals():
 
 
 def test_one_coordinate_one_slice():
-    _, subject, wrong = planted("coordinate_scaled", examples.conv_net())
+    _, subject, wrong = planted("coordinate_scaled", zoo.conv_net())
     assert np.count_nonzero(wrong != subject.g) == 1
-    mutated, subject, wrong = planted("slice_zeroed", examples.conv_net())
+    mutated, subject, wrong = planted("slice_zeroed", zoo.conv_net())
     block = subject.layout[mutated.blocks[0]]
     gone = np.take(block.view(wrong), mutated.facts["index"], axis=mutated.facts["axis"])
     assert not gone.any()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import config, njit
 
 from fastcheck.differences import SCHEMES
 from fastcheck.kernels import perturb
@@ -20,6 +20,9 @@ def wave(theta, scale):
     for i in range(len(theta)):
         total += math.sin(scale * theta[i]) * theta[i - 1]
     return total
+
+
+compiled = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="is about compiled code")
 
 
 def make(constant):
@@ -39,6 +42,7 @@ def theta():
     return np.random.default_rng(0).standard_normal(17)
 
 
+@compiled
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
 def test_grid_is_the_obvious_loop_bit_for_bit(theta, scheme):
     rng = np.random.default_rng(1)
@@ -57,6 +61,7 @@ def test_grid_is_the_obvious_loop_bit_for_bit(theta, scheme):
     assert loss.evaluations == slow.size
 
 
+@compiled
 def test_along_is_the_obvious_loop_bit_for_bit(theta):
     direction, steps = np.random.default_rng(2).standard_normal(5), np.array([1e-3, -1e-3, 0.0, 0.25])
     slow = []
@@ -69,18 +74,43 @@ def test_along_is_the_obvious_loop_bit_for_bit(theta):
     assert loss.untouched
 
 
+@pytest.mark.parametrize("slot", [0, 4])
+def test_kernels_go_on_where_they_are_told_to_and_leave_theta_as_it_was(theta, slot):
+    work, cursor, offsets = theta.copy(), np.array([slot]), np.array([2.0, -1.0, 0.5])
+    coordinates, steps, out = np.array([3, 0, 16]), np.array([1e-2, 1e-3, 0.5]), np.full((3, 3), np.nan)
+    perturb.on_grid(wave, work, work, (coordinates, steps), offsets, out, cursor, (1.3,))
+    expected = np.full((3, 3), np.nan)
+    for place in range(slot, 9):
+        moved = theta.copy()
+        moved[coordinates[place // 3]] += offsets[place % 3] * steps[place // 3]
+        expected[divmod(place, 3)] = wave(moved, 1.3)
+    assert np.array_equal(out, expected, equal_nan=True)
+    assert cursor[0] == 9
+    direction, times, along = np.linspace(-1, 1, 5), np.array([1e-3, -1e-3, 0.0, 0.25, 1.0]), np.full(5, np.nan)
+    cursor[0] = slot
+    perturb.along(wave, work, work[4:9], theta[4:9], direction, times, along, cursor, (1.3,))
+    for k in range(slot, 5):
+        moved = theta.copy()
+        moved[4:9] = direction * times[k] + theta[4:9]
+        assert along[k] == wave(moved, 1.3)
+    assert np.isnan(along[:slot]).all()
+    assert np.array_equal(work, theta)
+
+
+@compiled
 def test_a_kernel_is_compiled_once_for_a_loss_and_again_for_another(theta):
     first, second = make(1.0), make(2.0)
     grid = (np.array([0]), np.array([0.5]), (1.0, -1.0))
     expected = theta[0] + np.array([[0.5, -0.5]])
     assert np.array_equal(evaluator(theta, first, ()).on_grid(*grid), expected)
-    compiled = len(perturb.on_grid.signatures)
+    before = len(perturb.on_grid.signatures)
     assert np.array_equal(evaluator(theta, first, ()).on_grid(*grid), expected)
-    assert len(perturb.on_grid.signatures) == compiled
+    assert len(perturb.on_grid.signatures) == before
     assert np.array_equal(evaluator(theta, second, ()).on_grid(*grid), 2 * expected)
-    assert len(perturb.on_grid.signatures) == compiled + 1
+    assert len(perturb.on_grid.signatures) == before + 1
 
 
+@compiled
 def test_kernels_release_the_lock_and_are_not_cached_on_disk():
     for kernel in (perturb.on_grid, perturb.along):
         assert kernel.targetoptions["nogil"]

@@ -10,9 +10,9 @@ import pytest
 from numba import njit
 
 import fastcheck
-from fastcheck.examples.compiled import compiled_course_net, compiled_mlp
 from fastcheck.losses import JittedLoss, PythonLoss, evaluator_for
 from fastcheck.parameters import Parameters
+from tests.zoo.compiled import compiled_course_net, compiled_mlp
 
 
 @njit

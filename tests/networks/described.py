@@ -8,12 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck import examples
+from fastcheck.bugs.mutation import Subject
+from fastcheck.bugs.net import Net, rows
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.mutations.base import Subject
-from fastcheck.examples.net import rows
 from fastcheck.networks import BatchNorm, Conv2D, Dense, Embedding, Flatten, MaxPool2D, Network, Residual
 from fastcheck.networks.activations import leaky_relu
 from fastcheck.parameters import Parameters
+from tests import zoo
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Described:
     ``shapes`` has the blocks to which the network wants an axis of length one added: theta is the same vector.
     """
 
-    net: examples.Net
+    net: Net
     network: Network
     x: np.ndarray
     y: np.ndarray
@@ -108,7 +109,7 @@ def logistic(**options):
 
 
 def hinge():
-    net = examples.hinge_net()
+    net = zoo.hinge_net()
     x, y, l2 = net.args
     layers = [
         Dense("hidden", "hidden_bias", leaky_relu(0.1), weights="in_out"),
@@ -118,7 +119,7 @@ def hinge():
 
 
 def conv(**options):
-    net = examples.conv_net(**options)
+    net = zoo.conv_net(**options)
     images, y, l2 = net.args
     layers = [
         Conv2D("kernel", "kernel_bias", "relu"),
@@ -131,7 +132,7 @@ def conv(**options):
 
 
 def batchnorm():
-    net = examples.batchnorm_net()
+    net = zoo.batchnorm_net()
     x, y, l2 = net.args
     layers = [
         Dense("0.weight", None, weights="in_out"),
@@ -142,13 +143,13 @@ def batchnorm():
 
 
 def embedding():
-    net = examples.embedding_net(length=1)  # the mean of one word is that word
+    net = zoo.embedding_net(length=1)  # the mean of one word is that word
     layers = [Embedding("table"), Dense("weight", "bias", weights="in_out")]
     return Described(net, Network(layers, samples="rows"), *net.args)
 
 
 def residual():
-    net = examples.residual_net()
+    net = zoo.residual_net()
     x, y, l2 = net.args
     inner = [Dense(f"blocks.{i}.0", f"blocks.{i}.1", "tanh", weights="in_out") for i in range(8)]
     layers = [Dense("stem", None, weights="in_out"), *(Residual([layer]) for layer in inner)]
@@ -181,7 +182,7 @@ def by_torch(name, layers, *, batch, l2=0.0, alone=True):
         found = torch.autograd.grad(value(tree, x, y), list(tree.values()))
         return {key: g.numpy() for key, g in zip(tree, found, strict=True)}
 
-    net = examples.Net(
+    net = Net(
         name,
         loss,
         gradient,

@@ -188,7 +188,7 @@ def test_a_kink_above_a_batch_normalisation(away):
     params = {"W1": rng.normal(size=(3, 4)), "s": np.zeros(3), "W2": rng.normal(size=(4, 3)), "W3": np.ones((1, 4))}
     x, y = rng.normal(size=(4, 6)), rng.normal(size=(1, 6))
     layout = Parameters.of(params)
-    normal = net.place(layout.flatten(params), layout, x, y).operators[1]
+    normal = net.forward(layout.flatten(params), layout, x, y).operators[1]
     params["s"][1] = away - normal.out[1, 2]
     _, unit = measure(net, params, x, y)
     _, coordinate = measure(net, params, x, y, engine="coordinate")

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from fastcheck.differences import Status
-from fastcheck.kernels import network as kernels
-from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu
-from fastcheck.networks.linear import Convolve
-from fastcheck.networks.pools import MaxPool
+from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, linear
+from fastcheck.networks.fused import through_pool
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
 
@@ -52,12 +50,11 @@ def measure(case: Case, **options):
 def test_convolution_activation_and_pool_in_one_kernel(pool, activation, stride, monkeypatch):
     case = two_convolutions(POOLS[pool], activation, stride)
     taken = []
-    pooled = Convolve._pooled
-    monkeypatch.setattr(Convolve, "_pooled", lambda *a: taken.append(pooled(*a)) or taken[-1])
+    monkeypatch.setattr(linear, "through_pool", lambda *a: taken.append(through_pool(*a)) or taken[-1])
     _, together = measure(case)
     assert taken
     assert all(change is not None for change in taken)
-    monkeypatch.setattr(Convolve, "_pooled", lambda *a: None)
+    monkeypatch.setattr(linear, "through_pool", lambda *a: None)
     _, apart = measure(case)
     assert np.linalg.norm(together.value - apart.value) <= 1e-15 * np.linalg.norm(apart.value)
     assert (together.status == Status.SMOOTH).all()
@@ -139,7 +136,7 @@ def test_a_blank_border_and_biases_of_zero():
 
 
 def test_a_loser_that_wins_past_a_steep_kink():
-    """A change of -2^-30 takes the loser, at 1e-11, past its kink and up a slope of 50, above the winner at 1e-8."""
+    """A change of -2^-30 takes the loser, at 1e-11, past its kink and up a slope of 50, above the first at 1e-8."""
     net = Network([Conv2D("K", None, leaky_relu(-50.0)), MaxPool2D(2), Dense("W")], "squared_error", samples="rows")
     params = {"K": np.array([1.0, 1e-11]).reshape(1, 2, 1, 1), "W": np.array([[2.0]])}
     x = np.array([[[[1e-8, 2e-9], [0.0, 2e-9]], [[0.0, 0.0], [1.0, 0.0]]]])
@@ -149,40 +146,6 @@ def test_a_loser_that_wins_past_a_steep_kink():
     assert unit.status.tolist() == [Status.SMOOTH, Status.CROSSED, Status.SMOOTH]
     assert np.array_equal(unit.status, coordinate.status)
     np.testing.assert_allclose(unit.value, coordinate.value, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (2, 3, 0), (3, 1, 1)])
-def test_winners_and_gaps_by_the_obvious_loop(size, stride, padding):
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 4, (2, 7, 6, 5)).astype(float)  # many ties
-    labels = rng.integers(0, 3, (7, 6, 5)).astype(np.uint64)
-    pool = MaxPool(x, size, stride, padding)
-    pool.identify(labels)
-    won, half = pool.shares
-    for c, i, j, b in np.ndindex(pool.out.shape):
-        places = {}
-        for u, v in np.ndindex(size, size):
-            y, z = i * stride + u - padding, j * stride + v - padding
-            if 0 <= y < 7 and 0 <= z < 6:
-                places[u, v] = x[c, y, z, b], labels[y, z, b]
-        best = max(value for value, _ in places.values())
-        winner = next(at for at, (value, _) in places.items() if value == best)
-        rivals = {at: best - value for at, (value, label) in places.items() if label != places[winner][1]}
-        assert pool.out[c, i, j, b] == best
-        for at in np.ndindex(size, size):
-            assert won[(*at, c, i, j, b)] == (at == winner)
-            gap = min(rivals.values(), default=np.inf) if at == winner else rivals.get(at, np.inf)
-            assert 2 * half[(*at, c, i, j, b)] == gap
-
-
-@pytest.mark.parametrize("zeros", [False, True])
-def test_sizes_are_magnitudes_and_what_is_typical_of_the_sample(zeros):
-    x = np.random.default_rng(0).normal(size=(7, 4))
-    x[2, 1] = x[3] = 0.0
-    expected = np.abs(x) + np.sqrt(np.mean(x**2, axis=0))
-    np.testing.assert_allclose(
-        kernels.sizes(x, zeros), expected if zeros else np.where(x == 0, 0.0, expected), rtol=1e-14
-    )
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

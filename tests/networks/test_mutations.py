@@ -15,11 +15,12 @@ import pytest
 
 import fastcheck
 from fastcheck import examples
+from fastcheck.bugs import MUTATIONS
+from fastcheck.bugs.backward import BACKWARD
 from fastcheck.errors import InputError
-from fastcheck.examples.mutations import MUTATIONS
-from fastcheck.examples.mutations.backward import BACKWARD
 from fastcheck.networks import Conv2D, Dense, Network
 from fastcheck.verdict import Verdict
+from tests import zoo
 
 from . import described
 
@@ -242,7 +243,7 @@ def test_every_bug_in_other_places(name):
 def test_random_dense_nets():
     tally, nets = Counter(), 0
     for seed in range(100, 125):
-        net = examples.random_net(seed)
+        net = zoo.random_net(seed)
         if any(len(arg) for arg in net.args[4:]):  # dropout, which no layer describes
             continue
         d = described.by_hand(net)
@@ -266,7 +267,7 @@ def test_a_kind_that_changes_nothing_is_no_bug():
 
 def test_every_example_is_described_or_refused():
     known = {str(case(name)) for name in FAST | SLOW}
-    left = [net for net in examples.zoo() if net.name not in known]
+    left = [net for net in zoo.nets() if net.name not in known]
     assert [net.name for net in left] == [
         "digits_net 64-24-16-10 tanh",  # dropout masks in the data
         "rnn",  # weights shared over time, here and below
@@ -278,7 +279,7 @@ def test_every_example_is_described_or_refused():
         _ = described.dense(left[0]).bound
     with pytest.raises(InputError, match="used twice"):
         Network([Dense("0", "1", "sigmoid"), Dense("0", "2", weights="in_out")], "squared_error")
-    conv, mean = examples.conv_net(), examples.embedding_net()
+    conv, mean = zoo.conv_net(), zoo.embedding_net()
     with pytest.raises(InputError, match=r"'kernel' has shape .6, 3, 3.; it must have 4 axes"):
         Network([Conv2D("kernel", "kernel_bias", "relu"), *described.conv().network.layers[1:]], samples="rows").bind(
             conv.args[0][:, None], conv.args[1], params=conv.params

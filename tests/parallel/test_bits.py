@@ -8,11 +8,11 @@ from joblib import register_parallel_backend
 from joblib.parallel import ThreadingBackend
 
 import fastcheck
-from fastcheck.examples.compiled import compiled_mlp
 from fastcheck.examples.dense import mlp
 from fastcheck.parallel.staff import Staff
 from fastcheck.run import Run
 from tests.parallel import losses
+from tests.zoo.compiled import compiled_mlp
 
 COMPILED = compiled_mlp((9, 30, 4), batch=16)
 PYTHON = mlp((9, 30, 4), batch=16)

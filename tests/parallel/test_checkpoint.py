@@ -20,6 +20,14 @@ def run(path, loss=losses.loss, gradient=losses.gradient, params=losses.PARAMS, 
     return fastcheck.check(loss, gradient, params, checkpoint=path, **{"backend": "serial", **options}, mode="full")
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """Handle SIGINT as Python does by default, also where the tests run under nohup, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupting:
     """The loss, and Ctrl-C at its n-th call; a call more or less is not part of what it is."""
 

@@ -78,7 +78,8 @@ def test_a_run_over_budget_says_what_it_covered(backend):
 
 
 INTERRUPTED = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is not there where the tests run under nohup
 import numpy as np
 import fastcheck
 from tests.parallel import losses

@@ -10,12 +10,11 @@ from fastcheck import Verdict
 from fastcheck.findings import Finding, Kind
 from fastcheck.products import checks as module
 from fastcheck.products.checks import Checked, Checks
-from fastcheck.products.examine import _suspects
-from fastcheck.products.merge import merged
-from fastcheck.products.point import Point, Product
-from fastcheck.products.pushed import Drawn
+from fastcheck.products.claims import TangentClaim, TransposedClaim
+from fastcheck.products.merge import RULES, Part, merged, parts_of
+from fastcheck.products.outputs import suspects_of
+from fastcheck.products.point import LinearizationPoint, Product
 from fastcheck.products.tangents import Tangents
-from fastcheck.products.vjp import Pulled
 
 PASSED = fastcheck.check(lambda x: float(np.sin(x).sum()), np.cos, np.ones(2))
 WRONG = fastcheck.check(lambda x: float(np.sin(x).sum()), lambda x: 2 * np.cos(x), np.ones(2))
@@ -30,11 +29,11 @@ STOPPED = dataclasses.replace(UNSURE, findings=(*UNSURE.findings, Finding(Kind.S
 
 
 def whole(report, claimed=1.0):
-    return Checked("all outputs", np.ones(2), report, False, claimed)
+    return Checked("all outputs", np.ones(2), False, report, claimed)
 
 
 def single(place, report, claimed=1.0):
-    return Checked(f"output[{place}]", np.eye(2)[place], report, True, claimed)
+    return Checked(f"output[{place}]", np.eye(2)[place], True, report, claimed)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +60,22 @@ def test_the_verdict_is_the_worst_of_what_was_decided(done, verdict):
     report = merged(Checks("check_vjp", {}), done, [], {})
     assert report.verdict is verdict
     assert report.blocks["theta"].verdict is verdict or verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("done", "outputs_told", "parts"),
+    [
+        ([whole(PASSED), single(0, UNSURE, claimed=1e-5)], False, [Part.LEADS, Part.NAMED]),
+        ([whole(PASSED), single(0, STOPPED, claimed=0.0)], False, [Part.LEADS, Part.COUNTS]),
+        ([whole(UNSURE), whole(PASSED)], False, [Part.LEFT_OUT, Part.LEADS]),
+        ([whole(UNSURE), single(0, PASSED), single(1, PASSED)], False, [Part.LEFT_OUT, Part.COUNTS, Part.COUNTS]),
+        ([whole(WRONG), single(0, WRONG), single(1, PASSED)], True, [Part.COUNTS, Part.LEADS, Part.LEADS]),
+        ([whole(UNSURE), single(0, PASSED)], False, [Part.LEADS, Part.COUNTS]),
+    ],
+)
+def test_every_rule_gives_checks_their_part(done, outputs_told, parts):
+    assert parts_of(done, outputs_told) == parts
+    assert len({words for _, words, _ in RULES}) == len(RULES)
 
 
 def test_what_is_left_out_is_named():
@@ -106,16 +121,16 @@ def test_outputs_are_found_too_where_no_coordinate_stands_out():
     A = rng.normal(size=(40, 100))
     factor = np.ones(40)
     factor[17] = 2.0
-    point = Point.of(lambda x: A @ x, rng.normal(size=100), ())
-    drawn = Drawn(
+    point = LinearizationPoint.of(lambda x: A @ x, rng.normal(size=100), ())
+    drawn = TangentClaim(
         point,
         Product(lambda x, v: factor * (A @ v), "jvp", "tangent"),
         Tangents.at_random(point, point.inputs.blocks, 8, 0),
     )
-    pulled = Pulled(point, Product(lambda x, u: A.T @ (factor * u), "vjp", "cotangent"))
+    pulled = TransposedClaim(point, Product(lambda x, u: A.T @ (factor * u), "vjp", "cotangent"))
     report = dataclasses.replace(WRONG, wrong=(), settings={})
-    for form in (drawn, pulled):
-        assert _suspects(form, Checked("all outputs", np.ones(40), report, False, 1.0)) == [17]
+    for claim in (drawn, pulled):
+        assert suspects_of(claim, Checked("all outputs", np.ones(40), False, report, 1.0)) == [17]
 
 
 def test_entries_of_a_gradient_that_belong_to_no_input_are_left_alone():

@@ -23,6 +23,16 @@ def test_right_products_pass(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 21))
 def test_no_false_alarm_on_400_right_products(seed):
+    all_pass(seed)
+
+
+@pytest.mark.explore
+def test_no_false_alarm_on_fresh_right_products(fresh):
+    for seed in fresh(8):
+        all_pass(seed)
+
+
+def all_pass(seed):
     for case in cases(seed):
         for check, product in ((fastcheck.check_vjp, case.vjp), (fastcheck.check_jvp, case.jvp)):
             report = check(case.function, product, case.inputs, seed=seed)

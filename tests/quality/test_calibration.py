@@ -45,20 +45,26 @@ def errors_and_uncertainties(seeds):
     return np.concatenate(pairs, axis=1)
 
 
-def test_uncertainty_holds_and_is_tight():
-    error, uncertainty = errors_and_uncertainties(range(12))
+def holds_and_is_tight(error, uncertainty):
     assert np.mean(error <= uncertainty) >= 0.999
     nonzero = error > 0
     assert np.median(uncertainty[nonzero]) <= 100 * np.median(error[nonzero])
+
+
+def test_uncertainty_holds_and_is_tight():
+    holds_and_is_tight(*errors_and_uncertainties(range(12)))
 
 
 @pytest.mark.slow
 def test_uncertainty_holds_and_is_tight_over_150_draws():
     error, uncertainty = errors_and_uncertainties(range(150))
     assert error.size > 10_000
-    assert np.mean(error <= uncertainty) >= 0.999
-    nonzero = error > 0
-    assert np.median(uncertainty[nonzero]) <= 100 * np.median(error[nonzero])
+    holds_and_is_tight(error, uncertainty)
+
+
+@pytest.mark.explore
+def test_uncertainty_holds_and_is_tight_over_fresh_draws(fresh):
+    holds_and_is_tight(*errors_and_uncertainties(fresh(40)))
 
 
 @pytest.mark.parametrize("theta", [0.1, 1.0, 1e3, 1e-7, 12345.678])

@@ -5,9 +5,10 @@ import pytest
 
 import fastcheck
 from fastcheck import Verdict
-from fastcheck.examples import mlp, train
+from fastcheck.examples import mlp
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
+from tests.zoo import train
 
 SIZES = (784, 1024, 1024, 10)
 

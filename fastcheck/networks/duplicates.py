@@ -1,7 +1,8 @@
-"""Twins: places of a map that hold the same function of all parameters, as in a blank corner of an image.
+"""Duplicates: positions of a map that hold the same function of all parameters, as in a blank corner of an image.
 
-Every place of the data gets a word of 64 bits that tells its numbers, and every window above it a word that tells
-those of its places. Equal words, equal data below (but for 1 in 2^64), and so equal values whatever the parameters are.
+Every position of the data gets a word of 64 bits that tells its numbers, and every window above it a word that tells
+those of its positions. Equal words, equal data below (but for 1 in 2^64), and so equal values whatever the parameters
+are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fastcheck.networks.windows import padded
 if TYPE_CHECKING:
     from fastcheck.networks.operators import Operator
 
-__all__ = ["Labels", "find_twins", "fold"]
+__all__ = ["Labels", "fold", "mark_duplicates"]
 
 Labels = NDArray[np.uint64]
 
@@ -44,8 +45,8 @@ def fold(labels: Labels, size: tuple[int, int], stride: int, padding: int) -> La
     return _mix(total)
 
 
-def find_twins(operators: Iterable[Operator], x: NDArray[np.float64]) -> None:
-    """Tell the operators, in their order, which places of the map have the same data, x (C, H, W, B), below them."""
+def mark_duplicates(operators: Iterable[Operator], x: NDArray[np.float64]) -> None:
+    """Tell the operators, in their order, which positions of the map have the same data, x (C, H, W, B), below them."""
     if x.ndim != 4:
         return
     # x + 0.0 makes one zero of the two.

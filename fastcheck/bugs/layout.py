@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
+from fastcheck.bugs.mutation import Mutation, Planted, Rule, Subject
 from fastcheck.parameters import Block
 
 __all__ = ["LAYOUT"]

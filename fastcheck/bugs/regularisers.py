@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
-from fastcheck.examples.net import Net
+from fastcheck.bugs.mutation import Mutation, Planted, Rule, Subject
+from fastcheck.bugs.net import Net
 
 __all__ = ["REGULARISERS"]
 

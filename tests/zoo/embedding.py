@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.examples.net import FloatArray, IntArray, Net, rows, with_bugs
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 
 __all__ = ["EmbeddingParams", "embedding_net"]
 

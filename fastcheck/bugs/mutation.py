@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.examples.net import FloatArray, Net
+from fastcheck.arrays import FloatArray
+from fastcheck.bugs.net import Net
 from fastcheck.parameters import Block, Parameters
 from fastcheck.problem import Problem
 

@@ -1,4 +1,4 @@
-"""Numba losses of a flat theta: the compiled twins of two examples. Importing this module imports Numba."""
+"""Numba losses of a flat theta: the compiled twins of two nets. Importing this module imports Numba."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from fastcheck.examples.net import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray
 
 __all__ = ["course_loss", "mlp_loss"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastcheck.examples.mutations.base import Mutation, Planted, Rule, Subject
-from fastcheck.examples.mutations.places import contribution
+from fastcheck.bugs.mutation import Mutation, Planted, Rule, Subject
+from fastcheck.bugs.places import contribution
 from fastcheck.parameters import Block
 
 __all__ = ["BACKWARD"]

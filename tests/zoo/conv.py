@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, IntArray, Net, rows, with_bugs
 
 __all__ = ["ConvParams", "conv_net"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.examples.mutations.base import NEGLIGIBLE, Mutation, Planted, Rule, Subject
-from fastcheck.examples.net import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.mutation import NEGLIGIBLE, Mutation, Planted, Rule, Subject
 
 __all__ = ["PLACES", "contribution"]
 

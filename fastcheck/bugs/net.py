@@ -1,4 +1,4 @@
-"""What the examples know about themselves beyond a `Problem`: enough to plant every kind of gradient bug."""
+"""A problem that also knows what gradient bugs are made of: its batch, its regulariser, its layers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastcheck.arrays import IntArray
 from fastcheck.problem import Problem
 
-__all__ = ["FloatArray", "IntArray", "Net", "rows", "with_bugs"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+__all__ = ["Net", "rows", "with_bugs"]
 
 
 @dataclass(frozen=True)

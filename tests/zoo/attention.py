@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, IntArray, Net, rows, with_bugs
 
 __all__ = ["attention_block"]
 

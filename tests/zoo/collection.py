@@ -1,27 +1,27 @@
-"""The collection: every small net, for suites that run over all of them; and random ones."""
+"""Every small net, shipped ones included, for suites that run over all of them; and random ones."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.examples.attention import attention_block
-from fastcheck.examples.autoencoder import tied_autoencoder
-from fastcheck.examples.batchnorm import batchnorm_net
-from fastcheck.examples.conv import conv_net
+from fastcheck.bugs.net import Net
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import Activation, mlp
 from fastcheck.examples.digits_net import digits_net
-from fastcheck.examples.embedding import embedding_net
-from fastcheck.examples.hinge import hinge_net
 from fastcheck.examples.linear import linear_regression, logistic_regression
-from fastcheck.examples.net import Net
-from fastcheck.examples.recurrent import gru, rnn
-from fastcheck.examples.residual import residual_net
+from tests.zoo.attention import attention_block
+from tests.zoo.autoencoder import tied_autoencoder
+from tests.zoo.batchnorm import batchnorm_net
+from tests.zoo.conv import conv_net
+from tests.zoo.embedding import embedding_net
+from tests.zoo.hinge import hinge_net
+from tests.zoo.recurrent import gru, rnn
+from tests.zoo.residual import residual_net
 
-__all__ = ["random_net", "zoo"]
+__all__ = ["nets", "random_net"]
 
 
-def zoo(seed: int = 0) -> list[Net]:
+def nets(seed: int = 0) -> list[Net]:
     """Return every small example (27 to a few thousand coordinates), each with a correct gradient.
 
     Parameters

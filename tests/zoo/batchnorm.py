@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, with_bugs
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, IntArray, Net, with_bugs
 
 __all__ = ["batchnorm_net"]
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
-from fastcheck.examples.net import FloatArray, IntArray, Net, rows, with_bugs
 
 __all__ = ["GruParams", "gru", "rnn"]
 

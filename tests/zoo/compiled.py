@@ -1,4 +1,4 @@
-"""Examples whose loss is compiled by Numba and takes a flat theta; Numba is imported when one is asked for."""
+"""Nets whose loss is compiled by Numba and takes a flat theta; Numba is imported when one is asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bugs.net import Net
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import mlp
-from fastcheck.examples.net import FloatArray, IntArray, Net
 from fastcheck.parameters import Parameters
 
 __all__ = ["compiled_course_net", "compiled_mlp"]
@@ -17,7 +18,7 @@ __all__ = ["compiled_course_net", "compiled_mlp"]
 
 def compiled_course_net() -> Net:
     """Return `course_net` with a compiled loss of theta, shape (47,): W1, b1, W2, b2, W3, b3, each row by row."""
-    from fastcheck.examples.compiled_losses import course_loss
+    from tests.zoo.compiled_losses import course_loss
 
     tree = course_net()
     layout = Parameters.of(tree.params)
@@ -45,7 +46,7 @@ def compiled_mlp(sizes: Sequence[int] = (64, 100, 10), *, batch: int = 128, seed
     sizes, batch, seed
         As of `mlp`.
     """
-    from fastcheck.examples.compiled_losses import mlp_loss
+    from tests.zoo.compiled_losses import mlp_loss
 
     tree = mlp(sizes, batch=batch, activation="relu", seed=seed)
     layout = Parameters.of(tree.params)

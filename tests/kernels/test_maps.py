@@ -1,0 +1,159 @@
+"""The kernels of pools, alone and fused with what is below them, against the slow obvious loop."""
+
+import numpy as np
+import pytest
+
+from fastcheck.kernels import fused, maps
+from fastcheck.kernels.network import REACH
+
+B = 3
+GEOMETRIES = [(2, 2, 0), (3, 2, 1), (2, 3, 0), (3, 1, 1)]  # size, stride, padding
+SLOPES = {"relu": 0.0, "leaky": -2.0}
+
+
+def cells(shape, size, stride, padding):
+    """Yield each cell (i, j) of a map (H, W) and its places in the map, {(u, v): (y, x)}."""
+    counts = ((n + 2 * padding - size) // stride + 1 for n in shape)
+    for i, j in np.ndindex(*counts):
+        at = {(u, v): (i * stride + u - padding, j * stride + v - padding) for u, v in np.ndindex(size, size)}
+        yield (i, j), {k: (y, x) for k, (y, x) in at.items() if 0 <= y < shape[0] and 0 <= x < shape[1]}
+
+
+def grid(x, size, stride, padding):
+    """Return an empty array with a place for each position of each cell, (k, k, C, H', W', B)."""
+    counts = ((n + 2 * padding - size) // stride + 1 for n in x.shape[1:3])
+    return np.full((size, size, len(x), *counts, x.shape[3]), np.nan)
+
+
+def gaps(x, geometry, labels=None):
+    is_argmax, half_gap = grid(x, *geometry), grid(x, *geometry)
+    maps.gaps(x, np.empty((0, 0, 0), np.uint64) if labels is None else labels, geometry[1:], is_argmax, half_gap)
+    return is_argmax, half_gap
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_argmax_and_gaps(rng, geometry):
+    x = rng.integers(0, 4, (2, 7, 6, B)).astype(float)  # many ties
+    labels = rng.integers(0, 3, (7, 6, B)).astype(np.uint64)
+    is_argmax, half_gap = gaps(x, geometry, labels)
+    for (i, j), places in cells(x.shape[1:3], *geometry):
+        for c, b in np.ndindex(2, B):
+            value = {at: x[c, y, z, b] for at, (y, z) in places.items()}
+            label = {at: labels[y, z, b] for at, (y, z) in places.items()}
+            best = max(value, key=value.get)
+            rivals = {at: value[best] - value[at] for at in value if label[at] != label[best]}
+            for at in np.ndindex(*geometry[:1] * 2):
+                gap = min(rivals.values(), default=np.inf) if at == best else rivals.get(at, np.inf)
+                assert is_argmax[(*at, c, i, j, b)] == (at == best)
+                assert 2 * half_gap[(*at, c, i, j, b)] == gap
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_pool_adds_up_the_shares_of_a_window(rng, geometry):
+    _, stride, padding = geometry
+    d, (y0, x0) = rng.normal(size=(2, 4, 3, 2, B)), (2, 1)  # a window of a map of 8 x 7
+    share = np.ascontiguousarray(np.nan_to_num(grid(np.empty((2, 8, 7, B)), *geometry)) + rng.random())
+    rho = rng.uniform(0.5, 3.0, share.shape)
+    expected, too_far = np.zeros((*share.shape[2:5], 2, B)), np.zeros((2, B), bool)
+    for (i, j), places in cells((8, 7), *geometry):
+        for at, (y, x) in places.items():
+            if y0 <= y < y0 + 4 and x0 <= x < x0 + 3:
+                expected[:, i, j] += share[at][:, i, j, None] * d[:, y - y0, x - x0]
+                too_far |= (np.abs(d[:, y - y0, x - x0]) > rho[at][:, i, j, None]).any(axis=0)
+    out, far = np.zeros_like(expected), np.zeros((2, B), np.uint8)
+    maps.pool(d, share, rho, (y0, x0, 0, 0), stride, padding, out, far)
+    np.testing.assert_allclose(out, expected, rtol=1e-13)
+    assert np.array_equal(far, too_far)
+
+
+def activated(z, slope):
+    return np.where(z > 0, z, slope * z)
+
+
+def pooled(a, geometry):
+    out = np.empty(grid(a, *geometry).shape[2:])
+    for (i, j), places in cells(a.shape[1:3], *geometry):
+        out[:, i, j] = np.max([a[:, y, x] for y, x in places.values()], axis=0)
+    return out
+
+
+def merged(z, slope, geometry):
+    """Return slope, curve, joint and single reach of a leaky relu under a max pool."""
+    is_argmax, half_gap = gaps(activated(z, slope), geometry)
+    slopes, joint, single = np.empty_like(is_argmax), np.empty(is_argmax.shape[2:-1]), np.empty(is_argmax.shape[2:])
+    tables = np.where(z > 0, 1.0, slope), np.zeros_like(z), np.abs(z)
+    curve = np.empty((0,) * 6)
+    steepest = max(1.0, abs(slope))
+    fused.activate_and_pool(*tables, steepest, is_argmax, half_gap, geometry[1:], slopes, curve, joint, single)
+    return slopes, curve, joint, single
+
+
+@pytest.mark.parametrize("slope", SLOPES.values(), ids=SLOPES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_an_activation_and_a_pool_are_linear_as_far_as_they_say(rng, geometry, slope):
+    z = rng.normal(size=(2, 6, 5, B))
+    slopes, _, joint, single = merged(z, slope, geometry)
+    before = pooled(activated(z, slope), geometry)
+    for (i, j), places in cells(z.shape[1:3], *geometry):
+        for c in range(2):
+            d = {at: 0.99 * joint[c, i, j] * rng.uniform(-1, 1, B) for at in places}  # all positions at once
+            moved = z.copy()
+            for at, (y, x) in places.items():
+                moved[c, y, x] += d[at]
+            change = pooled(activated(moved, slope), geometry)[c, i, j] - before[c, i, j]
+            expected = sum(slopes[at][c, i, j] * d[at] for at in places)
+            np.testing.assert_allclose(change, expected, rtol=0, atol=1e-13)
+            for at, (y, x) in places.items():  # one of them, further
+                for b in np.flatnonzero(np.isfinite(single[c, i, j])):
+                    moved, step = z.copy(), 0.99 * single[c, i, j, b] * rng.choice([-1, 1])
+                    moved[c, y, x, b] += step
+                    change = pooled(activated(moved, slope), geometry)[c, i, j, b] - before[c, i, j, b]
+                    assert abs(change - slopes[at][c, i, j, b] * step) <= 1e-13
+
+
+@pytest.mark.parametrize("slope", SLOPES.values(), ids=SLOPES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_convolution_an_activation_and_a_pool_in_one(rng, geometry, slope):
+    """A change of one position of a padded map of two channels, by a 3 x 3 kernel, seen after the pool."""
+    x, w, many = rng.normal(size=(2, 8, 7, B)), rng.normal(size=(2, 2, 3, 3)), (2, 2)
+
+    def after(x):
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+        return np.einsum("cyxbuv,ocuv->oyxb", windows, w)
+
+    z = after(x)
+    slopes, curve, joint, _ = merged(z, slope, geometry)
+    before = pooled(activated(z, slope), geometry)
+    reach = joint[joint > 0].min() / np.abs(w).max()
+    y, column = 3, 4
+    d = 0.9 * reach * rng.uniform(-1, 1, (*many, B))
+    out = np.empty((*before.shape[:3], *many, B))
+    tap = (0, y, column, 1)
+    assert fused.convolve_activate_and_pool(d, w, tap, slopes, curve, joint, geometry[1:], (0, 0), out)
+    for k, s in np.ndindex(*many):
+        moved = x.copy()
+        moved[k, y, column] += d[k, s]
+        change = pooled(activated(after(moved), slope), geometry) - before
+        np.testing.assert_allclose(out[:, :, :, k, s], change, rtol=0, atol=1e-13)
+    assert not fused.convolve_activate_and_pool(
+        1e6 * d, w, tap, slopes, curve, joint, geometry[1:], (0, 0), out
+    )  # which would pass a kink
+
+
+def test_a_curved_activation_has_its_curvature_scaled_by_the_share(rng):
+    geometry, share = (2, 2, 0), np.full((2, 2, 1, 2, 2, B), 0.25)
+    c1, c2 = rng.normal(size=(2, 1, 4, 4, B))
+    slope, curve, joint, single = (
+        np.empty_like(share),
+        np.empty_like(share),
+        np.empty((1, 2, 2)),
+        np.empty((1, 2, 2, B)),
+    )
+    tables = c1, c2, np.full_like(c1, REACH)
+    fused.activate_and_pool(*tables, 1.0, share, np.full_like(share, np.inf), geometry[1:], slope, curve, joint, single)
+    for (i, j), places in cells((4, 4), *geometry):
+        for at, (y, x) in places.items():
+            assert np.array_equal(slope[at][0, i, j], 0.25 * c1[0, y, x])
+            assert np.array_equal(curve[at][0, i, j], 0.25 * c2[0, y, x])
+    assert (joint == REACH).all()
+    assert (single == REACH).all()

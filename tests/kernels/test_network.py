@@ -1,0 +1,78 @@
+"""The kernels of dense layers and losses against the slow obvious loop; with the compiler and without it."""
+
+import numpy as np
+import pytest
+
+from fastcheck.kernels import network as kernels
+from fastcheck.kernels.network import REACH
+
+N, M, S, B = 4, 3, 2, 5
+
+
+@pytest.fixture
+def tables(rng):
+    """Return slope, half curvature and reach of every unit and sample; some differences go too far."""
+    return rng.normal(size=(N, B)), rng.normal(size=(N, B)), rng.uniform(0.2, 3.0, size=(N, B))
+
+
+def bent(d, tables):
+    """Return what `bend` makes of differences (N, M, B), and its marks."""
+    c1, c2, rho = (table[:, None] for table in tables)
+    return d * (c1 + c2 * d), (np.abs(d) > rho).any(axis=0)
+
+
+def test_bend(rng, tables):
+    d = rng.normal(size=(N, M, B))
+    expected, too_far = bent(d, tables)
+    far = np.zeros((M, B), np.uint8)
+    kernels.bend(d, *tables, far)
+    np.testing.assert_allclose(d, expected, rtol=1e-14)
+    assert np.array_equal(far, too_far)
+    assert 0 < far.sum() < far.size
+
+
+def test_outer_and_outer_bend(rng, tables):
+    w, s = rng.normal(size=(N, M)), rng.normal(size=(M, S, B))
+    expected = np.einsum("rk,ktb->rktb", w, s)
+    out = np.empty((N, M, S, B))
+    kernels.outer(w, s, out)
+    assert np.array_equal(out, expected)
+    far = np.zeros((M * S, B), np.uint8)
+    kernels.outer_bend(w, s, *tables, out, far)
+    moved, too_far = bent(expected.reshape(N, M * S, B), tables)
+    np.testing.assert_allclose(out.reshape(N, M * S, B), moved, rtol=1e-14)
+    assert np.array_equal(far, too_far)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_label_loss(rng, tables, log):
+    d, label = REACH * rng.normal(size=(N, M, B)), rng.integers(0, N, B)
+    c1, c2, _ = tables
+    v = d - d[label, :, np.arange(B)].T
+    t = (v * (c1[:, None] + c2[:, None] * v)).sum(axis=0)
+    rho = np.full((N, B), REACH)
+    far = np.zeros((M, B), np.uint8)
+    found = kernels.label_loss(d, label, c1, c2, rho, log, far)
+    np.testing.assert_allclose(found, np.log1p(t) if log else t, rtol=1e-12, atol=1e-13 * np.abs(t).max())
+    assert np.array_equal(far, (np.abs(v) > REACH).any(axis=0))
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_sizes_are_magnitudes_and_what_is_typical_of_the_sample(rng, zeros):
+    x = rng.normal(size=(7, 4))
+    x[2, 1] = x[3] = 0.0
+    expected = np.abs(x) + np.sqrt(np.mean(x**2, axis=0))
+    found = kernels.sizes(x, zeros)
+    np.testing.assert_allclose(found, expected if zeros else np.where(x == 0, 0.0, expected), rtol=1e-14)
+
+
+def test_normalise_is_the_difference_of_two_normalisations(rng):
+    x, d, eps = rng.normal(size=(N, B)), rng.normal(size=(N, M, B)), 1e-3
+
+    def normal(x):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = (centred**2).mean(axis=-1, keepdims=True) + eps
+        return centred, centred / np.sqrt(variance), np.sqrt(variance), variance
+
+    expected = normal(x[:, None] + d)[1] - normal(x)[1][:, None]
+    np.testing.assert_allclose(kernels.normalise(d, *normal(x)), expected, rtol=1e-12, atol=1e-13)
