@@ -52,7 +52,7 @@ class _Case:
     """What the rules ask about the other checks of one product."""
 
     done: Sequence[Checked]
-    outputs_told: bool
+    wrong_outputs_known: bool
     """Whether the wrong outputs are known, and the product agrees for the others."""
 
     def too_small(self, one: Checked) -> bool:
@@ -87,21 +87,21 @@ RULES: tuple[tuple[Part, str, _Holds], ...] = (
     (
         Part.LEADS,
         "one output, where it is known which are wrong and that the others are not",
-        lambda one, case: one.single and case.outputs_told,
+        lambda one, case: one.single and case.wrong_outputs_known,
     ),
     (
         Part.LEADS,
         "all outputs, where that is not known",
-        lambda one, case: not (one.single or case.outputs_told),
+        lambda one, case: not (one.single or case.wrong_outputs_known),
     ),
     (Part.COUNTS, "any other", lambda one, case: True),
 )
 """The part of a check: of the first rule that fits."""
 
 
-def parts_of(done: Sequence[Checked], outputs_told: bool) -> list[Part]:
-    """Return the part of each check by `RULES`; see `_Case` for ``outputs_told``."""
-    case = _Case(done, outputs_told)
+def parts_of(done: Sequence[Checked], wrong_outputs_known: bool) -> list[Part]:
+    """Return the part of each check by `RULES`; see `_Case` for ``wrong_outputs_known``."""
+    case = _Case(done, wrong_outputs_known)
     return [next(part for part, _, holds in RULES if holds(one, case)) for one in done]
 
 
@@ -162,13 +162,13 @@ def _known(value: float) -> float:
 def _block(seen: Sequence[tuple[bool, BlockReport]]) -> BlockReport:
     """Return the worst of a block, of (single, report)."""
     refuted = [block for _, block in seen if block.verdict.refuted]
-    told = refuted or [block for single, block in seen if not single] or [block for _, block in seen]
-    chosen = max(told, key=lambda block: (block.verdict.severity, _known(block.difference)))
+    relevant = refuted or [block for single, block in seen if not single] or [block for _, block in seen]
+    chosen = max(relevant, key=lambda block: (block.verdict.severity, _known(block.difference)))
     return dataclasses.replace(
         chosen,
-        checked=min(block.checked for block in told),
-        bound=float(np.max([block.bound for block in told])),
-        wrong=max(block.wrong for block in told),
+        checked=min(block.checked for block in relevant),
+        bound=float(np.max([block.bound for block in relevant])),
+        wrong=max(block.wrong for block in relevant),
         kinks=max(block.kinks for _, block in seen),
     )
 

@@ -111,33 +111,68 @@ def test_an_activation_and_a_pool_are_linear_as_far_as_they_say(rng, geometry, s
                     assert abs(change - slopes[at][c, i, j, b] * step) <= 1e-13
 
 
+Y, X = 3, 4  # the position of the convolution's input that is changed
+
+
+def convolved(x, w):
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(1, 2))
+    return np.einsum("cyxbuv,ocuv->oyxb", windows, w)
+
+
+def room(joint, w, channel, geometry, shape):
+    """Return how far one channel may move at the position before it may meet a kink in any cell."""
+    least = np.inf
+    for (i, j), places in cells(shape, *geometry):
+        taps = [(Y - y, X - x) for y, x in places.values() if 0 <= Y - y < 3 and 0 <= X - x < 3]
+        for o in range(len(w)):
+            least = min([least, *(joint[o, i, j] / abs(w[(o, channel, *tap)]) for tap in taps)])
+    return least
+
+
 @pytest.mark.parametrize("slope", SLOPES.values(), ids=SLOPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_a_convolution_an_activation_and_a_pool_in_one(rng, geometry, slope):
-    """A change of one position of a padded map of two channels, by a 3 x 3 kernel, seen after the pool."""
-    x, w, many = rng.normal(size=(2, 8, 7, B)), rng.normal(size=(2, 2, 3, 3)), (2, 2)
-
-    def after(x):
-        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
-        return np.einsum("cyxbuv,ocuv->oyxb", windows, w)
-
-    z = after(x)
+    """A change of one position, in one of two channels, by a 3 x 3 kernel, seen after the pool."""
+    x, w, many = rng.normal(size=(2, 8, 7, B)), rng.normal(size=(2, 2, 3, 3)), (1, 2)
+    z = convolved(x, w)
     slopes, curve, joint, _ = merged(z, slope, geometry)
     before = pooled(activated(z, slope), geometry)
-    reach = joint[joint > 0].min() / np.abs(w).max()
-    y, column = 3, 4
-    d = 0.9 * reach * rng.uniform(-1, 1, (*many, B))
-    out = np.empty((*before.shape[:3], *many, B))
-    tap = (0, y, column, 1)
-    assert fused.convolve_activate_and_pool(d, w, tap, slopes, curve, joint, geometry[1:], (0, 0), out)
-    for k, s in np.ndindex(*many):
-        moved = x.copy()
-        moved[k, y, column] += d[k, s]
-        change = pooled(activated(after(moved), slope), geometry) - before
-        np.testing.assert_allclose(out[:, :, :, k, s], change, rtol=0, atol=1e-13)
-    assert not fused.convolve_activate_and_pool(
-        1e6 * d, w, tap, slopes, curve, joint, geometry[1:], (0, 0), out
-    )  # which would pass a kink
+    for channel in range(2):
+        limit = room(joint, w, channel, geometry, z.shape[1:3])
+        d = limit * rng.uniform(-1, 1, (*many, B))
+        d[0, 1, 2] = 0.999 * limit
+        out = np.empty((*before.shape[:3], *many, B))
+        given = (w, (channel, Y, X, 1), slopes, curve, joint, geometry[1:], (0, 0), out)
+        assert fused.convolve_activate_and_pool(d, *given)
+        for s in range(2):
+            moved = x.copy()
+            moved[channel, Y, X] += d[0, s]
+            change = pooled(activated(convolved(moved, w), slope), geometry) - before
+            np.testing.assert_allclose(out[:, :, :, 0, s], change, rtol=0, atol=1e-13)
+        d[0, 1, 2] = -1.001 * limit
+        assert not fused.convolve_activate_and_pool(d, *given)
+
+
+def test_a_curved_convolution_is_right_to_second_order(rng):
+    """tanh under a mean: what is left is of third order, (1e-4)^3 times a few."""
+    geometry, x, w = (2, 2, 0), rng.normal(size=(1, 8, 7, B)), rng.normal(size=(2, 1, 3, 3))
+    z = convolved(x, w)
+    share = np.full(grid(z, *geometry).shape, 0.25)
+    slope, curve = np.empty_like(share), np.empty_like(share)
+    joint, single = np.empty(share.shape[2:-1]), np.empty(share.shape[2:])
+    tables = 1 - np.tanh(z) ** 2, -np.tanh(z) * (1 - np.tanh(z) ** 2), np.full_like(z, 1.0)
+    far_apart = np.full_like(share, np.inf)
+    fused.activate_and_pool(*tables, 1.0, share, far_apart, geometry[1:], slope, curve, joint, single)
+
+    def mean(z):
+        return np.tanh(z)[:, :6, :4].reshape(2, 3, 2, 2, 2, B).mean(axis=(2, 4))
+
+    d, out = np.array([[[1e-4, -1e-4, 5e-5]]]), np.empty((*joint.shape, 1, 1, B))
+    assert fused.convolve_activate_and_pool(d, w, (0, Y, X, 1), slope, curve, joint, geometry[1:], (0, 0), out)
+    moved = x.copy()
+    moved[0, Y, X] += d[0, 0]
+    np.testing.assert_allclose(out[:, :, :, 0, 0], mean(convolved(moved, w)) - mean(z), rtol=0, atol=1e-10)
+    assert np.abs(out).max() > 1e-6
 
 
 def test_a_curved_activation_has_its_curvature_scaled_by_the_share(rng):

@@ -63,7 +63,7 @@ def test_the_verdict_is_the_worst_of_what_was_decided(done, verdict):
 
 
 @pytest.mark.parametrize(
-    ("done", "outputs_told", "parts"),
+    ("done", "wrong_outputs_known", "parts"),
     [
         ([whole(PASSED), single(0, UNSURE, claimed=1e-5)], False, [Part.LEADS, Part.NAMED]),
         ([whole(PASSED), single(0, STOPPED, claimed=0.0)], False, [Part.LEADS, Part.COUNTS]),
@@ -73,8 +73,8 @@ def test_the_verdict_is_the_worst_of_what_was_decided(done, verdict):
         ([whole(UNSURE), single(0, PASSED)], False, [Part.LEADS, Part.COUNTS]),
     ],
 )
-def test_every_rule_gives_checks_their_part(done, outputs_told, parts):
-    assert parts_of(done, outputs_told) == parts
+def test_every_rule_gives_checks_their_part(done, wrong_outputs_known, parts):
+    assert parts_of(done, wrong_outputs_known) == parts
     assert len({words for _, words, _ in RULES}) == len(RULES)
 
 
