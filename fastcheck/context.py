@@ -145,7 +145,7 @@ def prepared(
         run.checkpoint = Checkpoint(settings.checkpoint, problem)
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-    if not noise.resolved:
+    if not noise.resolved and settings.unchecked == "fail":
         _refuse_constant(evaluator, seen)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)

@@ -19,12 +19,16 @@ from fastcheck.context import Context, Outcome, prepared
 from fastcheck.differences import Status
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
+from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.strategies import strategy_for
 from fastcheck.verdict import Verdict
 
 __all__ = ["decided_elsewhere"]
+
+JOG = 1e-9  # a step after which a gradient that means something is nearly the same,
+CHANGED = 1e-2  # and what rounding leaves of zero has changed by more than this share of itself
 
 
 def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, tuple[Finding, ...]]:
@@ -72,8 +76,29 @@ def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator
         move = np.zeros(context.theta.size)
         move[one.block.slice] = scales[number] * rng.standard_normal(one.block.size)
         claimed = abs(float(context.analytic.flat @ move))
-        if claimed <= 2 * context.loss_error and all(_keeps(context, point, move) for point in points):
+        small = claimed <= 2 * context.loss_error and _is_rounding(context, one.block)
+        if small and all(_keeps(context, point, move) for point in points):
             yield one
+
+
+def _is_rounding(context: Context, block: Block) -> bool:
+    """Say whether a block's gradient is zero, or what rounding leaves of it: no small number that means something.
+
+    Where terms cancel, what is left are a few last bits of them: it has few digits itself, and another step, however
+    small, leaves others.
+    """
+    g = context.analytic.flat[block.slice]
+    if np.array_equal(g, g.astype(np.float32)):
+        return True
+    if not callable(context.gradient):
+        return False
+    near = np.nextafter(context.theta, np.inf) * (1 + JOG)
+    try:
+        tree = context.evaluator.tree_of(near)
+        other = match_gradient(context.gradient(tree, *context.args), context.layout).flat[block.slice]
+    except Exception:  # whatever the user's function raises there
+        return False
+    return bool(np.linalg.norm(other - g) > CHANGED * np.linalg.norm(g))
 
 
 def _keeps(context: Context, point: FloatArray, move: FloatArray) -> bool:

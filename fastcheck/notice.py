@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
@@ -26,7 +29,10 @@ NAMED = 4
 
 def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     """Yield the findings about a run."""
-    context, judged = outcome.context, list(verdicts.blocks.values())
+    context = outcome.context
+    judged = [one for one in verdicts.blocks.values() if one.at is None and not one.constant]
+    here = {one.block.name for one in judged}  # what was decided elsewhere has its own finding
+    outcome = replace(outcome, estimates=[found for found in outcome.estimates if found.block.name in here])
     yield from _stopped(outcome, verdicts)
     yield from _located(outcome, verdicts)
     yield from _failed(outcome)
@@ -37,7 +43,7 @@ def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     yield from _kinks(outcome, judged)
     yield from (found for one in judged for found in _differs(context.judge, one))
     if outcome.drawn is not None:
-        yield from sample.said(outcome, {name: one.compared for name, one in verdicts.blocks.items() if one.compared})
+        yield from sample.said(outcome, {one.block.name: one.compared for one in judged if one.compared})
 
 
 def _stopped(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
@@ -55,7 +61,7 @@ def _stopped(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
         what, remedy = f"{done} of {total} blocks were screened", "Give it a larger budget."
     else:
         total = sum(len(found) for found in outcome.estimates)
-        done = total - sum(one.compared.missing for one in verdicts.blocks.values() if one.compared is not None)
+        done = sum(int(np.count_nonzero(np.isfinite(found.value))) for found in outcome.estimates)
         what = f"{done:,} of {total:,} coordinates were measured"
         remedy = "Give it a larger budget, or screen with mode='screen'."
     yield Finding(
@@ -132,8 +138,6 @@ def _coinciding(outcome: Outcome) -> Iterator[Finding]:
 
 
 def _unchecked(context: Context, one: Judged) -> Iterator[Finding]:
-    if one.constant or one.at is not None:
-        return
     if one.screened is not None:
         if one.screened.probes and one.screened.silent:
             yield _unchecked_by_directions(context, one.screened)

@@ -274,7 +274,7 @@ def test_selected_blocks_only():
     assert check(examples.course_net(bugs=True), blocks="*2").verdict is Verdict.WRONG
 
 
-def test_a_block_without_influence_is_unchecked_not_passed(regression):
+def test_a_block_without_influence_and_without_gradient_is_right(regression):
     params = {**regression.params, "dead": np.ones(4)}
 
     def gradient(p, X, y):
@@ -282,10 +282,27 @@ def test_a_block_without_influence_is_unchecked_not_passed(regression):
 
     report = fastcheck.check(regression.loss, gradient, params, args=regression.args)
     assert report.verdict is Verdict.CORRECT
-    assert report.blocks["dead"].verdict is Verdict.INCONCLUSIVE
+    assert report.blocks["dead"].verdict is Verdict.CORRECT
     assert report.blocks["dead"].detectable == np.inf
-    assert [f.block for f in report.findings if f.kind == "unchecked"] == ["dead"]
-    assert "unchecked: dead" in str(report).replace("\n", " ")
+    assert [f.block for f in report.findings if f.kind == "constant"] == ["dead"]
+
+
+def test_a_block_below_the_noise_is_unchecked_and_fails_unless_that_is_allowed(regression):
+    params = {**regression.params, "faint": np.ones(4)}
+
+    def loss(p, X, y):
+        return regression.loss(p, X, y) + 1e-19 * float(np.sum(p["faint"] ** 2))
+
+    def gradient(p, X, y):
+        return {**regression.gradient(p, X, y), "faint": -2e-19 * p["faint"]}  # the sign is wrong
+
+    report = fastcheck.check(loss, gradient, params, args=regression.args)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert [f.block for f in report.findings if f.kind == "unchecked"] == ["faint"]
+    allowed = fastcheck.check(loss, gradient, params, args=regression.args, unchecked="allow")
+    assert allowed.verdict is Verdict.CORRECT
+    assert allowed.blocks["faint"].verdict is Verdict.INCONCLUSIVE
+    assert "unchecked: faint" in str(allowed).replace("\n", " ")
 
 
 def test_all_zero_gradient_of_a_constant_is_inconclusive():
@@ -445,11 +462,17 @@ def test_backprop_of_a_relu_net_that_begins_at_zero_is_not_called_wrong(seed, at
         dZ = (p["W2"].T @ r) * np.heaviside(Z, at_zero)
         return {"W1": dZ @ X.T, "b1": dZ.sum(axis=1, keepdims=True), "W2": r @ A.T}
 
-    report = fastcheck.check(loss, gradient, params, mode=mode)
+    report = fastcheck.check(loss, gradient(params), params, mode=mode)  # an array is known at theta only
     assert report.verdict is Verdict.INCONCLUSIVE
     assert not report.wrong
     if mode == "full":
         assert "coinciding_kinks" in [finding.kind for finding in report.findings]
+    report = fastcheck.check(loss, gradient, params, mode=mode)
+    assert report.verdict is Verdict.CORRECT
+    assert "elsewhere" in [finding.kind for finding in report.findings]
+    report = fastcheck.check(loss, lambda p: gradient(p) | {"W1": -7 * gradient(p)["W1"]}, params, mode=mode)
+    assert report.verdict is Verdict.WRONG
+    assert report.blocks["W1"].verdict is Verdict.WRONG
 
 
 def test_far_outside_of_both_slopes_is_wrong_at_a_kink_too():

@@ -200,6 +200,8 @@ class Judge:
         if compared.verdict.passed and not grade(unconfirmed, self.tolerance, compared.kinks > 0).passed:
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
         compared = replace(compared, missing=missing, doubt=doubt)
+        if compared.verdict.passed and (missing or compared.jumps or compared.unresolved):
+            compared = replace(compared, verdict=Verdict.INCONCLUSIVE)
         if compared.verdict.refuted and math.sqrt(norms.error) <= doubt:
             return replace(compared, verdict=Verdict.INCONCLUSIVE, wrong=compared.wrong[:0], doubtful=True)
         return compared
@@ -291,8 +293,6 @@ class Judge:
         if not any(block.doubtful for block in blocks):
             verdict = worst([verdict, grade(self.norm_excess(norms), self.tolerance, any(b.kinks for b in blocks))])
         if verdict.passed and not self.resolved(norms):
-            verdict = Verdict.INCONCLUSIVE
-        if verdict.passed and any(block.missing or block.jumps or block.unresolved for block in blocks):
             verdict = Verdict.INCONCLUSIVE
         return norms, verdict
 
