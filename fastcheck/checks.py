@@ -15,7 +15,8 @@ import numpy as np
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
-from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
+from fastcheck.diagnosed import diagnosed, diagnosed_screen
+from fastcheck.diagnosis import DataFacts, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
@@ -151,7 +152,16 @@ def _check(
     if mode == "screen":
         with bar(run, count, settings.progress):
             facts = facts_of(loss, args, [block.shape for block in layout.blocks])
-            return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, facts)
+            return _screen(
+                evaluator,
+                seen,
+                noise,
+                list(zip(numbers, chosen, strict=True)),
+                settings,
+                run,
+                facts,
+                (loss, gradient, args),
+            )
     places: Sequence[IntArray | None] = [None] * len(chosen)
     if mode == "sample":
         drawn = sample.draw(chosen, settings.samples, settings.confidence, rng)
@@ -191,13 +201,14 @@ def _screen(
     chosen: Sequence[tuple[int, Block]],
     settings: Settings,
     run: Run,
-    facts: Facts,
+    facts: DataFacts,
+    user: tuple[Callable[..., Any], Any, tuple[Any, ...]],
 ) -> Report:
     """Screen the blocks, locate the errors of those that fail, and say what kind of bug they have."""
     judge = Judge(settings.tolerance, settings.confidence, screen.PROBES * len(chosen))
     plan = Probing(evaluator, seen.analytic, seen.base, noise, judge, run, settings.seed)
     screened = screen.screen(plan, chosen, settings.confidence)
-    located = locate(plan, [one for one in screened if one.failed])
+    located = locate(plan, [one for one in screened if one.failed], facts)
     report = assemble_screen(plan, seen, screened, located, settings)
     if not report.verdict.refuted:
         return report
@@ -206,7 +217,7 @@ def _screen(
     ]
     measured = run.stopped
     with run.interruptible():
-        report = diagnosed_screen(report, plan, sure, located, facts)
+        report = diagnosed_screen(report, plan, sure, located, facts, user)
     return _cut_short(report, run, measured)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
-from fastcheck.diagnosis.facts import facts_of
+from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
 from fastcheck.examples.mutations import MUTATIONS, Mutated, Mutation
 from fastcheck.examples.net import Net

@@ -13,7 +13,7 @@ from fastcheck.parameters import Parameters
 from fastcheck.verdict import Verdict
 
 BAD = (Verdict.WRONG, Verdict.SUSPICIOUS)
-ONLY_WHERE = {"origin", "unknown", "coordinate", "slice"}  # findings that say where, not what
+ONLY_WHERE = {"first_wrong_layer", "unknown", "coordinate", "slice", "region"}  # findings that say where, not what
 NETS = examples.zoo()
 FAST = (0, 4, 10)  # the course net, a dense one, a recurrent one
 FAST_KINDS = ("factor_m", "sign", "transpose", "zero", "sum_over_batch", "fortran_order", "coordinate_sign", "stale")
@@ -67,7 +67,7 @@ def _judge(net, mutation, tally, seed=0):
         tally["elsewhere"] += 1
         tally["claimed"] += first not in ONLY_WHERE
         wrong = [name for name in report.blocks if report.blocks[name].verdict in BAD]
-        tally["misplaced"] += first == "origin" and report.findings[0].evidence["culprit"] not in wrong
+        tally["misplaced"] += first == "first_wrong_layer" and report.findings[0].evidence["culprit"] not in wrong
 
 
 @pytest.mark.parametrize("kind", FAST_KINDS)
