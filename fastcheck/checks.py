@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from fastcheck.conclude import conclude, unmeasurable
-from fastcheck.context import Outcome, prepared
-from fastcheck.diagnosis import diagnosed, diagnosed_screen, facts_of
+from fastcheck.context import prepared
 from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
+from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.verdicts import Verdicts, judge
+from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
@@ -141,26 +141,21 @@ def _check(
         return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, settings)
     with bar(run, context.size, settings.progress):
         outcome = strategy_for(context)(context)
-    verdicts = judge(outcome)
-    verdicts, said = decided_elsewhere(outcome, verdicts)
-    report = conclude(outcome, verdicts, (*context.preflight.findings, *said, *noticed(outcome, verdicts)))
+    verdicts, said = decided_elsewhere(outcome, judge(outcome))
     measured = run.stopped
+    reasons: tuple[Finding, ...] = ()
     with run.interruptible():  # what was measured stands without them
-        report = _explained(report, outcome, verdicts)
+        reasons = explained(outcome, verdicts)
+    noted = [*context.preflight.findings, *said, *noticed(outcome, verdicts)]
+    if reasons:
+        better = superseded(outcome)
+        noted = [finding for finding in noted if not any(finding is one for one in better)]
+    report = conclude(outcome, verdicts, (*reasons, *noted))
+    with run.interruptible():
+        if not outcome.directions:
+            chosen = [block for _, block in context.blocks]
+            report = second_opinion(report, outcome.context, chosen, outcome.estimates, settings.seed)
     return report if run.stopped != "interrupted" or measured is not None else _cut_short(report)
-
-
-def _explained(report: Report, outcome: Outcome, verdicts: Verdicts) -> Report:
-    context = outcome.context
-    if outcome.directions:
-        if not report.verdict.refuted:
-            return report
-        sure = [one for one in outcome.directions if not one.failed or verdicts.blocks[one.block.name].verdict.refuted]
-        facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
-        return diagnosed_screen(report, context, sure, outcome.located, facts)
-    blocks = [block for _, block in context.blocks]
-    report = diagnosed(report, context, outcome.estimates, context.loss, context.gradient, context.args)
-    return second_opinion(report, context, blocks, outcome.estimates, context.seed)
 
 
 def _cut_short(report: Report) -> Report:

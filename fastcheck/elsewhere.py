@@ -22,6 +22,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
 from fastcheck.noise import scale_of_blocks, uneven
+from fastcheck.parameters import Block
 from fastcheck.strategies import strategy_for
 from fastcheck.verdict import Verdict
 

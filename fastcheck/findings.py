@@ -104,6 +104,52 @@ class Kind(enum.StrEnum):
         "Put in the cross terms -p_i p_j of its Jacobian; with cross-entropy the step back is p - y.",
     )
 
+    TARGET_MISSING = (
+        "target_missing",
+        "Behind a softmax, the gradient is that of the probabilities alone: the labels are not subtracted.",
+        "With cross-entropy the step back is p - y.",
+    )
+    SOFTMAX_SHIFT = (
+        "softmax_shift",
+        "The gradient changes when all scores are shifted alike, the loss does not.",
+        "Subtract the largest score in the numerator and in the denominator of the softmax.",
+    )
+    LABELS_SHIFTED = (
+        "labels_shifted",
+        "The gradient is right for labels that are off by one.",
+        "Classes counted from 1 in one place and from 0 in the other, or a sample's label taken for the next one's?",
+    )
+    INTEGER = (
+        "integer",
+        "The gradient is cut off to whole numbers.",
+        "Give the buffer a float dtype: np.zeros_like of an integer array, or np.full(shape, 0), makes integers.",
+    )
+    CONJUGATE = (
+        "conjugate",
+        "The gradient is right in its real parts and has the wrong sign in its imaginary parts.",
+        "It is the conjugate: look at the convention for complex derivatives.",
+    )
+    PROJECTED = (
+        "projected",
+        "The error is along the parameters: one of loss and gradient does not see their length.",
+        "A projection or a normalisation is in one of the two only.",
+    )
+    BACKWARD_TRANSPOSE = (
+        "backward_transpose",
+        "With a square matrix made symmetric the gradient is right.",
+        "The step back multiplies by W where W.T belongs, or by W.T where W belongs.",
+    )
+    DROPOUT_BACKWARD = (
+        "dropout_backward",
+        "The mask of a dropout, or its scale, is not applied on the way back.",
+        "Multiply by the same mask, and the same scale, as on the way forward.",
+    )
+    BIAS_RESIZED = (
+        "bias_resized",
+        "The gradient of a bias is summed over the units of each sample, and resized.",
+        "Sum over the samples, the other axis.",
+    )
+
     # -- right numbers in wrong places -----------------------------------------------------------------------------
 
     TRANSPOSE = (
@@ -115,6 +161,11 @@ class Kind(enum.StrEnum):
         "order",
         "The gradient is the measured one, reshaped where a transpose belongs.",
         "Look at the reshape, ravel or flatten of this block, and at its order=.",
+    )
+    KERNEL_FLIPPED = (
+        "kernel_flipped",
+        "The gradient of a kernel is the measured one, flipped along two axes.",
+        "A convolution where a correlation belongs, or the other way round?",
     )
     REVERSED = (
         "reversed",
@@ -148,6 +199,11 @@ class Kind(enum.StrEnum):
         "slice",
         "One row, column or channel is wrong, and the rest of the block agrees.",
         "A loop or a slice that ends early, a unit treated apart?",
+    )
+    REGION = (
+        "region",
+        "A part of a block is wrong, and the rest of the block agrees.",
+        "A loop or a slice over a part of the block, a concatenation, a padding?",
     )
     AXIS_FACTOR = (
         "axis_factor",
@@ -185,21 +241,16 @@ class Kind(enum.StrEnum):
 
     # -- where an error without a name comes from ------------------------------------------------------------------
 
-    ORIGIN = (
-        "origin",
+    FIRST_WRONG_LAYER = (
+        "first_wrong_layer",
         "No known kind of bug fits; of the blocks that are wrong, this one comes first on the way back.",
-        "Look at the step that is named, and at the blocks before it only then.",
+        "Look at the step that is named; the blocks before it may be wrong only because of it.",
     )
     UNKNOWN = (
         "unknown",
         "A block is wrong, and no known kind of bug fits.",
         "Compare the coordinates listed with the formula.",
     )
-    LOCATED = ("located", "Single coordinates are wrong.", "A special case, a border, an entry overwritten?")
-    BLOCK = ("block", "A block is wrong throughout.", "Look at the formula of this block.")
-    ROW = ("row", "A row is wrong.", "A loop or a slice that ends early, a unit treated apart?")
-    COLUMN = ("column", "A column is wrong.", "A loop or a slice that ends early, a unit treated apart?")
-    STRIPE = ("stripe", "A part of a block is wrong.", "A loop or a slice that ends early, a unit treated apart?")
     NOT_LOCATED = (
         "not_located",
         "A block is wrong, but not all of its wrong coordinates were found.",

@@ -218,7 +218,7 @@ class Monitor:
             resolved = quickly(plan, one.number, place)
             if is_wrong(plan, place, resolved):
                 resolved = measured(plan, one.number, [place])[place]
-            located.setdefault(one.block.name, Located(one)).looked[place] = resolved
+            located.setdefault(one.block.name, Located(one)).measured[place] = resolved
 
     def _unseen(self, block: Block, rng: np.random.Generator) -> int:
         seen = self._seen.setdefault(block.name, set())

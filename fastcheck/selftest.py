@@ -14,7 +14,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.bugs import MUTATIONS, Mutated, Mutation
 from fastcheck.bugs.net import Net
 from fastcheck.checks import check
-from fastcheck.diagnosis.facts import facts_of
+from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck.judge.judge import CHUNK, Judge, Norms
 from fastcheck.differences import BlockDerivatives, Resolved, Status
+from fastcheck.judge.judge import CHUNK, Judge, Norms
 from fastcheck.parameters import Parameters
 from fastcheck.thresholds import GRADIENT_ROUNDING
 from fastcheck.verdict import Verdict

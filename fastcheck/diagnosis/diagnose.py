@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from fastcheck.diagnosis.bias import resized_bias
 from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.first_wrong_layer import first_wrong_layer, in_order
+from fastcheck.diagnosis.functions import UserFunctions
 from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
-from fastcheck.diagnosis.lab import Lab
+from fastcheck.diagnosis.labels import shifted_labels
 from fastcheck.diagnosis.linear import LINEAR
+from fastcheck.diagnosis.neutral import neutral
 from fastcheck.diagnosis.order import ORDER
-from fastcheck.diagnosis.origin import in_order, origin
 from fastcheck.diagnosis.places import PLACES
 from fastcheck.diagnosis.samples import samples
+from fastcheck.diagnosis.shift import softmax_shift
 from fastcheck.diagnosis.softmax import SOFTMAX
 from fastcheck.diagnosis.stale import stale
 from fastcheck.diagnosis.values import VALUES
-from fastcheck.findings import Finding
+from fastcheck.findings import Finding, Kind
 
-__all__ = ["RULES", "diagnose"]
+__all__ = ["RULES", "choose", "diagnose"]
 
 RULES: tuple[Rule, ...] = VALUES + LINEAR + PLACES + ORDER + SOFTMAX
 
-EXPERIMENTS: tuple[Callable[[Lab, Evidence], Finding | None], ...] = (samples, stale)
+Experiment = Callable[[UserFunctions, Evidence], Finding | None]
+CERTAIN: tuple[Experiment, ...] = (softmax_shift,)
+"""Asked also where a pattern says what is wrong: they prove their kind."""
+EXPERIMENTS: tuple[Experiment, ...] = (*CERTAIN, shifted_labels, neutral, resized_bias, samples, stale)
 JOINS = 2.0  # digits that a number proven elsewhere must save in a block
 WITNESSES = 3  # blocks that must agree on a number where none of them proves it
 
 
-def diagnose(evidence: Evidence, lab: Lab | None = None, rules: Sequence[Rule] = RULES) -> tuple[Finding, ...]:
+def diagnose(
+    evidence: Evidence,
+    functions: UserFunctions | None = None,
+    rules: Sequence[Rule] = RULES,
+    candidates: Mapping[str, Sequence[Explained]] | None = None,
+    places: Mapping[str, Sequence[Explained]] | None = None,
+) -> tuple[Finding, ...]:
     """Say what kind of bug the wrong blocks have, and where in the backward pass to look.
 
     Parameters
     ----------
     evidence : Evidence
         All blocks, with which of them are wrong.
-    lab : Lab, optional
+    functions : UserFunctions, optional
         Where further evaluations may be asked for, when no rule explains anything.
     rules : sequence of Rule
         The kinds of bug to try.
+    candidates : mapping of str to sequence of Explained, optional
+        What may explain each wrong block, best first, where that is known already.
+    places : mapping of str to sequence of Explained, optional
+        Where the errors of some blocks are, where that is known already; all of it holds.
 
     Returns
     -------
@@ -48,28 +65,34 @@ def diagnose(evidence: Evidence, lab: Lab | None = None, rules: Sequence[Rule] =
     wrong = [block for block in in_order(evidence.blocks) if block.wrong]
     if not wrong:
         return ()
-    explained = _choose([explain(block, evidence, rules) for block in wrong])
-    known = [e for e in explained.values() if not e.hypothesis.pattern]
-    patterns = [e for e in explained.values() if e.hypothesis.pattern]
-    unknown = [block for block in wrong if block.name not in explained]
+    tried, located = candidates or {}, places or {}
+    explained = choose(
+        [tried[b.name] if b.name in tried else explain(b, evidence, rules) for b in wrong if b.name not in located]
+    )
+    every = [one for b in wrong for one in located.get(b.name, [explained[b.name]] if b.name in explained else [])]
+    known = [e for e in every if not e.hypothesis.pattern]
+    patterns = [e for e in every if e.hypothesis.pattern]
+    unknown = [block for block in wrong if block.name not in {e.name for e in every}]
     causes = [_told(group, evidence) for group in _groups(known[::-1])]
-    places = [_told(group, evidence) for group in _groups(patterns[::-1])]
+    parts = [_told(group, evidence) for group in _groups(patterns[::-1])]
     if not unknown and len(patterns) <= 1:
-        return (*causes, *places)
-    if lab is not None and not known and not any(e.hypothesis.cause for e in patterns):
-        for experiment in EXPERIMENTS:
-            finding = experiment(lab, evidence)
+        return (*causes, *parts)
+    if functions is not None and not known:
+        asked = CERTAIN if any(e.hypothesis.cause for e in patterns) else EXPERIMENTS
+        for finding in (experiment(functions, evidence) for experiment in asked):
             if finding is not None:
                 return (finding,)
+    if not unknown and all(e.hypothesis.kind is Kind.COORDINATE for e in patterns):
+        return (*causes, *parts)
     vague = [*unknown, *(e.block for e in patterns if not e.hypothesis.cause)]
-    where = origin(evidence, vague)
-    nearest = explained.get(wrong[-1].name)
+    where = first_wrong_layer(evidence, vague)
+    nearest = next((e for e in every if e.block.name == wrong[-1].name), None)
     if nearest is None or (nearest.hypothesis.pattern and not nearest.hypothesis.cause):
-        return (where, *causes)
-    return (*places[:1], where, *causes) if nearest.hypothesis.cause else (*causes, where)
+        return (where, *causes, *parts)
+    return (*parts[:1], where, *causes, *parts[1:]) if nearest.hypothesis.cause else (*causes, where, *parts)
 
 
-def _choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
+def choose(candidates: Sequence[Sequence[Explained]]) -> dict[str, Explained]:
     """Return the explanation of each block: its own best, or one that it shares with other blocks.
 
     Blocks that are too small to prove a number of their own (one coordinate fits every factor) may agree on one.

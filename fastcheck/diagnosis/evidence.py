@@ -13,15 +13,13 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.diagnosis.facts import Facts
+from fastcheck.diagnosis.data_facts import DataFacts
+from fastcheck.directions import CHUNK, gaussian
 from fastcheck.parameters import Block
 
 __all__ = ["BlockEvidence", "Coordinates", "Directions", "Evidence", "View"]
-
-CHUNK = 1 << 20  # coordinates of a direction that are made floats at a time
 
 
 class View(Protocol):
@@ -51,23 +49,36 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Directions:
-    """Rows that are products with directions of entries -1 and 1.
+    """Rows that are products with Gaussian directions, which are drawn again whenever they are needed.
 
     Attributes
     ----------
-    signs : int8, shape (m, n)
-        The directions; a byte an entry, so that eight of them weigh what theta does.
+    seed, number : int
+        Of the run, and of the block in the layout.
+    probes : tuple of int
+        Numbers of the directions.
+    size : float64, shape (n,), or None
+        What each entry of a direction is multiplied by; None for 1.
     """
 
-    signs: NDArray[np.int8]
+    seed: int
+    number: int
+    probes: tuple[int, ...]
+    size: FloatArray | None = field(default=None, repr=False)
 
     def of(self, vector: FloatArray) -> FloatArray:
         """See `View.of`."""
-        total = np.zeros(len(self.signs))
+        total = np.zeros(len(self.probes))
         for start in range(0, len(vector), CHUNK):
-            part = slice(start, start + CHUNK)
-            total += self.signs[:, part].astype(np.float64) @ vector[part]
+            part = vector[start : start + CHUNK]
+            for k, probe in enumerate(self.probes):
+                total[k] += self.drawn(probe, start, start + len(part)) @ part
         return total
+
+    def drawn(self, probe: int, start: int, stop: int) -> FloatArray:
+        """Return the entries ``start:stop`` of a direction."""
+        entries = gaussian(self.seed, self.number, probe, start, stop)
+        return entries if self.size is None else entries * self.size[start:stop]
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,12 @@ class BlockEvidence:
     tolerance: FloatArray = field(repr=False)
     wrong: bool = True
     checked: bool = True
+
+    @classmethod
+    def without_rows(cls, block: Block, g: FloatArray, theta: FloatArray, *, checked: bool = True) -> BlockEvidence:
+        """Return a block that is not wrong, of which no row is needed; `g` and `theta` are of all blocks."""
+        nowhere, nothing = Coordinates(np.zeros(0, dtype=np.int64)), np.zeros(0)
+        return cls(block, g[block.slice], theta[block.slice], nowhere, nothing, nothing, wrong=False, checked=checked)
 
     @property
     def name(self) -> str:
@@ -144,10 +161,21 @@ class BlockEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All blocks, in the order of the parameters, and what is known about the data."""
+    """What is known of a wrong gradient.
+
+    Attributes
+    ----------
+    blocks : tuple of BlockEvidence
+        All of them, in the order of the parameters.
+    facts : DataFacts
+        What is known about the data.
+    integers : frozenset of str
+        The blocks whose gradient came as an array of integers.
+    """
 
     blocks: tuple[BlockEvidence, ...]
-    facts: Facts = field(default_factory=Facts)
+    facts: DataFacts = field(default_factory=DataFacts)
+    integers: frozenset[str] = frozenset()
 
     @property
     def wrong(self) -> tuple[BlockEvidence, ...]:

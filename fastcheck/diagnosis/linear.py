@@ -7,24 +7,28 @@ on the data term alone, of which lambda = b / (1 - a).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
-from fastcheck.diagnosis.facts import Facts
 from fastcheck.diagnosis.hypothesis import EXCEPTIONS, Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.readings import likely_factors, read_factor, shown
-from fastcheck.diagnosis.told import listed, numbers, only
+from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown, shown_factor
+from fastcheck.diagnosis.wording import advice, listed, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
 
 STEPS = 4  # in which a fit drops the rows that fit worst
 ENOUGH = 20  # rows of which a few may be dropped
+ORTHOGONAL = 1e-9  # cosine of two vectors that are orthogonal but for rounding
 MORE = 1.0  # digits for the choice to fit one more number
+IMAGINARY, REAL = re.compile(r"im(ag(inary)?)?(?![a-z])"), "re"  # parts of names
 CONDITION = 1e8  # of the normal equations, above which the columns can't be told apart
 
 
@@ -95,7 +99,7 @@ def _factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         yield _scaled(block, fit, {}, 0.0, evidence.facts)
 
 
-def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: float, facts: Facts) -> Hypothesis:
+def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: float, facts: DataFacts) -> Hypothesis:
     factor = _inverse(fit.numbers[0])
     known = Number(factor.value, fit.known[0] / fit.numbers[0].value ** 2)
     paid = min(number_cost(factor, 1.0, likely_factors(facts)), number_cost(known, 1.0))
@@ -148,14 +152,70 @@ def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypoth
         yield Hypothesis(Kind.L2, block.error - fit.prediction, sum(cost), l2, cost[0], facts={"l1": l1})
 
 
+def _projected(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield errors along theta where one of the two gradients has no part along theta: in the block, or each slice.
+
+    A loss that does not see the length of theta has none; a gradient that was projected has none.
+    """
+    if block.block.size < 2:
+        return
+    g, theta = block.array(block.g), block.array(block.theta)
+    for axis in (None, *range(g.ndim)):
+        if axis is not None and (g.ndim < 2 or g.shape[axis] < 2):
+            continue
+        others = None if axis is None else tuple(other for other in range(g.ndim) if other != axis)
+        along = np.sum(g * theta, axis=others, keepdims=True)
+        squared = np.sum(theta * theta, axis=others, keepdims=True)
+        if not np.all(squared > 0):
+            continue
+        facts = {"axis": axis, "projected": "loss"}
+        part = block.view.of(block.vector(np.broadcast_to(along / squared * theta, g.shape)))
+        yield Hypothesis(Kind.PROJECTED, block.error - part, 1.0, facts=facts)
+        size = np.sqrt(squared * np.sum(g * g, axis=others, keepdims=True))
+        if np.any(size > 0) and np.all(np.abs(along) <= ORTHOGONAL * size):
+            yield from _lengthened(block, theta, axis, squared)
+
+
+def _lengthened(block: BlockEvidence, theta: FloatArray, axis: int | None, squared: Any) -> Iterator[Hypothesis]:
+    """Yield that the measured gradient has a part along theta, of any size, that the analytic one lacks."""
+    facts = {"axis": axis, "projected": "gradient"}
+    if axis is None:
+        fit = _fit([block.view.of(block.theta)], block.error, block.tolerance)
+        if fit:
+            yield Hypothesis(Kind.PROJECTED, block.error - fit.prediction, 1.0, facts=facts)
+    elif block.whole:
+        others = tuple(other for other in range(theta.ndim) if other != axis)
+        rates = np.sum(block.array(block.error) * theta, axis=others, keepdims=True) / squared
+        residual = block.error - block.vector(np.broadcast_to(rates * theta, theta.shape))
+        yield Hypothesis(Kind.PROJECTED, residual, 1.0, facts=facts)
+
+
+def _tell_projected(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    names, facts = listed([explained.name for explained in group]), group[0].hypothesis.facts
+    of = "" if facts["axis"] is None else f" for each index of axis {facts['axis']}"
+    if facts["projected"] == "loss":
+        said = "does not change with their length, the gradient does: the loss normalises them, project the gradient"
+    else:
+        said = "changes with their length, the gradient does not: it is projected, or of a normalised copy"
+    return Finding(
+        Kind.PROJECTED,
+        only(group),
+        f"error of {names} is along the parameters{of}: the loss {said}.",
+        numbers(group, axis=facts["axis"], projected=facts["projected"], short="the error is along the parameters"),
+    )
+
+
 def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
     factor = _sharpest(group)
     everywhere = len(evidence.wrong) == len(group) and not evidence.right
     rates = {k: v for explained in group for k, v in explained.hypothesis.facts.items() if isinstance(v, Number)}
-    reading, kind = read_factor(factor, evidence.facts), Kind.FACTOR
+    reading, kind = interpret_factor(factor, evidence.facts), Kind.FACTOR
     alone = sum(block.checked for block in evidence.blocks) == 1
     if factor.near(-1.0):
-        kind = Kind.SIGN
+        kind = Kind.CONJUGATE if _imaginary(group, evidence) else Kind.SIGN
+        reading = advice(kind) if kind is Kind.CONJUGATE else reading
+    elif any(factor.near(scale) or factor.near(1 / scale) for scale in evidence.facts.scales):
+        kind, reading = Kind.DROPOUT_BACKWARD, "the scale of the dropout forgotten on the way back, or applied twice?"
     elif everywhere and not alone and factor.near(2.0) and not rates and evidence.facts.batch != 2:
         kind, reading = Kind.ACCUMULATED, "added twice to a buffer that was not zeroed? Or a 1/2 forgotten"
     elif everywhere and not alone and factor.near(float(evidence.facts.batch)):
@@ -170,31 +230,34 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
         if everywhere and not alone
         else f"gradient of {listed([explained.name for explained in group])}"
     )
-    what = f"{shown(factor)} × the measured one"
+    what = f"{shown_factor(factor)} × the measured one"
     if rates:
         spared = ", ".join(f"{name.upper()} with lambda = {shown(rate)}" for name, rate in rates.items())
         what += f", but for its regulariser ({spared})"
-    short = f"×{_short(factor)} of the measured gradient" + (
+    short = f"×{shown_factor(factor, 4)} of the measured gradient" + (
         f" ({reading.replace('(batch ', '').rstrip(')')})" if reading else ""
     )
     return Finding(
         kind,
         only(group),
-        f"{who} is {what}" + (f": {reading}" if reading else ". A constant is missing, or counted twice."),
+        f"{who} is {what}" + (f": {reading}" if reading else f": {advice(Kind.FACTOR)}"),
         numbers(
             group,
             factor=factor.value,
             interval=factor.interval,
             reading=reading,
             short=short,
-            shorter=f"×{_short(factor)}",
+            shorter=f"×{shown_factor(factor, 4)}",
             **{f"lambda_{name}": rate.value for name, rate in rates.items()},
         ),
     )
 
 
-def _short(factor: Number) -> str:
-    return f"{factor.value:#.4g}".rstrip(".")
+def _imaginary(group: Sequence[Explained], evidence: Evidence) -> bool:
+    """Say whether the blocks are imaginary parts, by name, whose real parts of the same shape are right."""
+    right = {block.name: block.block.shape for block in evidence.right}
+    real = {explained.name: IMAGINARY.sub(REAL, explained.name) for explained in group}
+    return all(real[e.name] != e.name and right.get(real[e.name]) == e.block.block.shape for e in group)
 
 
 def _sharpest(group: Sequence[Explained]) -> Number:
@@ -234,7 +297,7 @@ def _tell_penalty(
     )
 
 
-def _read_rate(rate: Number, facts: Facts, term: str) -> tuple[str, str]:
+def _read_rate(rate: Number, facts: DataFacts, term: str) -> tuple[str, str]:
     """Return what an error of rate * theta means, briefly and in full, where lambda stands among the arguments."""
     for scalar in facts.scalars:
         if not scalar > 0:
@@ -259,8 +322,10 @@ def _read_rate(rate: Number, facts: Facts, term: str) -> tuple[str, str]:
 FACTOR = Rule(_factors, _tell_factor, every_row=False)
 RIDGE = _penalties(Kind.L2)
 LASSO = _penalties(Kind.L1)
+PROJECTED = Rule(_projected, _tell_projected, every_row=False)
 LINEAR = (
     FACTOR,
+    PROJECTED,
     RIDGE,
     LASSO,
     Rule(_data_factors, _tell_factor, every_row=False),

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Evidence
-from fastcheck.diagnosis.facts import Facts
 from fastcheck.differences import BlockDerivatives, Status
 from fastcheck.gradients import Analytic
 from fastcheck.parameters import Parameters
@@ -26,7 +26,7 @@ def evidence_of(
     analytic: Analytic,
     found: Sequence[BlockDerivatives],
     verdicts: Mapping[str, Verdict],
-    facts: Facts,
+    facts: DataFacts,
 ) -> Evidence:
     """Return the evidence of coordinates measured one by one; those at a kink or a jump are left out.
 
@@ -42,7 +42,7 @@ def evidence_of(
         What was measured, by block.
     verdicts : mapping of str to Verdict
         What the comparison said of each block.
-    facts : Facts
+    facts : DataFacts
         What is known about the data.
     """
     blocks = [

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.told import listed, numbers, only
+from fastcheck.diagnosis.wording import advice, listed, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["ORDER"]
@@ -43,6 +43,9 @@ def _moves(shape: tuple[int, ...]) -> list[tuple[Kind, str, Move]]:
         for axes in itertools.permutations(range(len(shape))):
             if axes != tuple(range(len(shape))):
                 found += _reshapes(shape, axes)
+    for i, j in itertools.combinations(wide, 2):
+        words = f"flipped along both axes {i} and {j}"
+        found.append((Kind.KERNEL_FLIPPED, words, partial(np.flip, axis=(i, j))))
     for axis in wide:
         words = f"reversed along axis {axis}"
         found.append((Kind.REVERSED, words, partial(np.flip, axis=axis)))
@@ -154,7 +157,7 @@ def _tell_moved(group: Sequence[Explained], evidence: Evidence) -> Finding:
     rate = first.hypothesis.facts.get("lambda")
     spared = f" (all but an L2 term with lambda = {rate.value:.4g})" if isinstance(rate, Number) else ""
     verb = "are the measured ones" if len(group) > 1 else "is the measured one"
-    remedy = REMEDIES[first.hypothesis.kind]
+    remedy = advice(first.hypothesis.kind)
     return Finding(
         first.hypothesis.kind,
         only(group),
@@ -168,15 +171,6 @@ def _tell_moved(group: Sequence[Explained], evidence: Evidence) -> Finding:
     )
 
 
-REMEDIES = {
-    Kind.TRANSPOSE: "a .T too much or too few, or the two factors of the product in the wrong order?",
-    Kind.ORDER: "look at the reshape, ravel or flatten of this block, and at its order=.",
-    Kind.REVERSED: "a loop or a slice that runs the other way?",
-    Kind.SHIFTED: "an index off by one?",
-    Kind.PERMUTED: "look at how this axis is indexed, sorted or stacked.",
-}
-
-
 def _tell_exchanged(group: Sequence[Explained], evidence: Evidence) -> Finding:
     pairs: list[tuple[str, str]] = []
     for explained in group:
@@ -188,8 +182,7 @@ def _tell_exchanged(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.SWAPPED,
         pairs[0][0],
-        f"{said}{', and the other way round' if mutual else ''}: look at the order in which they are stored, returned "
-        "or unpacked.",
+        f"{said}{', and the other way round' if mutual else ''}: {advice(Kind.SWAPPED)}",
         numbers(group, pairs=pairs, short="exchanged" if mutual else f"has the gradient of {pairs[0][1]}"),
     )
 

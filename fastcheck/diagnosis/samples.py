@@ -14,54 +14,55 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
-from fastcheck.diagnosis.lab import Lab
+from fastcheck.diagnosis.functions import UserFunctions
+from fastcheck.diagnosis.wording import listed
 from fastcheck.findings import Finding, Kind
 
-__all__ = ["samples"]
+__all__ = ["samples", "take"]
 
 MOST = 512  # samples whose losses are asked for one by one
 WITNESSES = 3  # directions
 SAME = 1e-9  # relative difference of the loss from the mean of the samples' losses
-Facts: TypeAlias = tuple[Kind, dict[str, Any]]
+About: TypeAlias = tuple[Kind, dict[str, Any]]
 
 NEAR = 1e-5  # of the error along a direction that may be left
 
 
-def samples(lab: Lab, evidence: Evidence) -> Finding | None:
+def samples(functions: UserFunctions, evidence: Evidence) -> Finding | None:
     """Ask the loss of every sample alone, and whether the error is made of some of them."""
     m = evidence.facts.batch
-    if not 2 <= m <= MOST or not lab.data:
+    if not 2 <= m <= MOST or not functions.data or functions.affordable < (2 * WITNESSES + 1) * m:
         return None
-    alone = [lab.on(_take(lab.data, i, m)) for i in range(m)]
+    alone = [functions.on(take(functions.data, i, m)) for i in range(m)]
     losses = np.array([evaluator.base() for evaluator in alone])
-    lab.evaluator.evaluations += m
-    if not abs(losses.mean() - lab.base) <= SAME * abs(lab.base):
+    functions.evaluator.evaluations += m
+    if not abs(losses.mean() - functions.base) <= SAME * abs(functions.base):
         return None
-    directions = lab.directions(evidence, evidence.wrong, WITNESSES)
-    table = np.array([[lab.slope(evaluator, v) for evaluator in alone] for v in directions])
-    lab.evaluator.evaluations += 2 * table.size
+    directions = functions.directions(evidence, evidence.wrong, WITNESSES)
+    table = np.array([[functions.slope(evaluator, v) for evaluator in alone] for v in directions])
+    functions.evaluator.evaluations += 2 * table.size
     if not np.isfinite(table).all():
         return None
-    claimed = np.array([float(lab.claimed @ v) for v in directions])
+    claimed = np.array([float(functions.claimed @ v) for v in directions])
     error = claimed - table.mean(axis=1)
     tolerance = NEAR * np.abs(error) + 1e-8 * np.abs(table).mean(axis=1)
     if np.any(np.abs(error) <= 10 * tolerance):
         return None
-    for facts, words, weights in _weights(m):
+    for about, words, weights in _weights(m):
         if np.all(np.abs(table @ weights - claimed) <= tolerance):
-            return _tell(evidence, facts, words)
+            return _tell(evidence, about, words)
     return None
 
 
-def _tell(evidence: Evidence, facts: Facts, words: str) -> Finding:
-    kind, numbers = facts
+def _tell(evidence: Evidence, about: About, words: str) -> Finding:
+    kind, numbers = about
     blocks = [block.name for block in evidence.wrong]
-    message = f"gradient of {', '.join(blocks[:6])}{', ...' if len(blocks) > 6 else ''} is {words}"
+    message = f"gradient of {listed(blocks)} is {words}"
     return Finding(kind, blocks[0] if len(blocks) == 1 else None, message, {"blocks": blocks, **numbers})
 
 
-def _weights(m: int) -> Iterator[tuple[Facts, str, FloatArray]]:
-    """Yield ``(facts, words, weights)`` of every hypothesis about m samples."""
+def _weights(m: int) -> Iterator[tuple[About, str, FloatArray]]:
+    """Yield ``(kind and evidence, words, weights)`` of every hypothesis about m samples."""
     whole = np.full(m, 1 / m)
     for i in range(m):
         unit = np.zeros(m)
@@ -97,7 +98,7 @@ def _batches(m: int) -> Iterator[tuple[int, FloatArray]]:
             yield size, weights
 
 
-def _take(data: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
+def take(data: tuple[Any, ...], i: int, m: int) -> tuple[Any, ...]:
     """Return the data with sample i alone, along the first axis of length m, or else the last."""
 
     def pick(arg: Any) -> Any:

@@ -8,12 +8,13 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Rule
-from fastcheck.diagnosis.told import numbers, only
+from fastcheck.diagnosis.wording import listed, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["SOFTMAX"]
 
 CLASSES = 4  # entries, at least, whose signs tell
+SUM = 1e-6  # relative distance of a sum of probabilities from 1
 
 
 def _softmax(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -42,4 +43,35 @@ def _tell(group: Sequence[Explained], evidence: Evidence) -> Finding:
     )
 
 
-SOFTMAX = (Rule(_softmax, _tell),)
+def _target(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield an error that is the share of each class: p stands where p - y belongs.
+
+    Without the labels the sums tell: the measured gradient's is zero, that of the probabilities 1, or m.
+    """
+    size, counts = block.block.size, np.array(evidence.facts.counts)
+    if size < 2 or max(block.block.shape, default=0) != size:
+        return
+    m = evidence.facts.batch
+    if len(counts) == size:
+        for share in (1 / m, 1.0):
+            yield Hypothesis(Kind.TARGET_MISSING, block.error - block.view.of(share * counts), 1.0)
+    if not block.whole or not np.isfinite(block.n).all() or not np.all(block.g > 0):
+        return
+    balanced = abs(block.n.sum()) <= block.tolerance.sum()
+    if balanced and any(abs(block.g.sum() - total) <= SUM * total for total in (1.0, float(m)) if total):
+        yield Hypothesis(Kind.TARGET_MISSING, np.zeros(size), pattern=True, cause=True)
+
+
+def _tell_target(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    return Finding(
+        Kind.TARGET_MISSING,
+        only(group),
+        f"gradient of {listed([e.name for e in group])} is that of the probabilities alone: "
+        f"{SUMS if group[0].hypothesis.pattern else EXACT}. With cross-entropy the step back is p - y.",
+        numbers(group, short="the labels are not subtracted"),
+    )
+
+
+EXACT = "it differs from the measured one by the share of each class among the labels"
+SUMS = "its entries are positive and sum to 1 for each sample, the measured ones to zero"
+SOFTMAX = (Rule(_target, _tell_target), Rule(_softmax, _tell))

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule
-from fastcheck.diagnosis.readings import shown
-from fastcheck.diagnosis.told import listed, numbers, only
+from fastcheck.diagnosis.interpretation import shown
+from fastcheck.diagnosis.wording import advice, listed, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["VALUES"]
@@ -123,6 +123,24 @@ def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
     )
 
 
+def _integer(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
+    """Yield whole numbers within 1 of the measured derivatives, cut off or rounded; or zeros of an integer dtype."""
+    whole = bool(np.all(block.g == np.rint(block.g)))
+    if whole and (block.g.any() or block.name in evidence.integers) and block.rows is not None:
+        over = np.maximum(np.abs(block.error) - 1, 0.0)
+        yield Hypothesis(Kind.INTEGER, over, -FACT - 1)
+
+
+def _tell_integer(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    return Finding(
+        Kind.INTEGER,
+        only(group),
+        f"gradient of {listed([e.name for e in group])} consists of whole numbers less than 1 away from the measured "
+        f"ones: {advice(Kind.INTEGER)}",
+        numbers(group, short="cut off to whole numbers"),
+    )
+
+
 def _single(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield a gradient whose every value is a float32, off by no more than float32 arithmetic can be."""
     g = block.g[block.g != 0]
@@ -144,6 +162,7 @@ def _tell_single(group: Sequence[Explained], evidence: Evidence) -> Finding:
 
 
 VALUES = (
+    Rule(_integer, _tell_integer),
     Rule(_zero, _tell_zero),
     Rule(_copied, _tell_copied),
     Rule(_independent, _tell_independent),

@@ -1,10 +1,11 @@
-"""After a block failed its screen: which of its coordinates are wrong?
+"""After blocks failed their screen: what is wrong with them, and which of their coordinates?
 
-First everything that costs no evaluation (`fastcheck.plans.patterns`): one coordinate, one row, the whole block. Where
-that explains nothing the block is split, using r(S) = r(S1) + r(S2): one half is measured, the other follows, and each
-part is tried as a pattern again. Both halves wrong along the rows and along the columns is a sign of a dense error;
-a few coordinates, measured one by one, then tell whether to stop there. Every coordinate that is listed was measured
-by its own differences.
+First what costs no evaluation: the residuals along the screen's directions are explained by the rules of the diagnosis
+(a factor, a transpose, an L2 term, one row that is off by a factor), then by single coordinates. Where that leaves
+something, a few coordinates drawn at random tell an error that fills the block, which is diagnosed from them, from a
+sparse one. A sparse one is searched for by splitting, with r(S) = r(S1) + r(S2): one half is measured, the other
+follows. An error that fills a block and has no name spoils the blocks before it, and those are then not searched.
+Every coordinate that is listed was measured by its own differences.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fastcheck.diagnosis.data_facts import DataFacts
+from fastcheck.diagnosis.diagnose import RULES, choose
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.diagnosis.first_wrong_layer import in_order
+from fastcheck.diagnosis.hypothesis import Explained, Rule, explain
+from fastcheck.diagnosis.places import COORDINATES, REGIONS, in_coordinates, in_region
 from fastcheck.differences import BlockDerivatives, Resolved
-from fastcheck.findings import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import Screened
-from fastcheck.parameters import Block
-from fastcheck.plans import describe
-from fastcheck.plans.known import Known
-from fastcheck.plans.patterns import Clue, Residuals, candidates, scaled_block, scaled_slices, transposed
+from fastcheck.plans.candidates import Candidate, Residuals, candidates
+from fastcheck.plans.coordinates import MeasuredCoordinates
+from fastcheck.plans.evidence import of_coordinates, of_directions
 from fastcheck.plans.probing import Probe, Probing, State, measure
-from fastcheck.plans.regions import Region
+from fastcheck.plans.regions import Region, joined
 
 __all__ = ["Located", "locate"]
 
@@ -34,51 +40,88 @@ SPREAD = 6.0  # standard deviations within which a candidate fits
 AFFORDABLE = 4.0  # directions that may be missing for the candidates to be few
 MORE = 8  # directions added while several coordinates explain the residuals equally well
 FEW = 3  # candidates that are simply measured
-SAMPLED = 4  # wrong coordinates in a random row that tell a dense error from a scattered one,
+DENSE = 3  # wrong coordinates in a random row that tell a dense error from a scattered one,
 RIGHT = 2  # unless so many right ones are met first
+SMALL = 10  # coordinates of a block that are all looked at
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
-EXAMPLES = 4  # coordinates of a dense error that are measured and listed,
-ALL_EXAMPLES = 24  # unless so many blocks are wrong that one each must do
-AGREES = 0.1  # relative distance of a coordinate's factor from that of its block
+EXAMPLES = 1  # coordinates of errors that have a name that are measured and listed
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
 
 @dataclass
 class Located:
-    """What was located in one block.
+    """What was found out about one block.
 
     Attributes
     ----------
     screened : Screened
         The block.
-    looked : dict of int to Resolved
+    measured : dict of int to Resolved
         Coordinates measured one by one, by place in theta.
+    candidates : list of Explained
+        What may explain all of its error, best first.
+    places : list of Explained
+        Where its errors are; they hold together.
     findings : list of Finding
-        Patterns: ``"located"``, ``"row"``, ``"column"``, ``"slice"``, ``"stripe"``, ``"block"``, ``"not_located"``.
+        The same in words.
     """
 
     screened: Screened
-    looked: dict[int, Resolved] = field(default_factory=dict)
+    measured: dict[int, Resolved] = field(default_factory=dict)
+    candidates: list[Explained] = field(default_factory=list)
+    places: list[Explained] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def derivatives(self) -> BlockDerivatives:
         """Return the coordinates measured one by one."""
-        places = np.array(sorted(self.looked), dtype=np.int64)
+        places = np.array(sorted(self.measured), dtype=np.int64)
         found = BlockDerivatives.empty(self.screened.block, places)
-        for place, resolved in self.looked.items():
+        for place, resolved in self.measured.items():
             found.put(place, resolved)
         return found
 
 
-def locate(plan: Probing, failed: Sequence[Screened]) -> dict[str, Located]:
-    """Find the wrong coordinates of the blocks that failed, by block."""
-    examples = max(1, min(EXAMPLES, ALL_EXAMPLES // max(1, len(failed))))
-    return {one.block.name: _Search(plan, one, examples).run() for one in failed}
+def locate(plan: Probing, failed: Sequence[Screened], facts: DataFacts | None = None) -> dict[str, Located]:
+    """Explain the errors of the blocks that failed, or find their wrong coordinates, by block.
+
+    Parameters
+    ----------
+    plan : Probing
+        The loss and the settings.
+    failed : sequence of Screened
+        The blocks and their directions.
+    facts : DataFacts, optional
+        What is known about the data.
+    """
+    rows = {one.number: of_directions(plan, one) for one in failed}
+    right = [
+        rows.get(k) or BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta)
+        for k, block in enumerate(plan.evaluator.layout.blocks)
+    ]
+    evidence = Evidence(tuple(right), facts or DataFacts())
+    searches = {one.block.name: _Search(plan, one, evidence) for one in failed}
+    ordered = [searches[block.name] for block in reversed(in_order(evidence.blocks)) if block.wrong]
+    for search in ordered:
+        search.found.candidates = explain(evidence[search.name], evidence, RULES)
+    named = choose([search.found.candidates for search in ordered])
+    for search in ordered:
+        search.named = search.name in named and not named[search.name].hypothesis.pattern
+    examples = [search for search in ordered if search.named][:EXAMPLES]
+    for search in examples:
+        search.example()
+    spoiled = False
+    for search in ordered:
+        if not search.named and not search.single() and not (spoiled and search.is_wrong_somewhere()):
+            search.search()
+            spoiled = spoiled or search.fills_block
+    for search in ordered:
+        search.conclude()
+    return {one.block.name: searches[one.block.name].found for one in failed}
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A region with the residuals along a few directions, and how often both halves of its parents were wrong."""
+    """A region with the residuals along a few directions, and the axis along which it was split last."""
 
     region: Region
     seen: Residuals
@@ -88,79 +131,95 @@ class _Part:
 class _Search:
     """The search through one block."""
 
-    def __init__(self, plan: Probing, screened: Screened, examples: int) -> None:
-        self.plan, self.screened, self.examples = plan, screened, examples
-        self.known = Known(plan, screened.number, screened.block)
-        self.found = Located(screened, self.known.looked)
+    def __init__(self, plan: Probing, screened: Screened, evidence: Evidence) -> None:
+        self.plan, self.screened, self.evidence = plan, screened, evidence
+        self.coordinates = MeasuredCoordinates(plan, screened.number, screened.block)
+        self.found = Located(screened, self.coordinates.measured)
         self.region = Region.whole(screened.number, screened.block)
         self.began = plan.evaluator.evaluations
         self.probes = [p for p in screened.probes if p.state in (State.CLEAN, State.REPEATED)]
         self.rng = np.random.default_rng((plan.seed, screened.number, len(screened.probes)))
+        self.seen = Residuals.of(self.probes)
         self.dense: list[Region] = []
-        self.lost = False
+        self.spent = 0
+        self.named = self.searched = self.incomplete = False
 
-    def run(self) -> Located:
-        """Search, and say what was found."""
-        seen = self._residuals()
-        if not (self._whole(seen) or self._slice(seen)):
-            self._split(_Part(self.region, seen))
-        self._conclude()
-        return self.found
+    @property
+    def name(self) -> str:
+        """The block's."""
+        return self.screened.block.name
+
+    @property
+    def fills_block(self) -> bool:
+        """Whether the error was found to fill the block."""
+        return any(region.size == self.region.size for region in self.dense)
 
     @property
     def over(self) -> bool:
         """Whether the search has used up its evaluations or its time."""
         spent = self.plan.evaluator.evaluations - self.began
-        most = EVALUATIONS if self.known.looked or self.dense else FRUITLESS
+        most = EVALUATIONS if self.coordinates.measured or self.dense else FRUITLESS
         return spent >= most or self.plan.run.over()
 
-    def _residuals(self) -> Residuals:
-        return Residuals(
-            tuple(p.number for p in self.probes),
-            np.array([p.residual for p in self.probes]),
-            np.array([p.uncertainty for p in self.probes]),
-        )
+    # -- without a search ----------------------------------------------------------------------------------------
 
-    # -- patterns ------------------------------------------------------------------------------------------------
+    def example(self) -> None:
+        """Measure the coordinate whose derivative is claimed to be largest, or any one of a gradient of zeros."""
+        best = self.found.candidates[0]
+        g = np.abs(best.block.array(self.plan.analytic.flat[self.screened.block.slice]))
+        facts = best.hypothesis.facts
+        if best.hypothesis.kind is Kind.SLICE:
+            inside = np.zeros(g.shape, dtype=bool)
+            np.moveaxis(inside, facts["axis"], 0)[facts["index"]] = True
+            g = np.where(inside, g, 0.0)
+        g = best.block.vector(g)
+        place = int(np.argmax(g)) if g.any() else int(self.rng.integers(len(g)))
+        self.coordinates.look([self.screened.block.start + place])
 
-    def _whole(self, seen: Residuals) -> bool:
-        """Explain the residuals by one factor on the whole block, or by its transpose."""
-        block = self.screened.block
-        factor = scaled_block(self.plan, self.region, seen) if block.size > 1 else None
-        if factor is not None and self._examples(self.region):
-            single = [self.known.factor(place) for place in self.known.looked if self.known.is_wrong(place)]
-            agreeing = [c for c in single if abs(c - factor) <= AGREES * abs(factor)]
-            if 2 * len(agreeing) >= len(single):
-                exact = min(agreeing, key=lambda c: abs(c - float(np.median(agreeing))))
-                self.found.findings.append(describe.scaled(block, exact))
-                return True
-        if transposed(self.plan, self.region, seen) and self._examples(self.region):
-            self.found.findings.append(describe.transposed(block))
-            return True
-        return False
+    def single(self) -> bool:
+        """Explain the residuals by single coordinates, and say whether that leaves nothing."""
+        self.began = self.plan.evaluator.evaluations
+        self.seen = self._without_single(self.region, self.seen)
+        self.spent += self.plan.evaluator.evaluations - self.began
+        return self.seen.within_noise
 
-    def _slice(self, seen: Residuals) -> bool:
-        """Explain the residuals by one factor on one row or column."""
-        for one in scaled_slices(self.plan, self.region, seen)[:FEW]:
-            length = self.screened.block.shape[one.axis]
-            places = _along(self.screened.block, one.axis, one.index)
-            if length < 2 or not any(self.known.look(places)):
-                continue
-            self.found.findings.append(describe.scaled_slice(self.screened.block, one.axis, one.index, one.factor))
-            return True
-        return False
+    def is_wrong_somewhere(self) -> bool:
+        """Look at a few coordinates, and say whether one is wrong."""
+        return any(self.coordinates.looks_wrong(place) for place in self._draw(self.region, RIGHT))
 
-    def _coordinates(self, region: Region, seen: Residuals) -> Residuals:
+    def search(self) -> None:
+        """Tell whether the error fills the block, and look for its places where not."""
+        self.began, self.searched = self.plan.evaluator.evaluations, True
+        if self.screened.block.size <= SMALL:
+            self._look_at_all()
+        elif self._is_dense(self.region):
+            self.dense.append(self.region)
+        else:
+            self._split(_Part(self.region, self.seen))
+        self.spent += self.plan.evaluator.evaluations - self.began
+
+    def _look_at_all(self) -> None:
+        places = range(self.screened.block.start, self.screened.block.stop)
+        wrong = [place for place in places if self.coordinates.looks_wrong(place)]
+        if len(wrong) > FEW:
+            self.dense.append(self.region)
+            wrong = wrong[:1]
+        self.coordinates.look(wrong)
+        self.incomplete = self.plan.run.over()
+
+    # -- single coordinates --------------------------------------------------------------------------------------
+
+    def _without_single(self, region: Region, seen: Residuals) -> Residuals:
         """Explain what can be explained by single coordinates, and return what is left."""
-        while not self.over and not seen.silent and len(seen.numbers) > 1 and self._telling(region, seen):
-            clues = candidates(self.plan, region, seen)
-            while len(clues) > FEW and len(seen.numbers) < DIRECTIONS + MORE and not self.over:
+        while not self.over and not seen.within_noise and len(seen.numbers) > 1 and self._telling(region, seen):
+            found = candidates(self.plan, region, seen)
+            while len(found) > FEW and len(seen.numbers) < DIRECTIONS + MORE and not self.over:
                 more = self._one_more(region, seen)
                 if more is None:
                     return seen
                 seen = more
-                clues = candidates(self.plan, region, seen)
-            left = self._first_confirmed(clues[:FEW], seen)
+                found = candidates(self.plan, region, seen)
+            left = self._first_confirmed(found[:FEW], seen)
             if left is None:
                 return seen
             seen = left
@@ -168,51 +227,58 @@ class _Search:
 
     def _telling(self, region: Region, seen: Residuals) -> bool:
         """Say whether few more directions would leave one candidate by chance: a fit is as rare as 1 / s^(k - 1)."""
-        loudness = float(np.median(np.abs(seen.value) / seen.uncertainty)) * self.plan.judge.z / SPREAD
-        needed = 1 + math.log(region.size) / math.log(loudness) if loudness > 1 else math.inf
+        ratio = float(np.median(np.abs(seen.value) / seen.uncertainty)) * self.plan.judge.z / SPREAD
+        needed = 1 + math.log(region.size) / math.log(ratio) if ratio > 1 else math.inf
         return needed <= len(seen.numbers) + AFFORDABLE
 
     def _one_more(self, region: Region, seen: Residuals) -> Residuals | None:
         """Measure a further direction over a region."""
         number = max(seen.numbers) + 1
-        step = self._step(region)
-        probe = measure(self.plan, region, number, step)
+        probe = measure(self.plan, region, number, self._step())
         if probe is None or probe.state not in (State.CLEAN, State.REPEATED):
             return None
-        residual = probe.residual - self.known.residual(region, number)
+        residual = probe.residual - self.coordinates.residual(region, number)
         return Residuals(
             (*seen.numbers, number), np.append(seen.value, residual), np.append(seen.uncertainty, probe.uncertainty)
         )
 
-    def _first_confirmed(self, clues: Sequence[Clue], seen: Residuals) -> Residuals | None:
-        """Measure clues one by one until one is wrong; return what it leaves unexplained, or None."""
-        for clue in clues:
-            if clue.place in self.known.looked or self.over:
+    def _first_confirmed(self, found: Sequence[Candidate], seen: Residuals) -> Residuals | None:
+        """Measure candidates one by one until one is wrong; return what it leaves unexplained, or None."""
+        known = self.coordinates
+        for one in found:
+            if one.place in known.measured or self.over:
                 continue
-            if not any(self.known.look([clue.place])):
+            if not any(known.look([one.place])):
                 continue
-            error = self.known.error(clue.place)
-            if not 0.5 < error / clue.error < 2.0:
-                del self.known.looked[clue.place]  # not the error that the directions show: no witness of anything
+            error = known.error(one.place)
+            if not 0.5 < error / one.error < 2.0:
+                del known.measured[one.place]  # not the error that the directions show: no witness of anything
                 continue
-            entries = np.array([self.known.entry(number, clue.place) for number in seen.numbers])
-            return seen.less(error * entries, np.abs(entries) * self.known.looked[clue.place].uncertainty)
+            entries = np.array([known.entry(number, one.place) for number in seen.numbers])
+            return seen.less(error * entries, np.abs(entries) * known.measured[one.place].uncertainty)
         return None
 
-    # -- coordinates ---------------------------------------------------------------------------------------------
-
-    def _examples(self, region: Region) -> bool:
-        """Measure a few coordinates of a region that is wrong throughout; say whether most of them are."""
-        return self._examples_of(self._draw(region, self.examples))
-
-    def _examples_of(self, places: Sequence[int]) -> bool:
-        wrong = self.known.look(places)
-        return 2 * sum(wrong) >= max(1, len(wrong))
+    # -- dense or sparse -----------------------------------------------------------------------------------------
 
     def _draw(self, region: Region, count: int) -> list[int]:
         """Return some coordinates of a region, none twice."""
         chosen = self.rng.choice(region.size, size=min(count, region.size), replace=False)
         return [region.nth(int(k)) for k in chosen]
+
+    def _is_dense(self, region: Region) -> bool:
+        """Draw coordinates until enough are wrong, or too many are right; measure one of the wrong ones well."""
+        wrong: list[int] = []
+        right = 0
+        for place in self._draw(region, DENSE + RIGHT):
+            if self.over or right == RIGHT:
+                return False
+            if self.coordinates.looks_wrong(place):
+                wrong.append(place)
+            else:
+                right += 1
+            if len(wrong) == DENSE:
+                break
+        return right < RIGHT and len(wrong) > right and any(self.coordinates.look(wrong[:1]))
 
     # -- splitting -----------------------------------------------------------------------------------------------
 
@@ -221,14 +287,14 @@ class _Search:
         parts = [part]
         while parts and not self.over:
             part = parts.pop()
-            seen = self._coordinates(part.region, part.seen)
-            if seen.silent:
+            seen = part.seen if part.region is self.region else self._without_single(part.region, part.seen)
+            if seen.within_noise:
                 continue
             if part.region.size == 1:
-                self.known.look([part.region.nth(0)])
+                self.coordinates.look([part.region.nth(0)])
                 continue
-            parts += self._halves(replace(part, seen=_few(seen)))
-        self.lost = self.lost or bool(parts)
+            parts += self._halves(replace(part, seen=seen.clearest(DIRECTIONS)))
+        self.incomplete = self.incomplete or bool(parts)
 
     def _halves(self, part: _Part) -> list[_Part]:
         """Return the parts of a region to go on with; none where it is wrong throughout."""
@@ -238,35 +304,20 @@ class _Search:
         for axis in axes:
             halves = self._measured(part, axis)
             if halves is None:
-                self.lost = True
+                self.incomplete = True
                 return []
-            loud = [half for half in halves if not half.seen.silent]
-            if len(loud) < 2:
-                return loud
-            both = both or loud
-        if region.size <= SAMPLED + RIGHT:
+            clear = [half for half in halves if not half.seen.within_noise]
+            if len(clear) < 2:
+                return clear
+            both = both or clear
+        if region.size <= DENSE + RIGHT + 1:
             places = [region.nth(k) for k in range(region.size)]
-            self.known.look([place for place in places if self.known.looks_wrong(place)])
+            self.coordinates.look([place for place in places if self.coordinates.looks_wrong(place)])
             return []
-        if self._dense(region):
+        if region.size < self.region.size and self._is_dense(region):
             self.dense.append(region)
             return []
         return both
-
-    def _dense(self, region: Region) -> bool:
-        """Draw coordinates until enough are wrong, or too many are right; measure the wrong ones well."""
-        wrong: list[int] = []
-        right = 0
-        for place in self._draw(region, SAMPLED + RIGHT):
-            if self.over or right == RIGHT:
-                return False
-            if self.known.looks_wrong(place):
-                wrong.append(place)
-            else:
-                right += 1
-            if len(wrong) == SAMPLED:
-                break
-        return right < RIGHT and len(wrong) > right and self._examples_of(wrong[: self.examples])
 
     def _measured(self, part: _Part, axis: int) -> list[_Part] | None:
         """Measure one half, and derive the other or measure it too; None when the run was stopped."""
@@ -276,8 +327,8 @@ class _Search:
             return None
         right: Residuals | None = part.seen.less(left.value, left.uncertainty)
         assert right is not None
-        loudest = float(np.max(np.abs(part.seen.value) / part.seen.uncertainty))
-        if np.max(right.uncertainty / part.seen.uncertainty) > CERTAIN * loudest or _faint(right):
+        clearest = float(np.max(np.abs(part.seen.value) / part.seen.uncertainty))
+        if np.max(right.uncertainty / part.seen.uncertainty) > CERTAIN * clearest or right.barely_clear:
             right = self._over(second, part.seen)
             if right is None:
                 return None
@@ -285,52 +336,78 @@ class _Search:
 
     def _over(self, region: Region, whole: Residuals) -> Residuals | None:
         """Measure the residuals of a half along the directions of the whole, less what is known."""
-        step = self._step(region)
         plausible = SURPRISE * float(np.abs(whole.value).max())
         probes: list[Probe] = []
         for number in whole.numbers:
-            probe = measure(self.plan, region, number, step, plausible)
+            probe = measure(self.plan, region, number, self._step(), plausible)
             if probe is None:
                 return None
             probes.append(probe)
-        value = np.array([p.residual - self.known.residual(region, p.number) for p in probes])
+        value = np.array([p.residual - self.coordinates.residual(region, p.number) for p in probes])
         return Residuals(whole.numbers, value, np.array([p.uncertainty for p in probes]))
 
-    def _step(self, region: Region) -> float:
+    def _step(self) -> float:
         """Return a step for a region: what served the block."""
         return float(np.median([probe.step for probe in self.probes]))
 
-    # -- words ---------------------------------------------------------------------------------------------------
+    # -- what it comes to ----------------------------------------------------------------------------------------
 
-    def _conclude(self) -> None:
-        spent = self.plan.evaluator.evaluations - self.began
-        self.found.findings += describe.dense(self.screened.block, self.dense, self.plan.analytic.flat)
-        wrong = sorted(place for place in self.known.looked if self.known.is_wrong(place))
-        if wrong and not self.found.findings:
-            self.found.findings.append(describe.located(self.screened.block, wrong, spent, complete=not self.lost))
-        elif not self.found.findings or self.lost:
-            self.found.findings.append(describe.not_located(self.screened.block, spent))
+    def conclude(self) -> None:
+        """Write down what explains the error, or where it is."""
+        found, evidence = self.found, self.evidence
+        if self.named:
+            best = found.candidates[0]
+            found.findings.append(best.rule.tell([best], evidence))
+            return
+        rows = self.coordinates.seen
+        if self.fills_block:
+            found.candidates = explain(of_coordinates(self.plan, self.screened, rows), evidence, RULES)
+            stands = [one for one in found.candidates if one.stands]
+            found.findings.append(stands[0].rule.tell(stands[:1], evidence) if stands else self._unnamed(rows))
+            return
+        found.candidates = []
+        for region in joined(self.dense):
+            found.places += self._region(region, rows)
+        alone = sorted(
+            place
+            for place in self.coordinates.measured
+            if self.coordinates.is_wrong(place) and not any(region.holds(place) for region in self.dense)
+        )
+        if alone:
+            found.places.append(self._alone(alone))
+        found.findings += [one.rule.tell([one], evidence) for one in found.places]
+        if self.incomplete or (self.searched and not found.places):
+            found.findings.append(self._not_located())
 
+    def _region(self, region: Region, rows: dict[int, Resolved]) -> list[Explained]:
+        """Return the best explanation of what was seen in a region that is wrong, beside what is right outside."""
+        shown = {p: r for p, r in rows.items() if region.holds(p) or not self.coordinates.is_wrong_as(p, r)}
+        block, box = of_coordinates(self.plan, self.screened, shown), region.box
+        return explain(block, self.evidence, [Rule(lambda b, e: in_region(b, e, box), REGIONS.tell)])[:1]
 
-def _along(block: Block, axis: int, index: int) -> list[int]:
-    """Return a few coordinates of a slice of a block, spread over it."""
-    others = [1 if k == axis else length for k, length in enumerate(block.shape)]
-    size = math.prod(others)
-    places = []
-    for k in np.linspace(0, size - 1, min(EXAMPLES, size)).astype(int).tolist():
-        inside = list(np.unravel_index(k, others))
-        inside[axis] = index
-        places.append(block.coordinate([int(i) for i in inside]))
-    return places
+    def _alone(self, places: Sequence[int]) -> Explained:
+        """Return that some coordinates hold the error, or all that is left of it."""
+        measured = {place: self.coordinates.measured[place] for place in places}
+        block = of_coordinates(self.plan, self.screened, measured)
+        every, nothing = np.arange(len(places)), np.zeros(len(places))
+        facts = {"of": self.screened.block.size, "complete": not self.incomplete, "evaluations": self.spent}
+        return Explained(block, in_coordinates(block, nothing, every, **facts), COORDINATES, 0.0, 1.0)
 
+    def _unnamed(self, rows: dict[int, Resolved]) -> Finding:
+        wrong = sum(self.coordinates.is_wrong_as(place, resolved) for place, resolved in rows.items())
+        return Finding(
+            Kind.UNKNOWN,
+            self.name,
+            f"{self.name} is wrong in {wrong:,} of {len(rows):,} coordinates drawn at random, and no known kind of bug "
+            "fits.",
+            {"wrong": wrong, "drawn": len(rows)},
+        )
 
-def _few(seen: Residuals) -> Residuals:
-    """Keep the directions whose residuals stand out most."""
-    order = np.sort(np.argsort(-np.abs(seen.value) / seen.uncertainty, kind="stable")[:DIRECTIONS])
-    return Residuals(tuple(seen.numbers[k] for k in order), seen.value[order], seen.uncertainty[order])
-
-
-def _faint(seen: Residuals) -> bool:
-    """Say whether a derived residual stands out, but so little that it may be what two measurements left."""
-    loudness = float(np.max(np.abs(seen.value) / seen.uncertainty))
-    return 1 < loudness < 3
+    def _not_located(self) -> Finding:
+        return Finding(
+            Kind.NOT_LOCATED,
+            self.name,
+            f"{self.name} is wrong, but not all of its wrong coordinates were located with {self.spent} evaluations. "
+            f"Measure them all with mode='full', blocks={self.name!r}, or some with mode='sample'.",
+            {"evaluations": self.spent},
+        )

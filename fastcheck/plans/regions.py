@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.directions import gaussian
 from fastcheck.parameters import Block
 
-__all__ = ["Region"]
+__all__ = ["Region", "joined"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,17 @@ class Region:
         """First and last plus one place in the block that the region touches."""
         across = shape_of(self.block)[1]
         return self.rows[0] * across + self.columns[0], (self.rows[1] - 1) * across + self.columns[1]
+
+    @property
+    def box(self) -> list[tuple[int, int]]:
+        """First and last plus one along each of the user's axes; of the inner axes of more than two, all."""
+        shape, slow = self.block.shape, 0 if self.block.order == "C" else len(self.block.shape) - 1
+        box = [(0, length) for length in shape]
+        if shape:
+            box[slow] = self.rows
+        if len(shape) == 2:
+            box[1 - slow] = self.columns
+        return box
 
     def halves(self, axis: int) -> tuple[Region, Region]:
         """Split the rows (axis 0) or the columns (axis 1) in the middle."""
@@ -129,3 +140,19 @@ def shape_of(block: Block) -> tuple[int, int]:
         return 1, 1
     height = block.shape[0] if block.order == "C" else block.shape[-1]
     return height, block.size // height if height else 0
+
+
+def joined(regions: Sequence[Region]) -> list[Region]:
+    """Join regions of equal columns whose rows touch, then those of equal rows whose columns touch."""
+    left = list(regions)
+    for axis in (0, 1):
+        found: list[Region] = []
+        for region in sorted(left, key=lambda region: region.sides[::-1] if axis == 0 else region.sides):
+            last = found[-1] if found else None
+            touches = last and last.sides[1 - axis] == region.sides[1 - axis]
+            if last and touches and last.sides[axis][1] == region.sides[axis][0]:
+                found[-1] = last.part(axis, last.sides[axis][0], region.sides[axis][1])
+            else:
+                found.append(region)
+        left = found
+    return left

@@ -96,7 +96,7 @@ def _say(block: Block, share: str) -> Finding | None:
         f"{block.name} was looked at along random tangents; cut up, {share} of it are wrong, and one entry of the "
         "worst part is listed. mode='full' measures every entry."
     )
-    return Finding(Kind.LOCATED, block.name, said)
+    return Finding(Kind.COORDINATE, block.name, said)
 
 
 def _about_blocks(findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -96,7 +96,9 @@ def said(outcome: Outcome, compared: Mapping[str, Comparison]) -> Iterator[Findi
     bounds = {n: wrong_count_bound(sizes[n], compared[n].norms.count, wrong[n], each) for n in found}
     total, checked = sum(wrong.values()), sum(compared[name].norms.count for name in found)
     most = sum(bounds.values())
-    if len(found) == len(sample.places) and checked == sum(map(len, sample.places)):  # complete: count those of the uniform draw alone
+    if len(found) == len(sample.places) and checked == sum(
+        map(len, sample.places)
+    ):  # complete: count those of the uniform draw alone
         uniform = set(sample.uniform.tolist())
         failures = sum(int(place) in uniform for name in found for place in compared[name].wrong)
         most = min(most, wrong_count_bound(sample.population, len(sample.uniform), failures, each))

@@ -15,6 +15,7 @@ from typing import Any
 from fastcheck import thresholds
 from fastcheck.bounds import split
 from fastcheck.context import Context, Outcome
+from fastcheck.diagnosis import facts_of
 from fastcheck.judge.directions import Screened
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import Block
@@ -43,7 +44,8 @@ def measure(context: Context) -> Outcome:
     context = context.counting(thresholds.PROBES * len(context.blocks))
     plan = probing_of(context)
     screened = screen(plan, context.blocks, context.settings.confidence)
-    located = locate(plan, [one for one in screened if one.failed])
+    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    located = locate(plan, [one for one in screened if one.failed], facts)
     estimates = [one.derivatives() for one in located.values()]
     small = [
         (one.number, one.block)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastcheck.diagnosis import BlockEvidence, Coordinates, Evidence, Facts
+from fastcheck.diagnosis import BlockEvidence, Coordinates, DataFacts, Evidence
 from fastcheck.parameters import Parameters
 
 TOLERANCE = 1e-9
@@ -29,7 +29,7 @@ def evidence(g, n, theta=None, *, facts=None, rows=None, tolerance=TOLERANCE):
                 wrong=wrong,
             )
         )
-    return Evidence(tuple(blocks), facts or Facts())
+    return Evidence(tuple(blocks), facts or DataFacts())
 
 
 def gradients(seed=0, **shapes):

@@ -66,7 +66,7 @@ def test_batches_averaged_alike():
 
 
 def test_other_weights_stay_unexplained():
-    assert weighted(np.random.default_rng(0).random(30) / 15).kind == "origin"
+    assert weighted(np.random.default_rng(0).random(30) / 15).kind == "first_wrong_layer"
 
 
 def test_a_gradient_that_remembers():
@@ -105,7 +105,7 @@ def test_experiments_leave_the_evaluator_where_it_was():
     before = {name: value.copy() for name, value in net.params.items()}
     old = net.gradient({name: 0.8 * value for name, value in net.params.items()}, *net.args)
     report = fastcheck.check(net.loss, old, net.params, args=net.args)
-    assert report.findings[0].kind == "origin"
+    assert report.findings[0].kind == "first_wrong_layer"
     for name, value in net.params.items():
         np.testing.assert_array_equal(value, before[name])
     assert report.evaluations > fastcheck.check(net.loss, net.gradient, net.params, args=net.args).evaluations

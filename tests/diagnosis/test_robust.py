@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fastcheck.diagnosis import Facts, diagnose
+from fastcheck.diagnosis import DataFacts, diagnose
 from tests.diagnosis.build import evidence
 
 SHAPES = [(), (1,), (2,), (3,), (1, 1), (1, 5), (5, 1), (2, 2), (3, 4), (2, 3, 4), (2, 2, 2, 2), (2, 1, 3, 1, 2), (30,)]
-FACTS = Facts(batch=3, classes=4, sizes=(3, 4, 5), scalars=(0.0, 0.1, 1e300, -2.0))
+FACTS = DataFacts(batch=3, classes=4, sizes=(3, 4, 5), scalars=(0.0, 0.1, 1e300, -2.0))
 
 
 def draw(rng, shape):
@@ -46,4 +46,4 @@ def test_sampled_rows_of_any_number(seed):
         for name, value in g.items()
     }
     findings = diagnose(evidence(g, n, facts=FACTS, rows=rows))
-    assert {finding.kind for finding in findings} <= {"origin", "coordinate", "slice"}
+    assert {finding.kind for finding in findings} <= {"first_wrong_layer", "coordinate", "slice"}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastcheck.diagnosis import Facts, diagnose
+from fastcheck.diagnosis import DataFacts, diagnose
 from tests.diagnosis.build import evidence, gradients
 
 
@@ -37,7 +37,7 @@ def test_nothing_is_said_of_a_right_gradient():
 )
 def test_factor_and_its_reading(factor, words):
     n = gradients()
-    finding = only(told(changed(n, W2=factor * n["W2"]), n, facts=Facts(batch=3, classes=10)))
+    finding = only(told(changed(n, W2=factor * n["W2"]), n, facts=DataFacts(batch=3, classes=10)))
     assert (finding.kind, finding.block) == ("factor", "W2")
     assert finding.evidence["factor"] == pytest.approx(factor, rel=1e-9)
     low, high = finding.evidence["interval"]
@@ -48,7 +48,7 @@ def test_factor_and_its_reading(factor, words):
 
 def test_the_two_classic_bugs_read_as_they_should():
     n = gradients()
-    W2, b1 = told(changed(n, W2=3 * n["W2"], b1=2 * n["b1"]), n, facts=Facts(batch=3))
+    W2, b1 = told(changed(n, W2=3 * n["W2"], b1=2 * n["b1"]), n, facts=DataFacts(batch=3))
     assert W2.message == "gradient of W2 is 3.0000 × the measured one: missing 1/m? (batch m = 3)"
     assert b1.message.startswith("gradient of b1 is 2.0000 × the measured one")
     assert (W2.block, b1.block) == ("W2", "b1")
@@ -62,7 +62,7 @@ def test_a_factor_without_a_reading_is_a_number():
 
 def test_one_number_is_no_factor_unless_it_is_a_usual_one():
     n = gradients(w=(6,), b=())
-    assert only(told(changed(n, b=1.2345 * n["b"]), n)).kind == "origin"
+    assert only(told(changed(n, b=1.2345 * n["b"]), n)).kind == "first_wrong_layer"
     assert only(told(changed(n, b=2 * n["b"]), n)).kind == "factor"
 
 
@@ -93,10 +93,10 @@ def test_zero_and_copies_and_independence():
 def test_whole_gradient():
     n = gradients()
     everything = lambda c: {name: c * value for name, value in n.items()}  # noqa: E731
-    assert only(told(everything(2), n, facts=Facts(batch=7))).kind == "accumulated"
-    finding = only(told(everything(7), n, facts=Facts(batch=7)))
+    assert only(told(everything(2), n, facts=DataFacts(batch=7))).kind == "accumulated"
+    finding = only(told(everything(7), n, facts=DataFacts(batch=7)))
     assert (finding.kind, finding.block) == ("sum_over_batch", None)
-    finding = only(told(everything(7 / 10), n, facts=Facts(batch=7)))
+    finding = only(told(everything(7 / 10), n, facts=DataFacts(batch=7)))
     assert finding.kind == "last_batch"
     assert "divided by 10, where this batch has m = 7" in finding.message
 
@@ -105,7 +105,7 @@ def test_data_term_scaled_but_not_the_regulariser():
     n, theta = gradients(), gradients(1)
     penalty = {name: 0.3 * theta[name] * (name[0] == "W") for name in n}
     g = {name: 7 * (n[name] - penalty[name]) + penalty[name] for name in n}
-    finding = only(told(g, n, theta=theta, facts=Facts(batch=7)))
+    finding = only(told(g, n, theta=theta, facts=DataFacts(batch=7)))
     assert finding.kind == "sum_over_batch"
     assert finding.evidence["lambda_l2"] == pytest.approx(0.3, rel=1e-6)
 
@@ -123,7 +123,7 @@ def test_data_term_scaled_but_not_the_regulariser():
 def test_l2_and_what_became_of_it(times, words):
     n, theta = gradients(), gradients(1)
     g = {name: n[name] + times * 0.3 * theta[name] * (name[0] == "W") for name in n}
-    finding = only(told(g, n, theta=theta, facts=Facts(batch=7, scalars=(0.3,))))
+    finding = only(told(g, n, theta=theta, facts=DataFacts(batch=7, scalars=(0.3,))))
     assert finding.kind == "l2"
     assert finding.evidence["rate"] == pytest.approx(0.3 * times, rel=1e-6)
     assert finding.evidence["blocks"] == ["W1", "W2", "W3"]
@@ -247,7 +247,7 @@ def test_float32():
     assert finding.kind == "float32"
     off = {name: value * (1 + 1e-7 * np.cos(np.arange(value.size)).reshape(value.shape)) for name, value in n.items()}
     finding = only(told(off, n, tolerance=1e-12))
-    assert finding.kind == "origin"
+    assert finding.kind == "first_wrong_layer"
     assert "the size of float32 arithmetic" in finding.message
 
 
@@ -271,8 +271,8 @@ def test_sampled_rows_are_enough():
 def test_random_errors_stay_unexplained(seed):
     n, rng = gradients(), np.random.default_rng(seed)
     g = {name: value + 10.0 ** rng.uniform(-4, 1) * rng.standard_normal(value.shape) for name, value in n.items()}
-    finding = only(told(g, n, facts=Facts(batch=3, classes=3, sizes=(3, 4), scalars=(0.1,))))
-    assert finding.kind == "origin"
+    finding = only(told(g, n, facts=DataFacts(batch=3, classes=3, sizes=(3, 4), scalars=(0.1,))))
+    assert finding.kind == "first_wrong_layer"
 
 
 def test_fortran_blocks_are_read_in_their_own_order():

@@ -25,7 +25,7 @@ from tests import zoo
 from . import described
 
 BAD = (Verdict.WRONG, Verdict.SUSPICIOUS)
-ONLY_WHERE = {"origin", "unknown", "coordinate", "slice"}  # findings that say where, not what
+ONLY_WHERE = {"first_wrong_layer", "unknown", "coordinate", "slice", "region"}  # findings that say where, not what
 ROUNDING = 1e-14  # of the largest derivative of a block: two correct backward passes differ by less
 DEEP = (8, 10, 10, 10, 10, 10, 4)
 

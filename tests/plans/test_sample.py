@@ -6,7 +6,8 @@ import pytest
 import fastcheck
 from fastcheck.bounds import sample_size, split, wrong_count_bound
 from fastcheck.parameters import Parameters
-from fastcheck.strategies.sample import MINIMUM, SHARE, drawn as draw
+from fastcheck.strategies.sample import MINIMUM, SHARE
+from fastcheck.strategies.sample import drawn as draw
 from tests.plans.losses import planted, smooth
 
 

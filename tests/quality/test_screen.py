@@ -13,9 +13,9 @@ from fastcheck.losses import evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Parameters
 from fastcheck.plans.probing import Probing
+from fastcheck.run import Run
 from fastcheck.strategies.screen import screen
 from fastcheck.thresholds import PROBES
-from fastcheck.run import Run
 from tests import zoo
 
 ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)

@@ -11,10 +11,10 @@ from fastcheck.plans.probing import Probing
 from fastcheck.plans.regions import Region
 from fastcheck.plans.single import is_wrong, measured, quickly
 
-__all__ = ["Known"]
+__all__ = ["MeasuredCoordinates"]
 
 
-class Known:
+class MeasuredCoordinates:
     """Coordinates of one block that were measured by their own differences.
 
     Parameters
@@ -28,39 +28,48 @@ class Known:
 
     Attributes
     ----------
-    looked : dict of int to Resolved
-        What was measured, by place in theta.
+    measured : dict of int to Resolved
+        What was measured down the ladder of steps, by place in theta.
+    quick : dict of int to Resolved
+        What was measured with two steps.
     """
 
     def __init__(self, plan: Probing, number: int, block: Block) -> None:
         self.plan, self.number, self.block = plan, number, block
         self.region = Region.whole(number, block)
-        self.looked: dict[int, Resolved] = {}
+        self.measured: dict[int, Resolved] = {}
+        self.quick: dict[int, Resolved] = {}
+
+    @property
+    def seen(self) -> dict[int, Resolved]:
+        """All that was measured, as well as it was."""
+        return self.quick | self.measured
 
     def look(self, places: Sequence[int]) -> list[bool]:
         """Measure coordinates that were not yet, and say which are wrong."""
-        new = sorted(set(places) - set(self.looked))
+        new = sorted(set(places) - set(self.measured))
         if new:
-            self.looked |= measured(self.plan, self.number, new)
+            self.measured |= measured(self.plan, self.number, new)
         return [self.is_wrong(place) for place in places]
 
     def is_wrong(self, place: int) -> bool:
         """Say whether a coordinate was measured and is wrong."""
-        seen = self.looked.get(place)  # none: the run was stopped before
+        seen = self.measured.get(place)  # none: the run was stopped before
         return seen is not None and is_wrong(self.plan, place, seen)
 
     def looks_wrong(self, place: int) -> bool:
         """Measure a coordinate with few evaluations, and say whether it should be looked at."""
-        return is_wrong(self.plan, place, quickly(self.plan, self.number, place))
+        if place not in self.seen:
+            self.quick[place] = quickly(self.plan, self.number, place)
+        return self.is_wrong_as(place, self.seen[place])
+
+    def is_wrong_as(self, place: int, resolved: Resolved) -> bool:
+        """Say whether a coordinate is wrong by a measurement of it."""
+        return is_wrong(self.plan, place, resolved)
 
     def error(self, place: int) -> float:
         """Return analytic minus measured."""
-        return float(self.plan.analytic.flat[place]) - self.looked[place].value
-
-    def factor(self, place: int) -> float:
-        """Return c of e = c g."""
-        g = float(self.plan.analytic.flat[place])
-        return self.error(place) / g if g else math.inf
+        return float(self.plan.analytic.flat[place]) - self.measured[place].value
 
     def entry(self, number: int, place: int) -> float:
         """Return the entry of a direction at a coordinate."""
@@ -70,5 +79,5 @@ class Known:
 
     def residual(self, region: Region, number: int) -> float:
         """Return what these coordinates contribute to the residual of a direction over a region."""
-        inside = [place for place in self.looked if region.holds(place)]
+        inside = [place for place in self.measured if region.holds(place)]
         return math.fsum(self.error(place) * self.entry(number, place) for place in inside)

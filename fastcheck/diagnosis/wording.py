@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastcheck.diagnosis.hypothesis import Explained
+from fastcheck.findings import Kind
 
-__all__ = ["listed", "numbers", "only"]
+__all__ = ["advice", "listed", "numbers", "only"]
 
 NAMED = 6  # blocks named in a sentence
+
+
+def advice(kind: Kind) -> str:
+    """Return what to do about a kind of bug, as the end of a sentence."""
+    return kind.remedy[:1].lower() + kind.remedy[1:]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from fastcheck.diagnosis.facts import Facts
+from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.hypothesis import Number
 
-__all__ = ["likely_factors", "read_factor", "shown"]
+__all__ = ["interpret_factor", "likely_factors", "shown", "shown_factor"]
 
 MOST_BATCHES = 1000  # sizes of a full batch that a smaller last one may have been taken for
 VAGUE = 1e-2  # relative half width of a factor that may be anything
+NEAR_ONE = 1e-3  # distance from 1 below which a factor is shown as 1 + a difference
 LARGEST_INTEGER = 10_000  # a factor that is an integer up to here is worth saying
 
 
-def likely_factors(facts: Facts) -> tuple[float, ...]:
+def likely_factors(facts: DataFacts) -> tuple[float, ...]:
     """Return the factors by which gradients are usually wrong, the most usual first."""
     m = facts.batch
     nominal = (m / k for k in range(m + 1, min(2 * m, m + MOST_BATCHES)))
     return tuple(dict.fromkeys((*(value for value, _ in _table(facts)), *nominal)))
 
 
-def read_factor(factor: Number, facts: Facts) -> str:
+def interpret_factor(factor: Number, facts: DataFacts) -> str:
     """Return what a factor (analytic over measured) may come from, e.g. ``"missing 1/m? (batch m = 3)"``; or ""."""
     if factor.half > VAGUE * abs(factor.value):
         return ""
@@ -37,7 +38,7 @@ def read_factor(factor: Number, facts: Facts) -> str:
     return _nominal(factor, facts)
 
 
-def _table(facts: Facts) -> Iterator[tuple[float, str]]:
+def _table(facts: DataFacts) -> Iterator[tuple[float, str]]:
     m, classes = facts.batch, facts.classes
     yield -1.0, "the sign is wrong"
     if m > 1:
@@ -72,7 +73,7 @@ def _table(facts: Facts) -> Iterator[tuple[float, str]]:
             yield 1 / scalar, f"{scalar:g} is among the arguments: forgotten?"
 
 
-def _nominal(factor: Number, facts: Facts) -> str:
+def _nominal(factor: Number, facts: DataFacts) -> str:
     """Return the reading of m/k with an integer k: a batch of m divided by another batch's size."""
     if facts.batch < 2 or factor.value <= 0:
         return ""
@@ -90,3 +91,11 @@ def shown(number: Number) -> str:
     if number.half > 0:
         digits = max(1, min(5, 1 + math.floor(math.log10(abs(number.value) / number.half))))
     return f"{number.value:#.{digits}g}".rstrip(".")
+
+
+def shown_factor(factor: Number, digits: int = 0) -> str:
+    """Return a factor with so many digits, or as `shown`; as ``(1 + 1.2e-05)`` where it is close to 1."""
+    off = factor.value - 1
+    if 0 < abs(off) < NEAR_ONE:
+        return f"(1 {'+' if off > 0 else '-'} {abs(off):.1e})"
+    return f"{factor.value:#.{digits}g}".rstrip(".") if digits else shown(factor)

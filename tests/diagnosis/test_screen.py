@@ -6,7 +6,7 @@ import pytest
 import fastcheck
 from fastcheck import examples
 from fastcheck.bugs import MUTATIONS
-from fastcheck.diagnosis.screened import Drawn
+from fastcheck.diagnosis import Directions
 from fastcheck.directions import gaussian
 
 BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
@@ -38,20 +38,20 @@ def test_kinds(kind, activation):
     first = report.findings[0]
     assert first.kind == EXPECTED[kind]
     assert set(first.evidence["blocks"]) == set(mutated.blocks)
-    assert not [f for f in report.findings[1:] if f.kind in ("block", "not_located")]
+    assert not [f for f in report.findings[1:] if f.kind in ("unknown", "not_located")]
 
 
 def test_what_has_no_kind_is_located_in_the_order_of_backprop():
     mutated, report = screened("missing_activation_derivative", "tanh")
     assert mutated.blocks == ("W1", "b1", "W2", "b2")
     first = report.findings[0]
-    assert (first.kind, first.evidence["culprit"]) == ("origin", "b2")
+    assert (first.kind, first.evidence["culprit"]) == ("first_wrong_layer", "b2")
     assert "step from layer 3 back to layer 2" in first.message
 
 
 def test_a_located_coordinate_needs_no_diagnosis():
     _, report = screened("coordinate_sign", "tanh")
-    assert [f.kind for f in report.findings] == ["located"]
+    assert [f.kind for f in report.findings] == ["coordinate"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -60,11 +60,11 @@ def test_random_errors_get_no_kind(seed):
     rng = np.random.default_rng(seed)
     wrong = {name: g * (1 + 0.3 * rng.standard_normal(g.shape)) for name, g in net.claimed().items()}
     report = fastcheck.check(net.loss, wrong, net.params, args=net.args, mode="screen")
-    assert [f.kind for f in report.findings if "blocks" in f.evidence] == ["origin"]
+    assert [f.kind for f in report.findings if "blocks" in f.evidence] == ["first_wrong_layer"]
 
 
 def test_directions_are_drawn_again():
     vector = np.random.default_rng(0).standard_normal(150_000)
-    rows = Drawn(3, 2, (0, 5)).of(vector)
+    rows = Directions(3, 2, (0, 5)).of(vector)
     expected = [gaussian(3, 2, probe, 0, len(vector)) @ vector for probe in (0, 5)]
     np.testing.assert_allclose(rows, expected, rtol=1e-10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,21 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
-from fastcheck.gradients import match_gradient
+from fastcheck.gradients import SPELLINGS, match_gradient
+from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
+from fastcheck.parameters import ROOT, leaves
 
-__all__ = ["Lab"]
+__all__ = ["NEAR", "Change", "UserFunctions", "integer_blocks", "unchanged"]
+
+Change = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+NEAR = 1e-3  # of the error along a direction that may be left
 
 STEP = 2.0**-18  # of a direction, relative to the parameters it moves
 
 
 @dataclass
-class Lab:
+class UserFunctions:
     """A loss, its data and its gradient, to be asked a few more questions.
 
     Attributes
@@ -38,6 +44,8 @@ class Lab:
         J(theta).
     claimed : float64, shape (P,)
         The analytic gradient as it was when the run began.
+    affordable : float
+        Evaluations that one experiment may ask for.
     """
 
     loss: Callable[..., Any]
@@ -47,6 +55,7 @@ class Lab:
     evaluator: PythonLoss
     base: float
     claimed: FloatArray
+    affordable: float = math.inf
 
     @property
     def theta(self) -> FloatArray:
@@ -57,13 +66,15 @@ class Lab:
         """Return the loss around theta on other data."""
         return PythonLoss(self.loss, self.evaluator.layout, self.theta, data)
 
-    def gradient_at(self, theta: FloatArray) -> FloatArray | None:
-        """Return the user's gradient at another theta, shape (P,); None where it is no function, or fails there."""
+    def gradient_at(self, theta: FloatArray, args: tuple[Any, ...] | None = None) -> FloatArray | None:
+        """Return the gradient at another theta or of other data, shape (P,); None where it is no function, or fails."""
         if not callable(self.gradient):
             return None
         try:
             tree = self.evaluator.tree_of(theta.copy())
-            return match_gradient(self.gradient(tree, *self.args), self.evaluator.layout).flat
+            return match_gradient(
+                self.gradient(tree, *(self.args if args is None else args)), self.evaluator.layout
+            ).flat
         except (Exception, SystemExit):
             return None
 
@@ -89,8 +100,58 @@ class Lab:
         forth, back = (float(evaluator.along(0, away + h * v, np.ones(1))[0]) for h in (STEP, -STEP))
         return (forth - back) / (2 * STEP)
 
+    def agrees(self, directions: Sequence[FloatArray], theta: FloatArray, change: Change) -> bool:
+        """Say whether loss and gradient agree elsewhere, or on changed data, along directions where they do not here.
+
+        Parameters
+        ----------
+        directions : sequence of float64, shape (P,)
+            In the wrong blocks.
+        theta : float64, shape (P,)
+            Where.
+        change : callable
+            What is done to the data of both.
+        """
+        g = self.gradient_at(theta, change(self.args))
+        if g is None:
+            return False
+        elsewhere, away = self.on(change(self.data)), theta - self.theta
+        for v in directions:
+            before = self.slope(self.evaluator, v) - float(self.claimed @ v)
+            slope = self.slope(elsewhere, v, away if away.any() else None)
+            self.evaluator.evaluations += 2
+            if not (abs(slope - float(g @ v)) <= NEAR * abs(before) and abs(slope) > NEAR * abs(before)):
+                return False
+        return True
+
 
 def _apart(part: FloatArray, theta: FloatArray) -> FloatArray:
     """Return the part of a vector orthogonal to theta and to its signs."""
     basis, _ = np.linalg.qr(np.stack([theta, np.sign(theta)], axis=1))
     return np.asarray(part - basis @ (basis.T @ part))
+
+
+def unchanged(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the data as they are."""
+    return data
+
+
+def integer_blocks(
+    gradient: Any, args: tuple[Any, ...], evaluator: Evaluator, wrong: Sequence[BlockEvidence]
+) -> frozenset[str]:
+    """Return the wrong blocks whose gradient comes as an array of integers; it is called only if one may be."""
+    names = {block.name for block in wrong if np.all(block.g == np.rint(block.g))}
+    if not names:
+        return frozenset()
+    try:
+        tree = gradient(evaluator.tree_of(evaluator.theta.copy()), *args) if callable(gradient) else gradient
+    except (Exception, SystemExit):
+        return frozenset()
+    entries = {".".join(path) or ROOT for path, leaf in leaves(tree) if np.asarray(leaf).dtype.kind in "iub"}
+    spelled = {name: {name, *(_spelled(name, spelling) for spelling in SPELLINGS)} for name in names}
+    return frozenset(name for name in names if spelled[name] & entries)
+
+
+def _spelled(name: str, spelling: str) -> str:
+    path, _, last = name.rpartition(".")
+    return f"{path}.{spelling.format(last)}" if path else spelling.format(last)

@@ -6,7 +6,7 @@ import pytest
 from fastcheck import examples
 from fastcheck.diagnosis import facts_of
 from fastcheck.diagnosis.hypothesis import Number
-from fastcheck.diagnosis.readings import read_factor, shown
+from fastcheck.diagnosis.interpretation import interpret_factor, shown
 from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
 from tests import zoo
@@ -90,6 +90,6 @@ def test_numbers_are_shown_to_their_digits(number, text):
 
 def test_a_vague_factor_has_no_reading():
     facts = facts_of(loss_of_args, (X, Y))
-    assert read_factor(Number(16.7, 1.0), facts) == ""
-    assert read_factor(Number(1.234567, 1e-9), facts) == ""
-    assert "divided by 16, where this batch has m = 12" in read_factor(Number(0.75, 1e-9), facts)
+    assert interpret_factor(Number(16.7, 1.0), facts) == ""
+    assert interpret_factor(Number(1.234567, 1e-9), facts) == ""
+    assert "divided by 16, where this batch has m = 12" in interpret_factor(Number(0.75, 1e-9), facts)

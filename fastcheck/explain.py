@@ -1,0 +1,88 @@
+"""Why a gradient was refuted: the measurements of a run, as evidence for the diagnosis."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastcheck.context import Context, Outcome
+from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of, facts_of
+from fastcheck.diagnosis.evidence import BlockEvidence
+from fastcheck.diagnosis.functions import integer_blocks
+from fastcheck.findings import Finding, Kind
+from fastcheck.judge.directions import Screened
+from fastcheck.judge.verdicts import Judged, Verdicts
+from fastcheck.losses import own_loss
+from fastcheck.losses.python import PythonLoss
+from fastcheck.plans.evidence import of_directions
+from fastcheck.plans.locate import Located
+from fastcheck.strategies.screen import probing_of
+
+__all__ = ["explained", "superseded"]
+
+IN_A_SCREEN = 60  # evaluations that an experiment may ask for after a screen
+
+
+def explained(outcome: Outcome, verdicts: Verdicts) -> tuple[Finding, ...]:
+    """Return the findings that say why blocks were refuted, the most telling first; empty where none was."""
+    groups: dict[int, tuple[Outcome, dict[str, Judged]]] = {}
+    for name, one in verdicts.blocks.items():
+        at = one.at or outcome
+        groups.setdefault(id(at), (at, {}))[1][name] = one
+    findings: list[Finding] = []
+    for at, blocks in groups.values():
+        if any(one.verdict.refuted for one in blocks.values()):
+            before = at.context.evaluator.evaluations
+            with np.errstate(all="ignore"):  # an experiment may go where the loss has no value, and takes note of it
+                findings += _along(at, blocks) if at.directions else _one_by_one(at, blocks)
+            if at is not outcome:
+                outcome.context.evaluator.evaluations += at.context.evaluator.evaluations - before
+    return tuple(findings)
+
+
+def superseded(outcome: Outcome) -> list[Finding]:
+    """Return the findings of a search for places that the diagnosis says better."""
+    return [f for one in outcome.located.values() for f in one.findings if f.kind is not Kind.NOT_LOCATED]
+
+
+def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:
+    """Explain the errors of coordinates measured one by one."""
+    context, layout = outcome.context, outcome.context.layout
+    found = [one for one in outcome.estimates if one.block.name in blocks]
+    facts = facts_of(context.loss, context.args, [block.shape for block in layout.blocks])
+    by_name = {name: one.verdict for name, one in blocks.items()}
+    evidence = evidence_of(layout, context.theta, context.analytic, found, by_name, facts)
+    integers = integer_blocks(context.gradient, context.args, context.evaluator, evidence.wrong)
+    return diagnose(dataclasses.replace(evidence, integers=integers), _functions(context))
+
+
+def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:
+    """Explain the errors along the directions of a screen, and of the coordinates located by them."""
+    context, located = outcome.context, outcome.located
+    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    screened = [one.screened for one in blocks.values() if one.screened is not None and one.block.size]
+    sure = [one for one in screened if not one.failed or blocks[one.block.name].verdict.refuted]
+    evidence = Evidence(tuple(_evidence(context, one, located.get(one.block.name)) for one in sure), facts)
+    candidates = {name: one.candidates for name, one in located.items()}
+    places = {name: one.places for name, one in located.items() if one.places}
+    return diagnose(evidence, _functions(context, IN_A_SCREEN), candidates=candidates, places=places)
+
+
+def _evidence(context: Context, one: Screened, located: Located | None) -> BlockEvidence:
+    """Return what is known of a block: of coordinates where its error was diagnosed from them, else of directions."""
+    if located is not None and located.candidates:
+        return dataclasses.replace(located.candidates[0].block, wrong=True)
+    return of_directions(probing_of(context), one)
+
+
+def _functions(context: Context, affordable: float = np.inf) -> UserFunctions | None:
+    """Return what experiments may ask; None where the loss is no Python function, or the run was stopped."""
+    evaluator = context.evaluator
+    if not isinstance(evaluator, PythonLoss) or context.run.stopped is not None:
+        return None
+    own = own_loss(context.loss, context.args)
+    return UserFunctions(
+        *own, context.gradient, context.args, evaluator, context.base, context.analytic.flat, affordable
+    )

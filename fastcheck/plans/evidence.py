@@ -1,0 +1,58 @@
+"""What a screen measured, as evidence for the rules of the diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions
+from fastcheck.differences import Resolved
+from fastcheck.judge.directions import Screened
+from fastcheck.plans.probing import Probing, State
+from fastcheck.thresholds import GRADIENT_ROUNDING
+
+__all__ = ["of_coordinates", "of_directions"]
+
+TINY = float(np.finfo(np.float64).tiny)
+
+
+def of_directions(plan: Probing, one: Screened) -> BlockEvidence:
+    """Return what the directions over a block say."""
+    block = one.block
+    if one.joint:  # it moved with others, and was found right: nothing is known of it alone
+        return replace(BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta), checked=True)
+    g, theta = plan.analytic.flat[block.slice], plan.evaluator.theta[block.slice]
+    probes = [probe for probe in one.probes if probe.state in (State.CLEAN, State.REPEATED)]
+    own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.linalg.norm(g))
+    size = None
+    if one.number in plan.uneven:
+        size = np.where(theta != 0, np.abs(theta), plan.uneven[one.number])
+    return BlockEvidence(
+        block,
+        g,
+        theta,
+        Directions(plan.seed, one.number, tuple(probe.number for probe in probes), size),
+        np.array([probe.slope for probe in probes], dtype=np.float64),
+        np.array([probe.uncertainty for probe in probes], dtype=np.float64) + own + TINY,
+        wrong=one.failed,
+        checked=one.failed or not one.silent,
+    )
+
+
+def of_coordinates(plan: Probing, one: Screened, seen: Mapping[int, Resolved]) -> BlockEvidence:
+    """Return what single coordinates of a block say, by their places in theta."""
+    block = one.block
+    places = np.array(sorted(seen), dtype=np.int64)
+    g = plan.analytic.flat[block.slice]
+    own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.abs(g).max(initial=0.0))
+    whole = len(places) == block.size
+    return BlockEvidence(
+        block,
+        g,
+        plan.evaluator.theta[block.slice],
+        Coordinates(None if whole else places - block.start),
+        np.array([seen[int(place)].value for place in places]),
+        np.array([seen[int(place)].uncertainty for place in places]) + own + TINY,
+    )
