@@ -13,7 +13,7 @@ from fastcheck.diagnosis.evidence import BlockEvidence
 from fastcheck.diagnosis.functions import integer_blocks
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import Screened
-from fastcheck.judge.verdicts import Judged, Verdicts
+from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.plans.evidence import of_directions
@@ -22,6 +22,7 @@ from fastcheck.strategies.screen import probing_of
 
 __all__ = ["explained", "superseded"]
 
+ONLY_WHERE = (Kind.FIRST_WRONG_LAYER, Kind.UNKNOWN)
 IN_A_SCREEN = 60  # evaluations that an experiment may ask for after a screen
 
 
@@ -39,6 +40,9 @@ def explained(outcome: Outcome, verdicts: Verdicts) -> tuple[Finding, ...]:
                 findings += _along(at, blocks) if at.directions else _one_by_one(at, blocks)
             if at is not outcome:
                 outcome.context.evaluator.evaluations += at.context.evaluator.evaluations - before
+    refuted = [one for one in verdicts.blocks.values() if one.verdict.refuted]
+    if all(is_diffuse(one) for one in refuted) and all(finding.kind in ONLY_WHERE for finding in findings):
+        return ()  # there is no place to look for
     return tuple(findings)
 
 

@@ -13,8 +13,8 @@ from fastcheck.context import Context, Outcome
 from fastcheck.differences import Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import Screened
-from fastcheck.judge.judge import Comparison, Judge
-from fastcheck.judge.verdicts import Judged, Verdicts
+from fastcheck.judge.judge import Judge
+from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.noise import FLOAT64_EPS
 from fastcheck.parameters import Parameters
 from fastcheck.plans.probing import State
@@ -25,6 +25,7 @@ __all__ = ["noticed"]
 
 NOISY = 1e4 * FLOAT64_EPS  # relative noise of J that is worth a word
 NAMED = 4
+EVERYWHERE = 0.5  # share of the blocks that must differ where the loss and the gradient are two functions
 
 
 def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
@@ -34,6 +35,7 @@ def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     here = {one.block.name for one in judged}  # what was decided elsewhere has its own finding
     outcome = replace(outcome, estimates=[found for found in outcome.estimates if found.block.name in here])
     yield from _stopped(outcome, verdicts)
+    yield from _disagreements(context.judge, judged)
     yield from _located(outcome, verdicts)
     yield from _failed(outcome)
     yield from _jumps(outcome)
@@ -76,7 +78,9 @@ def _located(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     """Yield what a search found in blocks that failed a screen, or why it proves nothing."""
     for name, located in outcome.located.items():
         judged = verdicts.blocks[name]
-        if not judged.doubtful:
+        if is_diffuse(judged):
+            yield from (finding for finding in located.findings if finding.kind is not Kind.UNKNOWN)
+        elif not judged.doubtful:
             yield from located.findings
         elif judged.screened is not None:
             yield _rounding(name, judged.screened.difference) if judged.screened.rounded else _doubtful(name)
@@ -228,32 +232,39 @@ def _differs(judge: Judge, one: Judged) -> Iterator[Finding]:
     name, compared = one.block.name, one.compared
     if one.screened is None and compared is not None and compared.doubtful:
         yield _rounding(name, compared.norms.difference)
-    if one.screened is None and compared is not None and compared.diffuse:
-        yield _disagreement(name, compared, judge)
     source = one.screened if one.screened is not None else compared
     if source is None or not thresholds.NEGLIGIBLE < source.excess <= judge.tolerance:
         return
-    difference = one.screened.difference if one.screened is not None else compared.norms.difference if compared else 0.0
     yield Finding(
         Kind.BELOW_TOLERANCE,
         name,
-        f"{name} differs by a relative {difference:.2g}, more than its uncertainty explains, but {source.excess:.2g} of "
-        f"it at most is clear of that, and no more than the tolerance {judge.tolerance:g}.",
+        f"{name} differs by a relative {_difference(one):.2g}, more than its uncertainty explains; clear of that are "
+        f"{source.excess:.2g}, no more than the tolerance {judge.tolerance:g}.",
         {"excess": source.excess},
     )
 
 
-def _disagreement(name: str, compared: Comparison, judge: Judge) -> Finding:
-    difference = compared.norms.difference
+def _disagreements(judge: Judge, judged: Sequence[Judged]) -> Iterator[Finding]:
+    """Yield what two functions that are not quite the same look like: a little everywhere, and nothing else."""
+    refuted = [one for one in judged if one.verdict.refuted]
+    if not refuted or not all(is_diffuse(one) for one in refuted) or len(refuted) < EVERYWHERE * len(judged):
+        return
+    difference = max(_difference(one) for one in refuted)
     passing = 10.0 ** math.ceil(math.log10(2 * difference))
-    return Finding(
+    yield Finding(
         Kind.DISAGREEMENT,
-        name,
-        f"{name}: the loss and the gradient differ smoothly, by a relative {difference:.1g} nearly everywhere, as a "
+        refuted[0].block.name if len(refuted) == 1 else None,
+        f"The loss and the gradient differ smoothly, by a relative {difference:.1g} at most nearly everywhere, as a "
         "solver's tolerance, a truncated series or a lower precision in one of them leaves it. Solve more tightly, or "
         f"pass tolerance={passing:g} if that is what you expect.",
-        {"difference": difference, "tolerance": passing},
+        {"difference": difference, "tolerance": passing, "blocks": [one.block.name for one in refuted]},
     )
+
+
+def _difference(one: Judged) -> float:
+    if one.screened is not None:
+        return one.screened.difference
+    return one.compared.norms.difference if one.compared is not None else math.nan
 
 
 def _rounding(name: str, difference: float) -> Finding:

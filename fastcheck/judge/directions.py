@@ -87,7 +87,7 @@ class Screened:
 
     @property
     def factor(self) -> float | None:
-        """C where e = c g explains every residual within its uncertainty; None where it does not, or none stands out."""
+        """The c of e = c g that explains every residual within its uncertainty; None where none does."""
         if len(self.repeated) < FITTED:
             return None
         residuals, claimed = self.residuals, np.array([p.slope + p.residual for p in self.probes])

@@ -23,6 +23,7 @@ from fastcheck.verdict import Verdict, grade, worst
 
 __all__ = ["Comparison", "Judge", "Norms", "excess", "gradient_rounding"]
 
+SOME = 1 << 12  # rows that tell a typical error
 CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
 EXCUSED = (Status.CROSSED, Status.KINK)
 
@@ -219,14 +220,14 @@ class Judge:
         relative = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
         grades = {row: grade(value, self.tolerance, row in excused) for row, value in suspects.items()}
-        diffuse = self._is_diffuse(norms, relative, clear)
-        if diffuse:
-            typical = math.sqrt(norms.error / norms.count)
-            for row, verdict in grades.items():
-                at = int(found.places(np.array([row]))[0])
-                apart = abs(float(analytic[at - found.block.start]) - float(found.value[row]))
-                if verdict is Verdict.WRONG and apart <= thresholds.ALIKE * typical:
-                    grades[row] = Verdict.SUSPICIOUS
+        diffuse = norms.count > 1 and clear >= thresholds.EVERYWHERE * norms.count and relative < thresholds.SUSPICIOUS
+        if diffuse:  # what all coordinates have is the block's matter: beside it, none is judged by its own small size
+            typical = _typical_error(found, analytic)
+            grades = {
+                row: verdict
+                for row, verdict in grades.items()
+                if abs(_claimed(found, analytic, row) - float(found.value[row])) > thresholds.ALIKE * typical
+            }
         bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
         verdict = worst([grade(relative, self.tolerance, kinks > 0), *set(grades.values())])
         resolved = self.resolved(norms)
@@ -245,11 +246,6 @@ class Judge:
             open=math.hypot(*(r.interval[1] - r.interval[0] for r in found.looked.values() if r.status is Status.KINK)),
             diffuse=diffuse,
         )
-
-    def _is_diffuse(self, norms: Norms, relative: float, clear: int) -> bool:
-        """Say whether nearly every coordinate differs, by little: a solver's tolerance, a truncated series."""
-        everywhere = norms.count > 1 and clear >= thresholds.EVERYWHERE * norms.count
-        return everywhere and self.tolerance < relative < thresholds.SUSPICIOUS
 
     def norm_excess(self, norms: Norms) -> float:
         """Return the relative error of a block, or of the whole, in excess of its uncertainty."""
@@ -308,6 +304,18 @@ def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> Flo
     clear = np.maximum(np.subtract(distance, uncertainty), 0.0)
     out: FloatArray = np.divide(clear, scale, out=np.zeros_like(clear), where=clear > 0)
     return out
+
+
+def _claimed(found: BlockDerivatives, analytic: FloatArray, row: int) -> float:
+    """Return the analytic derivative of a row."""
+    return float(analytic[int(found.places(slice(row, row + 1))[0]) - found.block.start])
+
+
+def _typical_error(found: BlockDerivatives, analytic: FloatArray) -> float:
+    """Return the median of |g - n| over a block, or over some of a large one."""
+    rows = slice(0, len(found), max(1, len(found) // SOME))
+    errors = np.abs(analytic[found.places(rows) - found.block.start] - found.value[rows])
+    return float(np.nanmedian(errors))
 
 
 def gradient_rounding(analytic: FloatArray, eps: float) -> float:

@@ -12,12 +12,13 @@ from fastcheck.findings import Kind
 from fastcheck.judge.directions import Screened
 from fastcheck.judge.judge import Comparison
 from fastcheck.parameters import Block
+from fastcheck.plans.probing import State
 from fastcheck.verdict import Verdict, worst
 
 if TYPE_CHECKING:
     from fastcheck.context import Context, Outcome
 
-__all__ = ["Judged", "Verdicts", "judge"]
+__all__ = ["Judged", "Verdicts", "is_diffuse", "judge"]
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,11 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
     }
     rest = {name: one for name, one in blocks.items() if name not in decided}
     verdicts = (_of_directions if outcome.directions else _of_coordinates)(context, rest)
-    found = [one.verdict for one in decided.values()]
+    elsewhere = [one.verdict for one in decided.values()]
     if not all(one.constant for one in decided.values()) and not any(one.block.size for one in rest.values()):
-        verdict = worst(found)
+        verdict = worst(elsewhere)
     else:
-        verdict = worst([verdicts.verdict, *found])
+        verdict = worst([verdicts.verdict, *elsewhere])
     return replace(verdicts, verdict=verdict, blocks=blocks | dict(decided))
 
 
@@ -121,6 +122,14 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Sc
     if compared is not None and len(compared.wrong) and not doubtful:
         verdict = worst([verdict, compared.verdict])
     return Judged(block, verdict, compared, one, doubtful)
+
+
+def is_diffuse(one: Judged) -> bool:
+    """Say whether a refuted block differs by little and everywhere, so that no mistake in one place is to be sought."""
+    if one.screened is not None:
+        every = all(probe.state is State.REPEATED for probe in one.screened.probes)
+        return every and one.screened.factor is None and one.screened.excess < thresholds.SUSPICIOUS
+    return one.compared is not None and one.compared.diffuse
 
 
 def _is_doubtful(outcome: Outcome, one: Screened, compared: Comparison | None) -> bool:

@@ -137,7 +137,7 @@ class Probing:
         return math.sqrt(float(g @ g))
 
     def lost(self, region: Region) -> float:
-        """Return what a residual may lose, times the step, because theta + t v is rounded: half a unit in each place."""
+        """Return what a residual may lose, times the step: each coordinate of theta + t v is rounded by half a unit."""
         low, high = region.span
         theta = self.evaluator.theta[region.block.start + low : region.block.start + high]
         size = 1.0 if region.number in self.uneven else max(float(theta.max()), -float(theta.min()))

@@ -1,9 +1,10 @@
 """Joint probes: one random direction through many blocks bounds the error of each of them.
 
-Along v = sum_B s_B z_B with Gaussian z_B over every block, the residual e.v is N(0, sum_B s_B^2 ||e_B||^2). Right blocks
-cancel exactly, whatever their size, so k residuals bound that sum by a chi-square quantile (`fastcheck.bounds`), and
-every ||e_B|| by the sum's root over s_B: the number of evaluations for a right gradient does not depend on the number of
-blocks. The scales s_B make every block's share of the slope alike, as far as the parameters' own magnitudes allow.
+Along v = sum_B s_B z_B with Gaussian z_B over every block, the residual e.v is N(0, sum_B s_B^2 ||e_B||^2). Right
+blocks cancel exactly, whatever their size, so k residuals bound that sum by a chi-square quantile (`fastcheck.bounds`),
+and every ||e_B|| by the sum's root over s_B: the number of evaluations for a right gradient does not depend on the
+number of blocks. The scales s_B make every block's share of the slope alike, as far as the parameters' own magnitudes
+allow.
 
 Where a residual stands out, the blocks are bisected along that same direction, r(S) = r(S1) + r(S2), which costs one
 probe for each halving. Blocks that the others' noise hides (a far smaller gradient, a shorter step) are probed again

@@ -36,8 +36,8 @@ def refuse(context: Context) -> None:
         )
     if settings.checkpoint is not None:
         raise InputError(
-            f"checkpoint={str(settings.checkpoint)!r}: a bound Network is measured in seconds, and keeps nothing. Leave "
-            "checkpoint out."
+            f"checkpoint={str(settings.checkpoint)!r}: a bound Network is measured in seconds, and keeps nothing. "
+            "Leave checkpoint out."
         )
     if settings.backend not in BACKENDS:
         raise InputError(
