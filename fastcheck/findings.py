@@ -31,6 +31,10 @@ class Kind(enum.StrEnum):
         member.meaning, member.remedy = meaning, remedy
         return member
 
+    def __repr__(self) -> str:
+        """Return the word, as any string does."""
+        return repr(self.value)
+
     # -- what is wrong with a gradient: the whole of it, or whole blocks -------------------------------------------
 
     ZERO = (

@@ -40,17 +40,17 @@ class Verdict(enum.Enum):
     INCONCLUSIVE = (
         "inconclusive",
         "The gradient can neither be confirmed nor refuted with this loss and these settings.",
-        "Read the findings: make the loss deterministic and float64, or ask for a larger tolerance.",
+        "Evaluate the loss in float64, check where the gradient is larger, or ask for a larger tolerance.",
     )
     SUSPICIOUS = (
         "suspicious",
         "The gradient differs from the finite differences by more than their uncertainty, but not by much.",
-        "Look at the blocks and coordinates listed: a small term is missing, or computed in lower precision.",
+        "A small term is missing, or computed in lower precision: compare the coordinates listed with the formula.",
     )
     WRONG = (
         "wrong",
         "The gradient is wrong.",
-        "Look first at the block listed first: that is where the error is largest.",
+        "Compare the coordinates listed with the formula of their block.",
     )
 
     def __new__(cls, key: str, message: str, remedy: str) -> Verdict:

@@ -28,7 +28,7 @@ STEPS = 4  # in which a fit drops the rows that fit worst
 ENOUGH = 20  # rows of which a few may be dropped
 ORTHOGONAL = 1e-9  # cosine of two vectors that are orthogonal but for rounding
 MORE = 1.0  # digits for the choice to fit one more number
-IMAGINARY, REAL = re.compile(r"im(ag(inary)?)?(?![a-z])"), "re"  # parts of names
+IMAGINARY = re.compile(r"im(ag(?:inary)?)?(?![a-z])")  # in a name; its real counterpart has re or real there
 CONDITION = 1e8  # of the normal equations, above which the columns can't be told apart
 
 
@@ -188,6 +188,8 @@ def _lengthened(block: BlockEvidence, theta: FloatArray, axis: int | None, squar
         rates = np.sum(block.array(block.error) * theta, axis=others, keepdims=True) / squared
         residual = block.error - block.vector(np.broadcast_to(rates * theta, theta.shape))
         yield Hypothesis(Kind.PROJECTED, residual, 1.0, facts=facts)
+    else:  # no error has to be along theta, but no accident makes every slice orthogonal to it
+        yield Hypothesis(Kind.PROJECTED, np.zeros(len(block.n)), pattern=True, cause=True, facts=facts)
 
 
 def _tell_projected(group: Sequence[Explained], evidence: Evidence) -> Finding:
@@ -197,10 +199,12 @@ def _tell_projected(group: Sequence[Explained], evidence: Evidence) -> Finding:
         said = "does not change with their length, the gradient does: the loss normalises them, project the gradient"
     else:
         said = "changes with their length, the gradient does not: it is projected, or of a normalised copy"
+    seen = not group[0].hypothesis.pattern
+    who, how = ("error", "along") if seen else ("gradient", "orthogonal to")
     return Finding(
         Kind.PROJECTED,
         only(group),
-        f"error of {names} is along the parameters{of}: the loss {said}.",
+        f"{who} of {names} is {how} the parameters{of}: the loss {said}.",
         numbers(group, axis=facts["axis"], projected=facts["projected"], short="the error is along the parameters"),
     )
 
@@ -256,7 +260,9 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
 def _imaginary(group: Sequence[Explained], evidence: Evidence) -> bool:
     """Say whether the blocks are imaginary parts, by name, whose real parts of the same shape are right."""
     right = {block.name: block.block.shape for block in evidence.right}
-    real = {explained.name: IMAGINARY.sub(REAL, explained.name) for explained in group}
+    real = {
+        explained.name: IMAGINARY.sub(lambda m: "real" if m.group(1) else "re", explained.name) for explained in group
+    }
     return all(real[e.name] != e.name and right.get(real[e.name]) == e.block.block.shape for e in group)
 
 

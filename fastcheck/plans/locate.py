@@ -45,6 +45,7 @@ RIGHT = 2  # unless so many right ones are met first
 SMALL = 10  # coordinates of a block that are all looked at
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
 EXAMPLES = 1  # coordinates of errors that have a name that are measured and listed
+FLOOR = 1e-3  # of a block's largest derivative: smaller ones are as good as zero
 CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
 
 
@@ -164,11 +165,16 @@ class _Search:
     # -- without a search ----------------------------------------------------------------------------------------
 
     def example(self) -> None:
-        """Measure the coordinate whose derivative is claimed to be largest, or any one of a gradient of zeros."""
+        """Measure the coordinate whose derivative is claimed to be largest, or any one of a gradient of zeros.
+
+        Of an error along theta it is one where theta is large beside the derivative.
+        """
         best = self.found.candidates[0]
-        g = np.abs(best.block.array(self.plan.analytic.flat[self.screened.block.slice]))
-        facts = best.hypothesis.facts
-        if best.hypothesis.kind is Kind.SLICE:
+        kind, facts = best.hypothesis.kind, best.hypothesis.facts
+        g = np.abs(best.block.array(best.block.g))
+        if kind in (Kind.L2, Kind.L1, Kind.PROJECTED) and g.any():
+            g = np.abs(best.block.array(best.block.theta)) / (g + FLOOR * g.max())
+        if kind is Kind.SLICE:
             inside = np.zeros(g.shape, dtype=bool)
             np.moveaxis(inside, facts["axis"], 0)[facts["index"]] = True
             g = np.where(inside, g, 0.0)
@@ -201,7 +207,7 @@ class _Search:
     def _look_at_all(self) -> None:
         places = range(self.screened.block.start, self.screened.block.stop)
         wrong = [place for place in places if self.coordinates.looks_wrong(place)]
-        if len(wrong) > FEW:
+        if len(wrong) > FEW or 2 * len(wrong) > len(places):
             self.dense.append(self.region)
             wrong = wrong[:1]
         self.coordinates.look(wrong)

@@ -73,8 +73,9 @@ def _closing(report: Report) -> Iterator[Text]:
     """Yield what a pass says in its first line, and what to do next."""
     if report.passed:
         return
-    if not words.diagnosed(report):
-        yield Text(report.verdict.remedy, style="italic")
+    advice = words.advice(report)
+    if advice:
+        yield Text(advice, style="italic")
     yield Text(
         f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
         f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {report.settings.get('seed')}",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from fastcheck.findings import Finding
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.verdict import Verdict
 
 __all__ = [
+    "advice",
+    "best_finding",
     "block_order",
     "count",
-    "diagnosed",
     "headline",
     "number",
     "ratio",
@@ -67,8 +69,8 @@ def headline(report: Report) -> str:
     if report.verdict.refuted:
         return f"{report.verdict.value.upper()}: {_culprits(report)}"
     if report.verdict is Verdict.INCONCLUSIVE:
-        why = report.findings[0].message if report.findings else report.verdict.message
-        return f"INCONCLUSIVE: {why}"
+        best = best_finding(report)
+        return f"INCONCLUSIVE: {best.message if best else report.verdict.message}"
     return f"{report.verdict.value.upper()}: {statement(report)}"
 
 
@@ -98,9 +100,23 @@ def _named(report: Report, bad: Sequence[str]) -> list[tuple[str, list[str], str
     return named
 
 
-def diagnosed(report: Report) -> bool:
-    """Say whether a finding tells what is wrong or where to look, so that general advice is not needed."""
-    return any("blocks" in finding.evidence for finding in report.findings)
+def best_finding(report: Report) -> Finding | None:
+    """Return the finding that decides what to do: the first there is something to do about, else the first."""
+    return next((f for f in report.findings if f.kind.remedy), next(iter(report.findings), None))
+
+
+def advice(report: Report) -> str:
+    """Return what to do next, by the best finding; empty where that one's own words say so, or nothing is to be done.
+
+    The verdict's general advice is for reports in which nothing was found that says more.
+    """
+    best = best_finding(report)
+    if report.passed:
+        return ""
+    if best is None or (report.verdict.refuted and not any(f.block or "blocks" in f.evidence for f in report.findings)):
+        return report.verdict.remedy
+    told = best.message.lower()
+    return "" if report.verdict.refuted or best.kind.remedy.lower().rstrip(".") in told else best.kind.remedy
 
 
 def _list(names: Sequence[str]) -> str:
@@ -148,4 +164,6 @@ def ratio(coordinate: Coordinate) -> str:
         return ""
     quotient = coordinate.analytic / coordinate.numerical + 0.0
     off = quotient - 1
+    if not off:
+        return ""
     return f"×{quotient:.4g}" if abs(off) > 1e-3 else f"×(1 {'+' if off > 0 else '-'} {abs(off):.1e})"
