@@ -19,6 +19,7 @@ from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.finding import Finding
+from fastcheck.forms import plain
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
@@ -31,6 +32,7 @@ from fastcheck.plans import full, sample, screen
 from fastcheck.plans.locate import locate
 from fastcheck.plans.probing import Probing
 from fastcheck.preflight import Preflight, preflight
+from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
@@ -70,11 +72,14 @@ def check(
     ----------
     loss : callable
         ``loss(params, *args) -> float``; deterministic, and it leaves its arguments alone.
-    gradient : tree or callable
-        A tree like params, or ``gradient(params, *args)`` that returns one. A dict may name its entries ``dW1`` for
-        ``W1``; entries that belong to no parameter are ignored with a note.
+    gradient : tree, callable or True
+        A tree like params, or ``gradient(params, *args)`` that returns one; True where the loss returns
+        ``(loss, gradient)``. A dict may name its entries ``dW1`` for ``W1``; entries that belong to no parameter are
+        ignored with a note.
     params : array, or dict, list, tuple, namedtuple, dataclass of float arrays, nested as deep as you like
-        Where to check. The arrays are read, never written.
+        Where to check. The arrays are read, never written. A list of numbers is a vector; a Series or DataFrame of
+        pandas comes to the loss as one; of complex numbers the gradient is dJ/dRe + i dJ/dIm. Parameters that an
+        object holds: `fastcheck.attributes`.
     args : tuple
         Further positional arguments of the loss, and of the gradient if it is callable.
     mode : {"auto", "full", "sample", "screen"}
@@ -122,8 +127,11 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
-        report = _check(loss, gradient, params, as_args(args), settings, run)
+    args = as_args(args)
+    with plain(loss, gradient, params) as problem:
+        with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+            report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
+        report = recognised(report, problem, args)
     return report.raise_if_wrong() if throw else report
 
 
@@ -297,17 +305,21 @@ def numerical_gradient(
     settings = Settings(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
+    with plain(loss, (), params, matched=False) as problem:
+        return problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings))
+
+
+def _numerical(loss: Callable[..., Any], params: Any, args: tuple[Any, ...], settings: Settings) -> Any:
     layout = Parameters.of(params)
-    rng = np.random.default_rng(seed)
-    args = as_args(args)
-    with Run(staff=Staff(workers, backend)) as run:
+    rng = np.random.default_rng(settings.seed)
+    with Run(staff=Staff(settings.workers, settings.backend)) as run:
         evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
         seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
         if seen.fatal:
             raise LossError(seen.findings[-1].message)
         noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
         plan = _plan(evaluator, seen, noise, settings, run, rng, tuple(range(len(layout.blocks))), layout.size)
-        with bar(run, layout.size, progress):
+        with bar(run, layout.size, settings.progress):
             value = full.derivatives(plan)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt

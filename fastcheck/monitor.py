@@ -20,6 +20,7 @@ import numpy as np
 from fastcheck.assemble import unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.errors import InputError
+from fastcheck.forms import Plain, plain
 from fastcheck.losses import evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Block, Parameters
@@ -28,6 +29,7 @@ from fastcheck.plans.probing import Probing
 from fastcheck.plans.screen import PROBES, Screened, screen
 from fastcheck.plans.single import is_wrong, measured, quickly
 from fastcheck.preflight import preflight
+from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.screened import assemble_screen
@@ -69,8 +71,8 @@ class Monitor:
     ----------
     loss : callable
         ``loss(params, *args) -> float``, as in `fastcheck.check`.
-    gradient : callable
-        ``gradient(params, *args)`` returns a tree like params.
+    gradient : callable or True
+        ``gradient(params, *args)`` returns a tree like params; True where the loss returns ``(loss, gradient)``.
     overhead : float
         Share of the training time that checks may take; the first step is always checked, and its time is paid back
         before the next.
@@ -92,7 +94,7 @@ class Monitor:
     """
 
     loss: Callable[..., Any]
-    gradient: Callable[..., Any]
+    gradient: Callable[..., Any] | Literal[True]
     overhead: float = field(default=0.02, kw_only=True)
     on_wrong: Literal["warn", "raise"] | Callable[[Report], object] = field(default="warn", kw_only=True)
     tolerance: float = field(default=1e-7, kw_only=True)
@@ -106,7 +108,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self._settings = Settings("screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed)
-        if not callable(self.loss) or not callable(self.gradient):
+        if not callable(self.loss) or not (callable(self.gradient) or self.gradient is True):
             raise InputError("loss and gradient must be callable: the monitor calls both at each check's parameters.")
         if isinstance(self.overhead, bool) or not isinstance(self.overhead, (int, float)) or not 0 < self.overhead < 1:
             raise InputError(f"overhead={self.overhead!r} must be a share of the training time, as 0.02 for 2%.")
@@ -124,8 +126,8 @@ class Monitor:
 
         Parameters
         ----------
-        params : tree of float arrays
-            The parameters now; read, never changed.
+        params : tree of float arrays, or `fastcheck.attributes`
+            The parameters now, in any form that `fastcheck.check` takes; read, never changed.
         args : tuple
             The rest of the arguments of loss and gradient, as the batch.
 
@@ -188,11 +190,15 @@ class Monitor:
         return self._spent + expected <= self.overhead * training
 
     def _check(self, params: Any, args: tuple[Any, ...]) -> Report:
+        with plain(self.loss, self.gradient, params) as problem:
+            return recognised(self._screened(problem, args), problem, args)
+
+    def _screened(self, problem: Plain, args: tuple[Any, ...]) -> Report:
         run, number = Run(), len(self.history)
-        layout = Parameters.of(params)
+        layout = Parameters.of(problem.params)
         rng = np.random.default_rng((self.seed, number))
-        evaluator = evaluator_for(self.loss, layout, layout.flatten(params), args)
-        seen = preflight(evaluator, self.gradient, args, rng)
+        evaluator = evaluator_for(problem.loss, layout, layout.flatten(problem.params), args)
+        seen = preflight(evaluator, problem.gradient, args, rng)
         if seen.fatal:
             return unmeasurable(layout, layout.blocks, seen, evaluator.evaluations, run.seconds, self._settings)
         noise = measure_noise(evaluator, seen.base, rng, seen.repeat)

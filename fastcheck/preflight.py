@@ -16,20 +16,23 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import LossError
+from fastcheck.errors import FastcheckError, LossError
 from fastcheck.finding import Finding
+from fastcheck.forms import takes
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.userline import at_line
 
 __all__ = ["Preflight", "low_precision", "preflight"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
 LARGEST = 1e44  # of the loss and its derivatives: the uncertainties still fit into single precision
 AWAY = 2.0**-10  # relative to the parameters
+INTEGERS = "integer_gradient"  # of a block whose gradient came in an integer dtype
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
         findings.append(_GRADIENT_CHANGES_PARAMS)
     if analytic.extras:
         findings.append(_extras(analytic.extras))
+    if analytic.integers:
+        findings.append(_integers(analytic.integers))
     fatal = [finding for finding in findings if finding.kind.startswith("loss_changes")]
     if fatal:
         return Preflight(base, 0.0, analytic, tuple(findings), fatal=True)
@@ -127,9 +132,10 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
     except LossError:
         raise
     except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
+        what = takes(getattr(evaluator, "loss", None))
         raise LossError(
-            f"loss raised {type(error).__name__} at theta itself: {error}. It must accept a tree like params"
-            f"{' and args' if evaluator.has_args else ''}."
+            f"loss raised {type(error).__name__} at theta itself{at_line(error)}: {error}. It must accept {what}"
+            f"{' and args' if evaluator.has_args and what != 'args alone' else ''}."
         ) from error
     if not math.isfinite(value):
         raise LossError(
@@ -147,8 +153,10 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     tree = evaluator.tree_of(evaluator.theta.copy())
     try:
         returned = gradient(tree, *args)
+    except FastcheckError:
+        raise
     except (Exception, SystemExit) as error:
-        raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
+        raise LossError(f"gradient raised {type(error).__name__} at theta{at_line(error)}: {error}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)
 
@@ -257,6 +265,16 @@ def _extras(names: tuple[str, ...]) -> Finding:
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return Finding(
         "extra_gradient", None, f"The gradient also has {shown}: no such parameters, ignored.", {"names": names}
+    )
+
+
+def _integers(names: tuple[str, ...]) -> Finding:
+    return Finding(
+        INTEGERS,
+        None,
+        f"The gradient of {', '.join(names)} is an array of integers, which hold no fractions: what is stored in one "
+        "is cut off. Was it made by zeros_like of an integer array, or by astype(int)? Use float64.",
+        {"blocks": list(names), "short": "is an array of integers"},
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
+from fastcheck.forms import plain_products
 from fastcheck.products.checks import Checks
 from fastcheck.products.examine import Form, cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
@@ -73,10 +74,17 @@ def check_vjp(
         With ``throw=True``, when the product did not pass.
     """
     checks, args = Checks("check_vjp", options), as_args(args)
-    point = Point.of(function, inputs, args)
+    cotangents = positive("cotangents", cotangents)
+    with plain_products(function, vjp, inputs, "vjp", like=(False, False, True)) as (function, vjp, inputs):
+        point = Point.of(function, inputs, args)
+        report = _report(Pulled(point, Product(vjp, "vjp", "cotangent")), checks, cotangents)
+    return report.raise_if_wrong() if throw else report
+
+
+def _report(form: Pulled, checks: Checks, cotangents: int | None) -> Report:
+    """Return the report of a product at a point."""
     checks.evaluations += 1
-    form = Pulled(point, Product(vjp, "vjp", "cotangent"))
-    chosen = cotangents_for(point, positive("cotangents", cotangents), checks.settings.seed)
+    chosen = cotangents_for(form.point, cotangents, checks.settings.seed)
     checks.count = len(chosen)
     told = list(_not_linear(form, checks))
     done, blamed = examine(form, checks, chosen)
@@ -86,8 +94,7 @@ def check_vjp(
         "call": "check_vjp(function, vjp, inputs",
         "cotangents": [name for name, _, _ in chosen],
     }
-    report = merged(checks, done, [*told, *blamed], settings)
-    return report.raise_if_wrong() if throw else report
+    return merged(checks, done, [*told, *blamed], settings)
 
 
 @dataclass(frozen=True)
