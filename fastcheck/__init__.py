@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
     )
     from fastcheck.findings import Finding
+    from fastcheck.held import attributes
     from fastcheck.losses.batched import batched
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
@@ -49,6 +50,7 @@ _HOMES = {
     "TermsReport": "fastcheck.terms",
     "Verdict": "fastcheck.verdict",
     "assert_gradient": "fastcheck.checks",
+    "attributes": "fastcheck.held",
     "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
     "check_hvp": "fastcheck.products",
@@ -80,6 +82,7 @@ __all__ = [
     "TermsReport",
     "Verdict",
     "assert_gradient",
+    "attributes",
     "batched",
     "check",
     "check_hvp",

@@ -18,10 +18,12 @@ from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
 from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
+from fastcheck.forms import plain
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
+from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
@@ -60,11 +62,14 @@ def check(
     ----------
     loss : callable
         ``loss(params, *args) -> float``; deterministic, and it leaves its arguments alone.
-    gradient : tree or callable
-        A tree like params, or ``gradient(params, *args)`` that returns one. A dict may name its entries ``dW1`` for
-        ``W1``; entries that belong to no parameter are ignored with a note.
+    gradient : tree, callable or True
+        A tree like params, or ``gradient(params, *args)`` that returns one; True where the loss returns
+        ``(loss, gradient)``. A dict may name its entries ``dW1`` for ``W1``; entries that belong to no parameter are
+        ignored with a note.
     params : array, or dict, list, tuple, namedtuple, dataclass of float arrays, nested as deep as you like
-        Where to check. The arrays are read, never written.
+        Where to check. The arrays are read, never written. A list of numbers is a vector; a Series or DataFrame of
+        pandas comes to the loss as one; of complex numbers the gradient is dJ/dRe + i dJ/dIm. Parameters that an
+        object holds: `fastcheck.attributes`.
     args : tuple
         Further positional arguments of the loss, and of the gradient if it is callable.
     mode : {"auto", "full", "sample", "screen"}
@@ -127,8 +132,11 @@ def check(
         progress=progress,
         unchecked=unchecked,
     )
-    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
-        report = _check(loss, gradient, params, as_args(args), settings, run)
+    args = as_args(args)
+    with plain(loss, gradient, params) as problem:
+        with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+            report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
+        report = recognised(report, problem, args)
     return report.raise_if_wrong() if throw else report
 
 
@@ -216,13 +224,18 @@ def numerical_gradient(
     settings = Settings(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
+    with plain(loss, (), params, matched=False) as problem:
+        return problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings))
+
+
+def _numerical(loss: Callable[..., Any], params: Any, args: tuple[Any, ...], settings: Settings) -> Any:
     layout = Parameters.of(params)
-    with Run(staff=Staff(workers, backend)) as run:
+    with Run(staff=Staff(settings.workers, settings.backend)) as run:
         zero = layout.unflatten(np.zeros(layout.size))
-        context = prepared(loss, zero, as_args(args), settings, run, layout, layout.theta_of(params))
+        context = prepared(loss, zero, args, settings, run, layout, layout.theta_of(params))
         if context.preflight.fatal:
             raise LossError(context.preflight.findings[-1].message)
-        with bar(run, layout.size, progress):
+        with bar(run, layout.size, settings.progress):
             value = derivatives(context)
     if run.stopped == "interrupted":
         raise KeyboardInterrupt

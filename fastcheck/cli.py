@@ -14,6 +14,7 @@ import fastcheck
 from fastcheck.errors import FastcheckError, InputError
 from fastcheck.problem import Problem
 from fastcheck.settings import MODES, as_args
+from fastcheck.userline import at_line
 from fastcheck.verdict import Verdict
 
 __all__ = ["main"]
@@ -134,8 +135,8 @@ def load_problem(target: str) -> Problem:
     missing = [wanted for wanted in ("loss", "gradient", "params") if wanted not in names]
     if missing:
         raise InputError(
-            f"{path} defines no {' and no '.join(missing)}. It needs loss(params, *args), gradient (a function or a "
-            f"tree) and params; or name a fastcheck.Problem in it: {path}:NAME."
+            f"{path} defines no {' and no '.join(missing)}. It needs loss(params, *args), gradient (a function, a "
+            f"tree, or True where loss returns both) and params; or name a fastcheck.Problem in it: {path}:NAME."
         )
     return Problem(path.stem, names["loss"], names["gradient"], names["params"], as_args(names.get("args", ())))
 
@@ -156,7 +157,7 @@ def _run_file(path: Path) -> Mapping[str, Any]:
     except SyntaxError as error:
         raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
     except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
-        raise InputError(f"{path} raised {type(error).__name__} when it was run: {error}") from error
+        raise InputError(f"{path} raised {type(error).__name__} when it was run{at_line(error)}: {error}") from error
     return vars(module)
 
 
@@ -169,7 +170,7 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
         try:
             value = value()
         except (Exception, SystemExit) as error:
-            raise InputError(f"{path}:{name} raised {type(error).__name__}: {error}") from error
+            raise InputError(f"{path}:{name} raised {type(error).__name__}{at_line(error)}: {error}") from error
     if not isinstance(value, Problem):
         raise InputError(
             f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "

@@ -10,7 +10,6 @@ import numpy as np
 from fastcheck.context import Context, Outcome
 from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of, facts_of
 from fastcheck.diagnosis.evidence import BlockEvidence
-from fastcheck.diagnosis.functions import integer_blocks
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import Screened
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
@@ -58,8 +57,8 @@ def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding
     facts = facts_of(context.loss, context.args, [block.shape for block in layout.blocks])
     by_name = {name: one.verdict for name, one in blocks.items()}
     evidence = evidence_of(layout, context.theta, context.analytic, found, by_name, facts)
-    integers = integer_blocks(context.gradient, context.args, context.evaluator, evidence.wrong)
-    return diagnose(dataclasses.replace(evidence, integers=integers), _functions(context))
+    evidence = dataclasses.replace(evidence, integers=frozenset(context.analytic.integers))
+    return diagnose(evidence, _functions(context))
 
 
 def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +14,13 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.parameters import ROOT, Parameters, leaves
 
-__all__ = ["Analytic", "match_gradient"]
+__all__ = ["Analytic", "match_gradient", "matched", "spellings"]
 
 ROUNDINGS = 32.0  # of numbers as large as the whole gradient, in each block that the way back passes
-SPELLINGS = ("d{}", "d_{}", "grad_{}", "g_{}", "{}_grad", "{}.grad")
+SPELLINGS = (
+    *("d{}", "d_{}", "grad_{}", "g_{}", "{}_grad", "{}.grad"),
+    *("dJd{}", "dJ_d{}", "dLd{}", "dL_d{}", "dloss_d{}", "grad{}"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,15 @@ class Analytic:
     doubt : float64, shape (blocks,)
         Error of each block, as a norm, that arithmetic of few digits may explain; 0 where the gradient came with more
         digits than that, or with fewer than its parameters have.
+    integers : tuple of str
+        Blocks that came as an array of integers.
     """
 
     flat: FloatArray
     eps: FloatArray
     extras: tuple[str, ...]
     doubt: FloatArray
+    integers: tuple[str, ...] = ()
 
 
 def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient", of: str = "params") -> Analytic:
@@ -60,19 +68,73 @@ def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient",
     LossError
         A value is NaN or infinite.
     """
-    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
+    found, extras = matched(gradient, [block.name for block in layout.blocks], name=name, of=of)
     flat = np.empty(layout.size)
     eps = np.empty(len(layout.blocks))
-    used = set()
-    taken = {block.name for block in layout.blocks}
+    integers = []
     for number, block in enumerate(layout.blocks):
-        entry = _name_in(found, block.name, taken, name, of)
-        used.add(entry)
-        array = _as_block(found[entry], f"{name}[{entry!r}]", block.shape, f"{of}[{block.name!r}]")
-        eps[number] = np.finfo(array.dtype).eps if np.issubdtype(array.dtype, np.floating) else np.finfo(float).eps
+        entry, leaf = found[block.name]
+        array = _as_block(leaf, f"{name}[{entry!r}]", block.shape, f"{of}[{block.name!r}]")
+        real = np.issubdtype(array.dtype, np.floating)
+        eps[number] = np.finfo(array.dtype if real else float).eps
         block.view(flat)[...] = array
-    extras = tuple(entry for entry in found if entry not in used)
-    return Analytic(flat, eps * len(layout.blocks), extras, _doubt(flat, eps, layout))
+        if not real and isinstance(leaf, np.ndarray):
+            integers.append(block.name)
+    return Analytic(flat, eps * len(layout.blocks), tuple(extras), _doubt(flat, eps, layout), tuple(integers))
+
+
+def matched(
+    gradient: Any, names: Sequence[str], *, name: str = "gradient", of: str = "params"
+) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
+    """Return for each name the entry of a gradient tree that belongs to it, and the entries that belong to none.
+
+    Parameters
+    ----------
+    gradient : tree
+        Its entries are its leaves; where none fits, also lists of numbers, as deep as they like.
+    names : sequence of str
+        Of the blocks.
+    name, of : str
+        How error messages call the gradient and the parameters.
+
+    Returns
+    -------
+    dict of str to (str, leaf), dict of str to leaf
+
+    Raises
+    ------
+    InputError
+        A block is missing or ambiguous, or the gradient is None.
+    """
+    if gradient is None:
+        raise InputError(f"{name} is None: is its `return` missing? Return one array for every block of {of}.")
+    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
+    lists = dict(_lists(gradient, ""))
+    taken, chosen = set(names), {}
+    for one in names:
+        entry = _name_in(found, lists, one, taken, name, of)
+        chosen[one] = entry, found[entry] if entry in found else lists[entry]
+    used = {entry for entry, _ in chosen.values()}
+    below = tuple(entry + "." for entry in used if entry not in found)
+    rest = {
+        e: leaf for e, leaf in found.items() if e not in used and not e.startswith(below) and ROOT + "." not in below
+    }
+    return chosen, rest
+
+
+def spellings(name: str) -> list[str]:
+    """Return how the gradient of a block may be called, beside the block's own name."""
+    path, _, last = name.rpartition(".")
+    return [(path + "." if path else "") + spelling.format(last) for spelling in SPELLINGS]
+
+
+def _lists(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the lists and tuples of a tree by their paths: one may be the rows of an array."""
+    if type(tree) in (list, tuple):
+        yield path or ROOT, tree
+    if type(tree) in (list, tuple, dict):
+        for key, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _lists(child, f"{path}.{key}" if path else str(key))
 
 
 def _doubt(flat: FloatArray, eps: FloatArray, layout: Parameters) -> FloatArray:
@@ -91,35 +153,53 @@ def _doubt(flat: FloatArray, eps: FloatArray, layout: Parameters) -> FloatArray:
     return np.where(low, doubt, 0.0)
 
 
-def _name_in(found: dict[str, Any], name: str, taken: set[str], gradient: str, of: str) -> str:
+def _name_in(found: dict[str, Any], lists: dict[str, Any], name: str, taken: set[str], gradient: str, of: str) -> str:
     """Return the entry that is the gradient of a block; an entry named like another block is that block's own."""
     if name in found:
         return name
-    path, _, last = name.rpartition(".")
-    stem = path + "." if path else ""
-    spelled = [stem + spelling.format(last) for spelling in SPELLINGS]
+    spelled = spellings(name)
     hits = [candidate for candidate in spelled if candidate in found and candidate not in taken]
+    if not hits:
+        hits = [candidate for candidate in (name, *spelled) if candidate in lists and candidate not in taken - {name}]
     if len(hits) == 1:
         return hits[0]
     if hits:
         raise InputError(f"{gradient} has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
+    if found.keys() == {ROOT}:
+        raise InputError(
+            f"{gradient} is one {_described(found[ROOT])}, and {of} has {len(taken)} blocks: {_listed(taken)}. "
+            f"Return one array for every block of {of}, as in {{{name!r}: ...}}."
+        )
     raise InputError(
         f"{gradient} has no block {name!r} (nor {spelled[0]!r}); it has: {', '.join(map(repr, found)) or 'nothing'}. "
         f"Return one array for every block of {of}, under the same name."
     )
 
 
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
+
+
+def _described(leaf: Any) -> str:
+    return f"array of shape {leaf.shape}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
+
+
 def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArray[Any]:
     """Return a leaf as the array of a block; name and block are as messages call the two."""
-    if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
+    if leaf is None:
+        raise InputError(f"{name} is None, not a float array of {shape}: is its `return` missing?")
+    if isinstance(leaf, (str, bytes, bool)) or callable(leaf):
         raise InputError(f"{name}={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise InputError(f"{name} can't be read as one array of {shape}: {error}.") from error
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{name} has dtype {array.dtype}; the gradient of a real loss is an array of floats.")
     if array.shape != shape:
-        hint = " It is the transpose: return its .T." if array.ndim > 1 and array.T.shape == shape else ""
         raise InputError(
-            f"{name} has shape {array.shape}, but {block} has {shape}.{hint} "
+            f"{name} has shape {array.shape}, but {block} has {shape}.{_shape_hint(leaf, array.shape, shape)} "
             "The gradient of a block has the block's own shape."
         )
     finite = np.isfinite(array)
@@ -131,3 +211,22 @@ def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArr
             "finite). Look for a division by zero, a log or a sqrt of zero on the way back."
         )
     return array
+
+
+def _shape_hint(leaf: Any, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """Return what most likely makes the one shape of the other."""
+    if isinstance(leaf, np.matrix) and leaf.size == math.prod(wanted):
+        return f" A numpy.matrix has always two axes: return numpy.asarray(g).reshape({wanted})."
+    if len(found) > 1 and found[::-1] == wanted:
+        return " It is the transpose: return its .T."
+    if math.prod(found) == math.prod(wanted):
+        return f" It has as many entries: return g.reshape({wanted})."
+    for axis in range(len(found)):
+        rest = found[:axis] + found[axis + 1 :]
+        kept = (*found[:axis], 1, *found[axis + 1 :])
+        if rest == wanted or kept == wanted:
+            keep = "" if rest == wanted else ", keepdims=True"
+            return f" One axis too many, of the batch? Sum over it: return g.sum(axis={axis}{keep})."
+    if math.prod(found) == 1:
+        return " It is one number: was it summed over all axes?"
+    return ""

@@ -21,6 +21,7 @@ from fastcheck import thresholds
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import Outcome, prepared
 from fastcheck.errors import InputError
+from fastcheck.forms import Plain, plain
 from fastcheck.judge.directions import Screened
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
@@ -28,6 +29,7 @@ from fastcheck.parameters import Block, Parameters
 from fastcheck.plans.locate import Located, locate
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.single import is_wrong, measured, quickly
+from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.settings import Settings, as_args
@@ -69,8 +71,8 @@ class Monitor:
     ----------
     loss : callable
         ``loss(params, *args) -> float``, as in `fastcheck.check`.
-    gradient : callable
-        ``gradient(params, *args)`` returns a tree like params.
+    gradient : callable or True
+        ``gradient(params, *args)`` returns a tree like params; True where the loss returns ``(loss, gradient)``.
     overhead : float
         Share of the training time that checks may take; the first step is always checked, and its time is paid back
         before the next.
@@ -92,7 +94,7 @@ class Monitor:
     """
 
     loss: Callable[..., Any]
-    gradient: Callable[..., Any]
+    gradient: Callable[..., Any] | Literal[True]
     overhead: float = field(default=0.02, kw_only=True)
     on_wrong: Literal["warn", "raise"] | Callable[[Report], object] = field(default="warn", kw_only=True)
     tolerance: float = field(default=1e-7, kw_only=True)
@@ -108,7 +110,7 @@ class Monitor:
         self._settings = Settings(
             "screen", tolerance=self.tolerance, confidence=self.confidence, seed=self.seed, unchecked="allow"
         )
-        if not callable(self.loss) or not callable(self.gradient):
+        if not callable(self.loss) or not (callable(self.gradient) or self.gradient is True):
             raise InputError("loss and gradient must be callable: the monitor calls both at each check's parameters.")
         if isinstance(self.overhead, bool) or not isinstance(self.overhead, (int, float)) or not 0 < self.overhead < 1:
             raise InputError(f"overhead={self.overhead!r} must be a share of the training time, as 0.02 for 2%.")
@@ -126,8 +128,8 @@ class Monitor:
 
         Parameters
         ----------
-        params : tree of float arrays
-            The parameters now; read, never changed.
+        params : tree of float arrays, or `fastcheck.attributes`
+            The parameters now, in any form that `fastcheck.check` takes; read, never changed.
         args : tuple
             The rest of the arguments of loss and gradient, as the batch.
 
@@ -190,10 +192,14 @@ class Monitor:
         return self._spent + expected <= self.overhead * training
 
     def _check(self, params: Any, args: tuple[Any, ...]) -> Report:
+        with plain(self.loss, self.gradient, params) as problem:
+            return recognised(self._screened(problem, args), problem, args)
+
+    def _screened(self, problem: Plain, args: tuple[Any, ...]) -> Report:
         run, number = Run(), len(self.history)
-        layout = Parameters.of(params)
+        layout = Parameters.of(problem.params)
         settings = replace(self._settings, seed=(self.seed + number * _GOLDEN) % _WORD)
-        context = prepared(self.loss, self.gradient, args, settings, run, layout, layout.flatten(params))
+        context = prepared(problem.loss, problem.gradient, args, settings, run, layout, layout.flatten(problem.params))
         if context.preflight.fatal:
             return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, self._settings)
         context = context.counting(thresholds.PROBES * len(layout.blocks))

@@ -12,7 +12,7 @@ import dataclasses
 import fnmatch
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 
-__all__ = ["Block", "Parameters", "leaves"]
+__all__ = ["Block", "Parameters", "leaves", "rebuilt", "vectors"]
 
 Path = tuple[str, ...]
 
@@ -286,6 +286,26 @@ def _rebuild(template: Any, arrays: Iterator[Any]) -> Any:
     if children is None:
         return next(arrays)
     return _build(template, [_rebuild(child, arrays) for _, child in children])
+
+
+def rebuilt(tree: Any, others: Iterable[Any]) -> Any:
+    """Return a tree of the same containers with other leaves."""
+    return _rebuild(tree, iter(others))
+
+
+def vectors(tree: Any) -> Any:
+    """Return a tree with every list and tuple of numbers in it as an array, as numpy and scipy take it."""
+    if type(tree) in (list, tuple) and tree and all(map(_is_number, tree)):
+        return np.asarray(tree)
+    children = _children(tree)
+    if children is None:
+        return tree
+    changed = [vectors(child) for _, child in children]
+    return tree if all(new is old for new, (_, old) in zip(changed, children, strict=True)) else _build(tree, changed)
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, (int, float, complex, np.number)) and not isinstance(item, bool)
 
 
 def _skeleton(tree: Any) -> Any:

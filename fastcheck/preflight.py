@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import LossError
+from fastcheck.errors import FastcheckError, LossError
 from fastcheck.findings import Finding, Kind
+from fastcheck.forms import takes
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.userline import at_line
 
 __all__ = ["Preflight", "low_precision", "preflight"]
 
@@ -127,9 +129,10 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
     except LossError:
         raise
     except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
+        what = takes(getattr(evaluator, "loss", None))
         raise LossError(
-            f"loss raised {type(error).__name__} at theta itself: {error}. It must accept a tree like params"
-            f"{' and args' if evaluator.has_args else ''}."
+            f"loss raised {type(error).__name__} at theta itself{at_line(error)}: {error}. It must accept {what}"
+            f"{' and args' if evaluator.has_args and what != 'args alone' else ''}."
         ) from error
     if not math.isfinite(value):
         raise LossError(
@@ -147,8 +150,10 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     tree = evaluator.tree_of(evaluator.theta.copy())
     try:
         returned = gradient(tree, *args)
+    except FastcheckError:
+        raise
     except (Exception, SystemExit) as error:
-        raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
+        raise LossError(f"gradient raised {type(error).__name__} at theta{at_line(error)}: {error}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)
 

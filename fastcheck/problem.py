@@ -19,10 +19,12 @@ class Problem:
         A short name, for reports.
     loss : callable
         ``loss(params, *args) -> float``.
-    gradient : callable or tree
-        ``gradient(params, *args)`` returns a tree like ``params`` (or a dict with ``dW1`` for ``W1``), or that tree.
+    gradient : callable, tree or True
+        ``gradient(params, *args)`` returns a tree like ``params`` (or a dict with ``dW1`` for ``W1``), or that tree;
+        True where the loss returns ``(loss, gradient)``.
     params : tree of float arrays
-        An array, or a nested dict, list, tuple, namedtuple or dataclass of arrays.
+        An array, or a nested dict, list, tuple, namedtuple or dataclass of arrays, or another form that
+        `fastcheck.check` takes.
     args : tuple
         Further positional arguments of the loss, and of the gradient where it is callable.
     description : str
@@ -38,8 +40,15 @@ class Problem:
 
     def value(self) -> float:
         """Return the loss at ``params``."""
-        return float(self.loss(self.params, *self.args))
+        from fastcheck.forms import plain
+        from fastcheck.losses.base import as_float
+
+        with plain(self.loss, self.gradient, self.params) as problem:
+            return as_float(problem.loss(problem.params, *self.args))
 
     def claimed(self) -> Any:
         """Return the claimed gradient at ``params``: the tree itself, or what the callable returns."""
-        return self.gradient(self.params, *self.args) if callable(self.gradient) else self.gradient
+        from fastcheck.forms import plain
+
+        with plain(self.loss, self.gradient, self.params) as problem:
+            return problem.gradient(problem.params, *self.args) if callable(problem.gradient) else self.gradient

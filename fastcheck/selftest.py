@@ -16,6 +16,7 @@ from fastcheck.bugs.net import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
+from fastcheck.forms import Plain, plain
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.report import Report
@@ -153,17 +154,27 @@ def self_test(
     InputError
         A kind is not known.
     """
-    layout = Parameters.of(params)
     own = check(loss, gradient, params, args=args, seed=seed, **options).raise_if_wrong()
+    with plain(loss, gradient, params) as problem:
+        bugs, evaluations = _planted(problem, args, _chosen(kinds), smallest, {"seed": seed, **options})
+    return SelfTestReport(tuple(bugs), own, own.evaluations + evaluations)
+
+
+def _planted(
+    problem: Plain, args: tuple[Any, ...], mutations: Iterator[Mutation], smallest: bool, options: dict[str, Any]
+) -> tuple[list[PlantedBug], int]:
+    """Return what became of each bug, and the evaluations spent."""
+    loss, gradient, params, seed = problem.loss, problem.gradient, problem.params, options["seed"]
+    layout = Parameters.of(params)
     claimed = gradient(layout.unflatten(layout.flatten(params)), *args) if callable(gradient) else gradient
     right = match_gradient(claimed, layout).flat
     net = _as_net(loss, layout.unflatten(right.copy()), params, args, layout)
 
     def run(tree: Any) -> Report:
-        return check(loss, tree, params, args=args, seed=seed, **options)
+        return check(loss, tree, params, args=args, **options)
 
-    bugs, evaluations = [], own.evaluations
-    for mutation in _chosen(kinds):
+    bugs, evaluations = [], 0
+    for mutation in mutations:
         mutated = mutation.apply(net, np.random.default_rng((seed, zlib.crc32(mutation.kind.encode()))))
         if mutated is None:
             continue
@@ -175,7 +186,7 @@ def self_test(
             size, spent = _smallest(run, layout, right, error, bug.size, report)
             bug, evaluations = dataclasses.replace(bug, smallest=size), evaluations + spent
         bugs.append(bug)
-    return SelfTestReport(tuple(bugs), own, evaluations)
+    return bugs, evaluations
 
 
 def _chosen(kinds: Sequence[str] | None) -> Iterator[Mutation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import GradientError, InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.gradients import match_gradient
-from fastcheck.parameters import Parameters
+from fastcheck.forms import Plain, plain
+from fastcheck.gradients import match_gradient, spellings
+from fastcheck.held import Attributes
+from fastcheck.losses.base import as_float
+from fastcheck.parameters import Parameters, vectors
+from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.verdict import Verdict, worst
 
@@ -119,22 +124,32 @@ def check_terms(
     InputError
         There are no terms, or one is no pair.
     """
-    layout = Parameters.of(params)
     known = {name: _term(name, term, tuple(args)) for name, term in _nonempty(terms).items()}
     throw = bool(options.pop("throw", False))
-    flat = {name: _gradient(term, params, layout) for name, term in known.items()}
-    reports = {
-        name: check(term[0], layout.unflatten(flat[name].copy()), params, args=term[2], **options)
-        for name, term in known.items()
-    }
+    with contextlib.ExitStack() as stack:
+        problems = {n: (stack.enter_context(_problem(term, params)), term[2]) for n, term in known.items()}
+        found = _checked(problems, options)
+    return found.raise_if_wrong() if throw else found
+
+
+def _checked(problems: Mapping[str, tuple[Plain, tuple[Any, ...]]], options: dict[str, Any]) -> TermsReport:
+    """Check each term, with its args, and their sum."""
+    first = next(problem for problem, _ in problems.values())
+    params, layout = first.params, Parameters.of(first.params)
+    flat = {name: _flat(problem.gradient, own, params, layout) for name, (problem, own) in problems.items()}
+
+    def checked(loss: Callable[..., Any], flat: FloatArray, problem: Plain, own: tuple[Any, ...]) -> Report:
+        plain_one = Plain(loss, layout.unflatten(flat.copy()), params, problem.form)
+        report = check(loss, plain_one.gradient, params, args=own, **options)
+        return recognised(report, plain_one, own)
 
     def total(tree: Any) -> float:
-        return math.fsum(float(loss(tree, *own)) for loss, _, own in known.values())
+        return math.fsum(as_float(problem.loss(tree, *own)) for problem, own in problems.values())
 
+    reports = {name: checked(problem.loss, flat[name], problem, own) for name, (problem, own) in problems.items()}
     whole: FloatArray = np.sum(list(flat.values()), axis=0)
-    report = check(total, layout.unflatten(whole.copy()), params, **options)
-    found = TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
-    return found.raise_if_wrong() if throw else found
+    report = checked(total, whole, first, ())
+    return TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
 
 
 def _nonempty(terms: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
@@ -149,14 +164,24 @@ def _term(name: str, term: object, args: tuple[Any, ...]) -> Term:
     return term[0], term[1], tuple(term[2]) if len(term) == 3 else args
 
 
-def _gradient(term: Term, params: Any, layout: Parameters) -> FloatArray:
-    """Return a term's gradient as a flat vector; blocks that a dict leaves out are zero."""
-    _, gradient, args = term
+def _problem(term: Term, params: Any) -> contextlib.AbstractContextManager[Plain]:
+    """Return a term in the plain form, its gradient with zeros for the blocks that it leaves out."""
+    loss, gradient, _ = term
+    tree = vectors(params.tree if isinstance(params, Attributes) else params)
+
+    def filled(found: Any) -> Any:
+        if not isinstance(found, Mapping) or not isinstance(tree, Mapping):
+            return found
+        flat = {name: leaf for name, leaf in tree.items() if not isinstance(leaf, (Mapping, list, tuple))}
+        missing = {n: np.zeros(np.shape(leaf)) for n, leaf in flat.items() if not {n, *spellings(str(n))} & set(found)}
+        return {**found, **missing}
+
+    return plain(loss, gradient, params, complete=filled)
+
+
+def _flat(gradient: Any, args: tuple[Any, ...], params: Any, layout: Parameters) -> FloatArray:
+    """Return a gradient as a flat vector."""
     tree = gradient(layout.unflatten(layout.flatten(params)), *args) if callable(gradient) else gradient
-    flat_names = all("." not in block.name for block in layout.blocks)
-    if isinstance(tree, Mapping) and isinstance(params, Mapping) and flat_names:
-        missing = {b.name: np.zeros(b.shape) for b in layout.blocks if not {b.name, f"d{b.name}"} & set(tree)}
-        tree = {**tree, **missing}
     return match_gradient(tree, layout).flat
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.forms import written
 from fastcheck.losses import own_loss
 
 __all__ = ["DataFacts", "arrays_in", "class_axis", "facts_of", "is_labels", "is_mask", "scalars_in"]
@@ -67,7 +68,7 @@ def facts_of(loss: Callable[..., Any], args: tuple[Any, ...], parameters: Iterab
     parameters : iterable of tuple of int
         Shapes of the parameters: their axes are no batch, unless nothing else is.
     """
-    loss, args = own_loss(loss, args)
+    loss, args = own_loss(written(loss), args)
     found = list(_leaves(args, DEEP))
     if not any(_shape(leaf) for leaf in found):
         found += list(_leaves(tuple(_carried(loss)), DEEP))

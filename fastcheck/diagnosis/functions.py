@@ -11,12 +11,10 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
-from fastcheck.gradients import SPELLINGS, match_gradient
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.gradients import match_gradient
 from fastcheck.losses.python import PythonLoss
-from fastcheck.parameters import ROOT, leaves
 
-__all__ = ["NEAR", "Change", "UserFunctions", "integer_blocks", "unchanged"]
+__all__ = ["NEAR", "Change", "UserFunctions", "unchanged"]
 
 Change = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 NEAR = 1e-3  # of the error along a direction that may be left
@@ -134,24 +132,3 @@ def _apart(part: FloatArray, theta: FloatArray) -> FloatArray:
 def unchanged(data: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the data as they are."""
     return data
-
-
-def integer_blocks(
-    gradient: Any, args: tuple[Any, ...], evaluator: Evaluator, wrong: Sequence[BlockEvidence]
-) -> frozenset[str]:
-    """Return the wrong blocks whose gradient comes as an array of integers; it is called only if one may be."""
-    names = {block.name for block in wrong if np.all(block.g == np.rint(block.g))}
-    if not names:
-        return frozenset()
-    try:
-        tree = gradient(evaluator.tree_of(evaluator.theta.copy()), *args) if callable(gradient) else gradient
-    except (Exception, SystemExit):
-        return frozenset()
-    entries = {".".join(path) or ROOT for path, leaf in leaves(tree) if np.asarray(leaf).dtype.kind in "iub"}
-    spelled = {name: {name, *(_spelled(name, spelling) for spelling in SPELLINGS)} for name in names}
-    return frozenset(name for name in names if spelled[name] & entries)
-
-
-def _spelled(name: str, spelling: str) -> str:
-    path, _, last = name.rpartition(".")
-    return f"{path}.{spelling.format(last)}" if path else spelling.format(last)

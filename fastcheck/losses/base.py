@@ -12,32 +12,43 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError
 from fastcheck.parameters import Parameters
+from fastcheck.userline import at_line
 
 __all__ = ["PerturbedLoss", "as_float"]
 
 
 def as_float(value: object) -> float:
-    """Return a loss value as a float.
+    """Return a loss value as a float: a number, a scalar of any framework, or an array or a list of one.
 
     Raises
     ------
     LossError
-        The value is not one real number: an array, None, a string, complex.
+        The value is not one real number: an array of more, None, a string, complex.
     """
     if isinstance(value, float):  # numpy.float64 is one
         return value
-    if isinstance(value, (bool, str, bytes, complex, np.complexfloating)) or value is None:
+    if isinstance(value, (tuple, list)) and len(value) == 1 and not isinstance(value[0], (tuple, list)):
+        return as_float(value[0])
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
         raise LossError(
-            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. Return float(J)."
+            f"loss returned an array of shape {shape}; it must return one real number. Reduce it, e.g. with np.mean or "
+            "np.sum."
         )
-    shape = getattr(value, "shape", ())
-    if shape != ():
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    if value is None or isinstance(value, (bool, str, bytes, complex)) or kind in "cbSU":
+        hint = "Is its `return` missing?" if value is None else "Return float(J)."
         raise LossError(
-            f"loss returned an array of shape {tuple(shape)}; it must return one real number. "
-            "Reduce it, e.g. with np.mean or np.sum, or take .item() of an array of size one."
+            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. {hint}"
+        )
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        raise LossError(
+            f"loss returned a {type(value).__name__} of 2; it must return one real number. Where it returns (loss, "
+            "gradient), pass gradient=True: check(loss, True, params). Else return the loss alone."
         )
     try:
-        return float(value)  # type: ignore[arg-type]
+        one: Any = np.asarray(value) if shape and not hasattr(value, "item") else value
+        return float(one.item() if hasattr(one, "item") else one)
     except (TypeError, ValueError) as error:
         raise LossError(
             f"loss returned {value!r} (type={type(value).__name__}); it must return one real number."
@@ -123,8 +134,9 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            raised = isinstance(what, BaseException)
-            said = f"raised {type(what).__name__}: {what}" if raised else f"returned {what}"
+            said = f"returned {what}"
+            if isinstance(what, BaseException):
+                said = f"raised {type(what).__name__}{at_line(what)}: {what}"
             self.failure = f"the loss {said} (step at {place})"
         return math.nan
 

@@ -74,7 +74,7 @@ class ImaginaryLoss:
     def _call(self) -> complex:
         self.real.evaluations += 1
         try:
-            return complex(self.real.loss(self._tree, *self.real.args))
+            return complex(np.asarray(self.real.loss(self._tree, *self.real.args)).item())
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {error}. It must not "

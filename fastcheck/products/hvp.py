@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
+from fastcheck.forms import plain_products
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checks, positive
@@ -74,15 +75,12 @@ def check_hvp(
     checks, args = Checks("check_hvp", options), as_args(args)
     if not callable(gradient):
         raise InputError(f"gradient={gradient!r} (type={type(gradient).__name__}) is not callable: pass the function.")
-    layout = Parameters.of(params)
-    point = LinearizationPoint.of(_Matched(gradient, layout), params, args, ("gradient", "params", "gradient"))
-    product = Product(hvp, "hvp", "vector")
-
-    def asymmetric() -> Iterator[ProductFinding]:
-        yield from _asymmetric(point, product, checks)
-
     counts = positive("tangents", tangents), positive("cotangents", cotangents)
-    report = report_of(point, product, checks, *counts, asymmetric)
+    with plain_products(gradient, hvp, params, "hvp", like=(True, True, True)) as (gradient, hvp, params):
+        layout = Parameters.of(params)
+        point = LinearizationPoint.of(_Matched(gradient, layout), params, args, ("gradient", "params", "gradient"))
+        product = Product(hvp, "hvp", "vector")
+        report = report_of(point, product, checks, *counts, lambda: _asymmetric(point, product, checks))
     return report.raise_if_wrong() if throw else report
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from fastcheck.forms import plain_products
 from fastcheck.preflight import low_precision
 from fastcheck.products.along import FULL, in_inputs
 from fastcheck.products.checks import Checks, positive
@@ -75,9 +76,10 @@ def check_jvp(
         With ``throw=True``, when the product did not pass.
     """
     checks, args = Checks("check_jvp", options), as_args(args)
-    point = LinearizationPoint.of(function, inputs, args)
-    product = Product(jvp, "jvp", "tangent")
-    report = report_of(point, product, checks, positive("tangents", tangents), positive("cotangents", cotangents))
+    counts = positive("tangents", tangents), positive("cotangents", cotangents)
+    with plain_products(function, jvp, inputs, "jvp", like=(False, True, False)) as (function, jvp, inputs):
+        point = LinearizationPoint.of(function, inputs, args)
+        report = report_of(point, Product(jvp, "jvp", "tangent"), checks, *counts)
     return report.raise_if_wrong() if throw else report
 
 

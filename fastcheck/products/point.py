@@ -13,6 +13,7 @@ from fastcheck.errors import FastcheckError, InputError, LossError
 from fastcheck.findings import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
+from fastcheck.userline import at_line
 from fastcheck.verdict import Verdict
 
 __all__ = ["InnerProduct", "LinearizationPoint", "Product", "ProductFinding"]
@@ -147,11 +148,15 @@ class LinearizationPoint:
             raise
         except Exception as error:
             if not low:
-                raise LossError(f"{called} raised {type(error).__name__} at {given}: {error}.") from error
+                raise LossError(
+                    f"{called} raised {type(error).__name__} at {given}{at_line(error)}: {error}."
+                ) from error
             try:
                 returned = function(layout.astype_user(theta), *args)
             except Exception as again:
-                raise LossError(f"{called} raised {type(again).__name__} at {given}: {again}.") from again
+                raise LossError(
+                    f"{called} raised {type(again).__name__} at {given}{at_line(again)}: {again}."
+                ) from again
             refusal = f"{type(error).__name__}: {error}"
         outputs = _layout_of_outputs(returned, f"{called}({given})")
         return cls(function, args, layout, theta, outputs, output, refusal)
@@ -220,8 +225,11 @@ class LinearizationPoint:
         given = self.tree() if tree is None else tree
         try:
             returned = product.function(given, vector, *self.args)
+        except FastcheckError:
+            raise
         except Exception as error:
-            raise LossError(f"{product.name} raised {type(error).__name__} at its inputs: {error}.") from error
+            said = f"{product.name} raised {type(error).__name__} at its inputs{at_line(error)}: {error}."
+            raise LossError(said) from error
         return match_gradient(returned, layout, name=product.name, of=of)
 
 

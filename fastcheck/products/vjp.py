@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.findings import Finding, Kind
+from fastcheck.forms import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.cotangents import check_all, cotangents_for
@@ -71,10 +72,17 @@ def check_vjp(
         With ``throw=True``, when the product did not pass.
     """
     checks, args = Checks("check_vjp", options), as_args(args)
-    point = LinearizationPoint.of(function, inputs, args)
+    cotangents = positive("cotangents", cotangents)
+    with plain_products(function, vjp, inputs, "vjp", like=(False, False, True)) as (function, vjp, inputs):
+        claim = TransposedClaim(LinearizationPoint.of(function, inputs, args), Product(vjp, "vjp", "cotangent"))
+        report = _report(claim, checks, cotangents)
+    return report.raise_if_wrong() if throw else report
+
+
+def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> Report:
+    """Return the report of a product at a point."""
     checks.evaluations += 1
-    claim = TransposedClaim(point, Product(vjp, "vjp", "cotangent"))
-    chosen = cotangents_for(point, positive("cotangents", cotangents), checks.settings.seed)
+    chosen = cotangents_for(claim.point, cotangents, checks.settings.seed)
     checks.count = len(chosen)
     found = list(_not_linear(claim, checks))
     done, blamed = check_all(claim, checks, chosen)
@@ -84,8 +92,7 @@ def check_vjp(
         "call": "check_vjp(function, vjp, inputs",
         "cotangents": [one.name for one in chosen],
     }
-    report = merged(checks, done, [*found, *blamed], settings)
-    return report.raise_if_wrong() if throw else report
+    return merged(checks, done, [*found, *blamed], settings)
 
 
 def _not_linear(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:

@@ -44,8 +44,9 @@ def to_dict(report: Report) -> dict[str, Any]:
     if report.taylor is not None:
         data["taylor"] = vars(report.taylor)
     if report.numerical is not None and report.size <= NUMERICAL_UP_TO:
-        named = ((".".join(path) or ROOT, leaf) for path, leaf in leaves(report.numerical))
-        data["numerical"] = {name: np.asarray(leaf).tolist() for name, leaf in named}
+        named = ((".".join(path) or ROOT, np.asarray(leaf)) for path, leaf in leaves(report.numerical))
+        parts = (part for name, array in named for part in _parts(name, array))
+        data["numerical"] = {name: array.tolist() for name, array in parts}
     plain = _plain(data)
     assert isinstance(plain, dict)
     return plain
@@ -132,6 +133,11 @@ def read(path: Path) -> Report:
     if not isinstance(data, dict):
         raise InputError(f"path={str(path)!r} is not a fastcheck report.")
     return from_dict(data)
+
+
+def _parts(name: str, array: np.ndarray[Any, Any]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """Return an array by the name of its block; a complex one has a block for each part."""
+    return [(f"{name}.real", array.real), (f"{name}.imag", array.imag)] if np.iscomplexobj(array) else [(name, array)]
 
 
 def _plain(value: Any) -> Any:
