@@ -28,7 +28,7 @@ from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.run import Run
 from fastcheck.settings import Settings, as_args
-from fastcheck.strategies import derivatives, strategy_for
+from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
@@ -143,6 +143,7 @@ def check(
 def _check(
     loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
 ) -> Report:
+    refuse(loss, settings)
     layout = Parameters.of(params)
     context = prepared(loss, gradient, args, settings, run, layout, layout.theta_of(params))
     if context.preflight.fatal:
@@ -229,6 +230,7 @@ def numerical_gradient(
 
 
 def _numerical(loss: Callable[..., Any], params: Any, args: tuple[Any, ...], settings: Settings) -> Any:
+    refuse(loss, settings)
     layout = Parameters.of(params)
     with Run(staff=Staff(settings.workers, settings.backend)) as run:
         zero = layout.unflatten(np.zeros(layout.size))

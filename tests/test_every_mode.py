@@ -148,9 +148,11 @@ def test_a_network_says_which_step_it_took():
 
 
 @pytest.mark.parametrize("option", [{"scheme": "forward"}, {"checkpoint": "x.fastcheck"}, {"backend": "processes"}])
-def test_what_a_network_cannot_honour_is_refused_by_name(option):
+def test_what_a_network_cannot_honour_is_refused_by_name(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(fastcheck.InputError, match=next(iter(option))):
         check("structured", gradient, **option)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_keeps_to_its_budget():

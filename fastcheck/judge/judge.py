@@ -220,7 +220,11 @@ class Judge:
         relative = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
         excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
         grades = {row: grade(value, self.tolerance, row in excused) for row, value in suspects.items()}
-        diffuse = norms.count > 1 and clear >= thresholds.EVERYWHERE * norms.count and relative < thresholds.SUSPICIOUS
+        diffuse = (
+            norms.count >= thresholds.SEVERAL
+            and clear >= thresholds.EVERYWHERE * norms.count
+            and relative < thresholds.SUSPICIOUS
+        )
         if diffuse:  # what all coordinates have is the block's matter: beside it, none is judged by its own small size
             typical = _typical_error(found, analytic)
             grades = {

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome
 from fastcheck.losses import MeasuresItself
+from fastcheck.settings import Settings
 from fastcheck.steps import rounds
 from fastcheck.strategies import full, sample, screen, structured
 
-__all__ = ["Strategy", "derivatives", "strategy_for"]
+__all__ = ["Strategy", "derivatives", "refuse", "strategy_for"]
 
 Strategy: TypeAlias = Callable[[Context], Outcome]
 
@@ -32,6 +33,12 @@ def strategy_for(context: Context) -> Strategy:
     if mode == "sample":
         return partial(_sampled, measure)
     return lambda context: measure(context, [None] * len(context.blocks))
+
+
+def refuse(loss: Callable[..., Any], settings: Settings) -> None:
+    """Refuse, before anything is evaluated, what the strategy for a loss can't honour; `InputError` names it."""
+    if isinstance(loss, MeasuresItself):
+        structured.refuse(settings)
 
 
 def derivatives(context: Context) -> FloatArray:

@@ -13,6 +13,7 @@ from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parallel.crew import cores
 from fastcheck.parameters import Block
+from fastcheck.settings import Settings
 
 __all__ = ["measure", "refuse"]
 
@@ -20,7 +21,7 @@ BACKENDS = ("auto", "serial", "threads")
 PIECE = 1 << 14  # coordinates measured between two looks at the clock
 
 
-def refuse(context: Context) -> None:
+def refuse(settings: Settings) -> None:
     """Refuse by name what such a loss can't honour.
 
     Raises
@@ -28,7 +29,6 @@ def refuse(context: Context) -> None:
     InputError
         A scheme other than central differences, a checkpoint, or workers that are processes.
     """
-    settings = context.settings
     if settings.scheme != "central":
         raise InputError(
             f"scheme={settings.scheme!r}: a bound Network propagates central differences exactly. Leave scheme out, or "
@@ -48,7 +48,6 @@ def refuse(context: Context) -> None:
 
 def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     """Let the loss measure the chosen blocks, or some places in theta of each; None for all of a block."""
-    refuse(context)
     loss, layout, settings = context.loss, context.layout, context.settings
     assert isinstance(loss, MeasuresItself)
     workers = 1 if settings.backend == "serial" else cores() if settings.workers in (None, -1) else settings.workers
