@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastcheck.report import Report
 
-__all__ = ["CheckpointError", "FastcheckError", "GradientError", "InputError", "LossError", "MissingDependencyError"]
+__all__ = ["CheckpointError", "FastcheckError", "GradientError", "InputError", "LossError", "MissingDependencyError", "said"]
 
 
 class FastcheckError(Exception):
@@ -47,3 +47,12 @@ class GradientError(FastcheckError, AssertionError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+def said(error: BaseException) -> str:
+    """Return ``"ValueError: bad weather"`` of any exception, also of one that can't be shown."""
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"(its message raised {type(worse).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
