@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastcheck.report import Report
 
-__all__ = ["CheckpointError", "FastcheckError", "GradientError", "InputError", "LossError", "MissingDependencyError", "said"]
+__all__ = [
+    "CheckpointError",
+    "FastcheckError",
+    "GradientError",
+    "InputError",
+    "LossError",
+    "MissingDependencyError",
+    "said",
+]
 
 
 class FastcheckError(Exception):

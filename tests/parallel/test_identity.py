@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import fastcheck
 from fastcheck.errors import CheckpointError, InputError
-from fastcheck.parallel.identity import digest
+from fastcheck.parallel.digest import digest
 from tests.parallel import losses, zoo
 
 ROOT = Path(__file__).parents[2]

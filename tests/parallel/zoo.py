@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse
 from scipy.special import expit
 
-from fastcheck.parallel.identity import digest
+from fastcheck.parallel.digest import digest
 from tests.parallel import losses
 
 LOCK = threading.Lock()
