@@ -124,12 +124,14 @@ def check(
     )
     with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
         report = _check(loss, gradient, params, as_args(args), settings, run)
+    report = replace(report, findings=(*report.findings, *run.notes))
     return report.raise_if_wrong() if throw else report
 
 
 def _check(
     loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], settings: Settings, run: Run
 ) -> Report:
+    path = None if settings.checkpoint is None else Path(settings.checkpoint).absolute()  # a loss may change the folder
     layout = Parameters.of(params)
     chosen = layout.select(settings.blocks)
     numbers = tuple(layout.blocks.index(block) for block in chosen)
@@ -138,9 +140,9 @@ def _check(
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
-    if settings.checkpoint is not None:
+    if path is not None:
         problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
-        run.checkpoint = Checkpoint(settings.checkpoint, problem)
+        run.checkpoint = Checkpoint(path, problem)
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     count = sum(block.size for block in chosen)

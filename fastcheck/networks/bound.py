@@ -14,7 +14,7 @@ from fastcheck.differences import Measured
 from fastcheck.errors import InputError
 from fastcheck.networks.engines import ENGINES, Problem
 from fastcheck.networks.operators import FloatArray
-from fastcheck.parallel.blas import worker_limits
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class BoundNetwork:
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
         # One BLAS thread per worker, for one worker too: the sums, and so the numbers, are the same for any number.
-        with worker_limits().limit(limits=1, user_api="blas"):
+        with one_blas_thread(look=False):
             placed = self.network.place(theta, layout, self.x, self.y)
             if not np.isfinite(placed.data_term()):
                 raise InputError(

@@ -81,8 +81,8 @@ def _refused(name: str, part: Any, why: str) -> InputError:
     kind = f"{type(part).__module__}.{type(part).__qualname__}"
     return InputError(
         f"checkpoint: {name} holds a {kind}, and whether that is the same in a run to be resumed can't be told "
-        f"({why}). Keep it out of the loss and its args, give its class a __getstate__ that returns what the loss depends on, or "
-        "leave checkpoint out."
+        f"({why}). Keep it out of the loss and its args, give its class a __getstate__ that returns what the loss "
+        "depends on, or leave checkpoint out."
     )
 
 
@@ -111,7 +111,7 @@ def _plain(value: Any) -> bytes | memoryview | None:
 def _by_name(value: Any) -> bytes | None:
     """Return the name of what a library defines, and the library's version; None for everything else."""
     if isinstance(value, np.ufunc):  # does not say where it comes from
-        name = value.__name__
+        name: Any = value.__name__
         homes = (module for module in sorted(sys.modules) if getattr(sys.modules[module], name, None) is value)
         library = next(filter(None, map(_library_of, homes)), None)
         return None if library is None else f"{library} {name}".encode()
