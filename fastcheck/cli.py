@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import fastcheck
-from fastcheck.errors import FastcheckError, InputError
+from fastcheck.errors import FastcheckError, InputError, said, text_of
 from fastcheck.problem import Problem
 from fastcheck.settings import MODES, as_args
 from fastcheck.verdict import Verdict
@@ -156,7 +156,7 @@ def _run_file(path: Path) -> Mapping[str, Any]:
     except SyntaxError as error:
         raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
     except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
-        raise InputError(f"{path} raised {type(error).__name__} when it was run: {error}") from error
+        raise InputError(f"{path} raised {type(error).__name__} when it was run: {text_of(error)}") from error
     return vars(module)
 
 
@@ -169,7 +169,7 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
         try:
             value = value()
         except (Exception, SystemExit) as error:
-            raise InputError(f"{path}:{name} raised {type(error).__name__}: {error}") from error
+            raise InputError(f"{path}:{name} raised {said(error)}") from error
     if not isinstance(value, Problem):
         raise InputError(
             f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "

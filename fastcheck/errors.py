@@ -15,6 +15,7 @@ __all__ = [
     "LossError",
     "MissingDependencyError",
     "said",
+    "text_of",
 ]
 
 
@@ -57,10 +58,15 @@ class GradientError(FastcheckError, AssertionError):
         self.report = report
 
 
-def said(error: BaseException) -> str:
-    """Return ``"ValueError: bad weather"`` of any exception, also of one that can't be shown."""
+def text_of(error: BaseException) -> str:
+    """Return the message of any exception, also of one that can't be shown."""
     try:
-        text = str(error)
+        return str(error)
     except Exception as worse:
-        text = f"(its message raised {type(worse).__name__})"
+        return f"(its message raised {type(worse).__name__})"
+
+
+def said(error: BaseException) -> str:
+    """Return ``"ValueError: bad weather"`` of any exception, and its name alone where it has no message."""
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

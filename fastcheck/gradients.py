@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import InputError, LossError
-from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.errors import InputError, LossError, text_of
+from fastcheck.parameters import ROOT, Parameters, leaves, refuse_masked
 
 __all__ = ["Analytic", "match_gradient"]
 
@@ -60,7 +60,7 @@ def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient",
     LossError
         A value is NaN or infinite.
     """
-    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
+    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient, name)}
     flat = np.empty(layout.size)
     eps = np.empty(len(layout.blocks))
     used = set()
@@ -113,7 +113,14 @@ def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArr
     """Return a leaf as the array of a block; name and block are as messages call the two."""
     if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
         raise InputError(f"{name}={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
-    array = np.asarray(leaf)
+    refuse_masked(leaf, name)
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:  # a tensor that requires its gradient, say
+        raise InputError(
+            f"{name} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
+            "array (.detach().numpy(), numpy.asarray)."
+        ) from error
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{name} has dtype {array.dtype}; the gradient of a real loss is an array of floats.")
     if array.shape != shape:

@@ -6,6 +6,7 @@ differ, up to four more tell why.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import zlib
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import LossError
+from fastcheck.errors import InputError, LossError, text_of
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
@@ -128,7 +129,7 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
         raise
     except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
         raise LossError(
-            f"loss raised {type(error).__name__} at theta itself: {error}. It must accept a tree like params"
+            f"loss raised {type(error).__name__} at theta itself: {text_of(error)}. It must accept a tree like params"
             f"{' and args' if evaluator.has_args else ''}."
         ) from error
     if not math.isfinite(value):
@@ -148,7 +149,7 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     try:
         returned = gradient(tree, *args)
     except (Exception, SystemExit) as error:
-        raise LossError(f"gradient raised {type(error).__name__} at theta: {error}.") from error
+        raise LossError(f"gradient raised {type(error).__name__} at theta: {text_of(error)}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)
 
@@ -166,9 +167,10 @@ def _differ(a: float, b: float) -> bool:
 def _fingerprint(args: tuple[Any, ...]) -> int:
     """Return a checksum of the arrays in the arguments, however deep in dicts, lists or tuples."""
     total = 0
-    for _, item in leaves(args):
-        if isinstance(item, np.ndarray) and not item.dtype.hasobject:
-            total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
+    with contextlib.suppress(InputError):  # data may contain itself: then that of its arrays that come first
+        for _, item in leaves(args, "args"):
+            if isinstance(item, np.ndarray) and not item.dtype.hasobject:
+                total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
     return total
 
 

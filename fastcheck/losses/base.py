@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.errors import LossError
+from fastcheck.errors import LossError, said
 from fastcheck.parameters import Parameters
 
 __all__ = ["PerturbedLoss", "as_float"]
@@ -30,6 +30,8 @@ def as_float(value: object) -> float:
         raise LossError(
             f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. Return float(J)."
         )
+    if value is np.ma.masked or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+        raise LossError("loss returned a masked value; it must return one real number. Leave out what is masked.")
     shape = getattr(value, "shape", ())
     if shape != ():
         raise LossError(
@@ -123,9 +125,8 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            raised = isinstance(what, BaseException)
-            said = f"raised {type(what).__name__}: {what}" if raised else f"returned {what}"
-            self.failure = f"the loss {said} (step at {place})"
+            became = f"raised {said(what)}" if isinstance(what, BaseException) else f"returned {what}"
+            self.failure = f"the loss {became} (step at {place})"
         return math.nan
 
     def _direction_in(self, start: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import said
 from fastcheck.losses.base import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
 
@@ -68,7 +69,7 @@ class PythonLoss(PerturbedLoss):
             except (Exception, SystemExit):  # theta itself fails: the preflight tells it
                 return shadow
             low.evaluations += trial.evaluations
-            low.refusal = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            low.refusal = said(error)
             return low
         shadow.evaluations = trial.evaluations
         return shadow

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.differences import Measured
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, said
 from fastcheck.networks.engines import ENGINES, Problem
 from fastcheck.networks.operators import FloatArray
 from fastcheck.parallel.blas import one_blas_thread
@@ -144,7 +144,7 @@ class BoundNetwork:
             return float(self.like(params, *self.args))
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"like raised {type(error).__name__}: {error}. It must be the loss as a function of the same params: "
+                f"like raised {said(error)}. It must be the loss as a function of the same params: "
                 "like(params, *args) -> float."
             ) from error
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import said
 from fastcheck.losses.evaluator import Evaluator, Shardable
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.payload import Payload
@@ -101,7 +102,7 @@ def evaluate_packed(payload: Payload, shard: Shard) -> Done:
         try:
             evaluator, fresh = _revived(payload)
         except Exception as error:
-            return Done(shard.steps[:0], 0, None, 0.0, f"{type(error).__name__}: {error}")
+            return Done(shard.steps[:0], 0, None, 0.0, said(error))
         with one_blas_thread(look=fresh):  # the loss may have brought its own BLAS
             return evaluate(evaluator, shard)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import FastcheckError, InputError, LossError
+from fastcheck.errors import FastcheckError, InputError, LossError, said, text_of
 from fastcheck.finding import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
@@ -147,12 +147,12 @@ class Point:
             raise
         except Exception as error:
             if not low:
-                raise LossError(f"{called} raised {type(error).__name__} at {given}: {error}.") from error
+                raise LossError(f"{called} raised {type(error).__name__} at {given}: {text_of(error)}.") from error
             try:
                 returned = function(layout.astype_user(theta), *args)
             except Exception as again:
-                raise LossError(f"{called} raised {type(again).__name__} at {given}: {again}.") from again
-            refusal = f"{type(error).__name__}: {error}"
+                raise LossError(f"{called} raised {type(again).__name__} at {given}: {text_of(again)}.") from again
+            refusal = said(error)
         outputs = _layout_of_outputs(returned, f"{called}({given})")
         return cls(function, args, layout, theta, outputs, output, refusal)
 
@@ -177,7 +177,9 @@ class Point:
         try:
             return self.outputs.flatten(self.function(self.tree(theta), *self.args))
         except Exception as error:
-            raise LossError(f"the function raised {type(error).__name__} when called again: {error}.") from error
+            raise LossError(
+                f"the function raised {type(error).__name__} when called again: {text_of(error)}."
+            ) from error
 
     def cotangent(self, u: FloatArray) -> Any:
         """Return a flat u, shape (m,), as a private tree in the outputs' dtypes."""
@@ -221,13 +223,13 @@ class Point:
         try:
             returned = product.function(given, vector, *self.args)
         except Exception as error:
-            raise LossError(f"{product.name} raised {type(error).__name__} at its inputs: {error}.") from error
+            raise LossError(f"{product.name} raised {type(error).__name__} at its inputs: {text_of(error)}.") from error
         return match_gradient(returned, layout, name=product.name, of=of)
 
 
 def _layout_of_outputs(returned: Any, label: str) -> Parameters:
     """Return the layout of what the function returned, or say why it has no Jacobian."""
-    for path, leaf in leaves(returned):
+    for path, leaf in leaves(returned, label):
         here = f"{label}[{'.'.join(path)!r}]" if path else label
         if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
             raise InputError(
