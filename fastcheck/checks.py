@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.arrays import IntArray
 from fastcheck.assemble import assemble, unmeasurable
 from fastcheck.compare import Judge
@@ -122,7 +123,7 @@ def check(
     settings = Settings(
         mode, samples, blocks, step, scheme, tolerance, confidence, seed, workers, backend, budget, checkpoint, progress
     )
-    with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+    with own(), Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
         report = _check(loss, gradient, params, as_args(args), settings, run)
     report = replace(report, findings=(*report.findings, *run.notes))
     return report.raise_if_wrong() if throw else report
@@ -302,7 +303,7 @@ def numerical_gradient(
     layout = Parameters.of(params)
     rng = np.random.default_rng(seed)
     args = as_args(args)
-    with Run(staff=Staff(workers, backend)) as run:
+    with own(), Run(staff=Staff(workers, backend)) as run:
         evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
         seen = preflight(evaluator, layout.unflatten(np.zeros(layout.size)), args, rng)
         if seen.fatal:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.assemble import unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.errors import InputError
@@ -145,7 +146,7 @@ class Monitor:
         self._steps += 1
         if not self._due(now):
             return None
-        with _generators_untouched():
+        with _generators_untouched(), own():
             report = self._check(params, as_args(args))
         self.history.append(Moment(self._steps - 1, now - self._began, report))
         self._spent += time.perf_counter() - now

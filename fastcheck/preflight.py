@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError, text_of
 from fastcheck.finding import Finding
@@ -147,7 +148,8 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
         return match_gradient(gradient, layout), False
     tree = evaluator.tree_of(evaluator.theta.copy())
     try:
-        returned = gradient(tree, *args)
+        with theirs():
+            returned = gradient(tree, *args)
     except (Exception, SystemExit) as error:
         raise LossError(f"gradient raised {type(error).__name__} at theta: {text_of(error)}.") from error
     analytic = match_gradient(returned, layout)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import GradientError, InputError
@@ -129,11 +130,13 @@ def check_terms(
     }
 
     def total(tree: Any) -> float:
-        return math.fsum(float(loss(tree, *own)) for loss, _, own in known.values())
+        return math.fsum(float(loss(tree, *data)) for loss, _, data in known.values())
 
-    whole: FloatArray = np.sum(list(flat.values()), axis=0)
+    with own():
+        whole: FloatArray = np.sum(list(flat.values()), axis=0)
     report = check(total, layout.unflatten(whole.copy()), params, **options)
-    found = TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
+    with own():
+        found = TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
     return found.raise_if_wrong() if throw else found
 
 
@@ -188,8 +191,8 @@ def _findings(
                 f"{reports[name].verdict.value}.",
                 {"ratio": ratio, "hidden": hidden},
             )
-    for name, own in reports.items():
-        for finding in (f for f in own.findings if "blocks" in f.evidence):
+    for name, alone in reports.items():
+        for finding in (f for f in alone.findings if "blocks" in f.evidence):
             yield Finding(finding.kind, finding.block, f"{name}: {finding.message}", finding.evidence)
 
 

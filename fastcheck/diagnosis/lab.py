@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.gradients import match_gradient
@@ -63,7 +64,9 @@ class Lab:
             return None
         try:
             tree = self.evaluator.tree_of(theta.copy())
-            return match_gradient(self.gradient(tree, *self.args), self.evaluator.layout).flat
+            with theirs():
+                returned = self.gradient(tree, *self.args)
+            return match_gradient(returned, self.evaluator.layout).flat
         except (Exception, SystemExit):
             return None
 

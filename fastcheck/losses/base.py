@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError, said
+from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import Parameters
 
 __all__ = ["PerturbedLoss", "as_float"]
@@ -72,6 +75,7 @@ class PerturbedLoss(ABC):
         self.failure: str | None = None
         self.loss = loss
         self.args = args
+        self._theirs = nullcontext if isinstance(loss, MeasuresItself) else theirs
 
     def twin(self) -> Self:
         """See `Shardable.twin`."""

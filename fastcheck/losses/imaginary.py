@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, text_of
 from fastcheck.losses.evaluator import Evaluator
@@ -74,7 +75,8 @@ class ImaginaryLoss:
     def _call(self) -> complex:
         self.real.evaluations += 1
         try:
-            return complex(self.real.loss(self._tree, *self.real.args))
+            with theirs():
+                return complex(self.real.loss(self._tree, *self.real.args))
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {text_of(error)}. It "

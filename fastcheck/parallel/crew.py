@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from fastcheck.arithmetic import own, settings
 from fastcheck.errors import InputError, said
 from fastcheck.losses.evaluator import Shardable
 from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload, end_with
@@ -129,6 +130,7 @@ class LocalCrew:
     def __init__(self, workers: int, evaluator: Shardable) -> None:
         self.workers = workers
         self._evaluator = evaluator
+        self._errors = settings()
         self._idle: queue.SimpleQueue[Shardable] = queue.SimpleQueue()
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
@@ -145,7 +147,8 @@ class LocalCrew:
     def _evaluate(self, shard: Shard) -> Done:
         evaluator = self._idle.get()
         try:
-            return evaluate(evaluator, shard)
+            with own(self._errors):
+                return evaluate(evaluator, shard)
         finally:
             self._idle.put(evaluator)
 
@@ -169,7 +172,7 @@ class ProcessCrew:
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
-        work = partial(evaluate_packed, self._payload)
+        work = partial(evaluate_packed, self._payload, settings())
         try:
             yield from _windowed(_processes(self.workers), self.workers, work, shards, _kill)
         except BrokenProcessPool as error:
@@ -258,7 +261,7 @@ class JoblibCrew:
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         try:
-            yield from _mapped(self._backend, self.workers, partial(evaluate_packed, self._payload), shards)
+            yield from _mapped(self._backend, self.workers, partial(evaluate_packed, self._payload, settings()), shards)
         except BrokenProcessPool as error:
             raise WorkerDiedError(_exit_codes(error)) from error
 

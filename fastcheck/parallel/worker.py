@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import said
 from fastcheck.losses.evaluator import Evaluator, Shardable
@@ -96,9 +98,12 @@ def evaluate(evaluator: Evaluator, shard: Shard) -> Done:
         evaluator.evaluations, evaluator.failure = before
 
 
-def evaluate_packed(payload: Payload, shard: Shard) -> Done:
-    """Evaluate a shard in a worker process, with one BLAS thread and deaf to Ctrl-C, which is the caller's."""
-    with _deaf():
+def evaluate_packed(payload: Payload, errors: Mapping[str, Any], shard: Shard) -> Done:
+    """Evaluate a shard in a worker process, with one BLAS thread and deaf to Ctrl-C, which is the caller's.
+
+    Floating point signals to the loss what it does in the caller's process, see `fastcheck.arithmetic`.
+    """
+    with _deaf(), own(errors):
         try:
             evaluator, fresh = _revived(payload)
         except Exception as error:
