@@ -24,7 +24,7 @@ from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
-from fastcheck.noise import scale_of_blocks
+from fastcheck.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 
 __all__ = ["Preflight", "low_precision", "preflight"]
@@ -80,6 +80,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     InputError
         The gradient does not fit the parameters.
     """
+    _refuse_faint(evaluator.theta)
     data = _fingerprint(args)
     base = _loss_at_theta(evaluator)
     findings: list[Finding] = []
@@ -120,6 +121,16 @@ def _refuse_units(name: str, largest: float) -> None:
         raise LossError(
             f"{name}={largest:.3g} is in units so small that it is above {LARGEST:g}: uncertainties would overflow. "
             "Multiply both the loss and its gradient by a small constant."
+        )
+
+
+def _refuse_faint(theta: FloatArray) -> None:
+    """Raise where no step in proportion to the parameters is a number."""
+    largest = max(float(theta.max()), -float(theta.min()))
+    if 0 < largest <= FAINTEST:
+        raise InputError(
+            f"params are in units so large that none is above {FAINTEST:g} (largest={largest:.3g}): steps beside them "
+            "would leave the range of float64. Give them in smaller units."
         )
 
 
