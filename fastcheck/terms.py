@@ -59,11 +59,11 @@ class TermsReport:
         raise InputError("a TermsReport is neither true nor false: ask .passed, or .verdict for all five answers.")
 
     def __str__(self) -> str:
-        from fastcheck.report.words import headline
+        from fastcheck.report.words import headline, name, shown
 
         lines = [f"{self.verdict.value.upper()}: {len(self.terms)} terms and their sum"]
-        lines += [f"{name}: {headline(report)}" for name, report in (*self.terms.items(), ("sum", self.sum))]
-        return "\n".join([*lines, *(f"- {finding.message}" for finding in self.findings)])
+        lines += [f"{name(key)}: {shown(one, headline(one))}" for key, one in (*self.terms.items(), ("sum", self.sum))]
+        return "\n".join([*lines, *(f"- {shown(self.sum, finding.message)}" for finding in self.findings)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports and findings as plain data for JSON."""
