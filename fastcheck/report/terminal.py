@@ -76,9 +76,10 @@ def _closing(report: Report) -> Iterator[Text]:
         return
     if not words.diagnosed(report):
         yield Text(report.verdict.remedy, style="italic")
+    seed = words.name(str(report.settings.get("seed")))
     yield Text(
         f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
-        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {words.name(str(report.settings.get('seed')))}",
+        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {seed}",
         style="dim",
     )
 
