@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import prepared
 from fastcheck.elsewhere import decided_elsewhere
@@ -134,9 +135,10 @@ def check(
     )
     args = as_args(args)
     with plain(loss, gradient, params) as problem:
-        with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
+        with own(), Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
             report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
         report = recognised(report, problem, args)
+    report = replace(report, findings=(*report.findings, *run.notes))
     return report.raise_if_wrong() if throw else report
 
 
@@ -232,7 +234,7 @@ def numerical_gradient(
 def _numerical(loss: Callable[..., Any], params: Any, args: tuple[Any, ...], settings: Settings) -> Any:
     refuse(loss, settings)
     layout = Parameters.of(params)
-    with Run(staff=Staff(settings.workers, settings.backend)) as run:
+    with own(), Run(staff=Staff(settings.workers, settings.backend)) as run:
         zero = layout.unflatten(np.zeros(layout.size))
         context = prepared(loss, zero, args, settings, run, layout, layout.theta_of(params))
         if context.preflight.fatal:

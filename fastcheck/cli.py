@@ -2,46 +2,107 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import io
+import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 import fastcheck
-from fastcheck.errors import FastcheckError, InputError
+from fastcheck.errors import FastcheckError, InputError, said
 from fastcheck.problem import Problem
 from fastcheck.settings import MODES, as_args
-from fastcheck.userline import at_line
 from fastcheck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["main"]
 
-PASSED, NOT_PASSED, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
+PASSED, NOT_PASSED, BAD_INPUT, INCONCLUSIVE, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130
+PLAIN = {"×": "x", "‖": "||", "–": "-", "−": "-", "…": "...", "─": "-", "━": "-", "’": "'"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Command(click.Group):
+    """A command whose exit status is a verdict only where there is one, on a terminal of any encoding."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what nobody expected, and Ctrl-C, have exit statuses of their own."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="fastcheck")
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
+        except Exception as error:
+            if not isinstance(error, BrokenPipeError):  # else nobody reads on, as behind `head`
+                click.echo(f"fastcheck: an unexpected error, which is no verdict.\n{traceback.format_exc()}", err=True)
+            _give_up_on(sys.stdout)
+            sys.exit(CRASHED)
+
+
+def _console() -> Console:
+    """Return the console; where nobody reads on, rich's own would exit with 1, the status of "not passed"."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Plain()
+
+
+def _give_up_on(stream: TextIO) -> None:
+    """Drop what can't be written to a stream: the interpreter would try again at its end, and exit with 120."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that a stream can't show by plain ones."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = (PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode("ascii") for c in text)
+    return "".join(plain), error.end
+
+
+codecs.register_error("fastcheck", _plain)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(fastcheck.__version__, prog_name="fastcheck")
 def main() -> None:
     """Is this gradient right?
 
     Compares a hand-written gradient with finite differences of the loss. Exit status: 0 passed, 1 not passed, 2 bad
-    input, 3 inconclusive.
+    input, 3 inconclusive, 70 a crash of fastcheck itself, 130 Ctrl-C.
     """
 
 
 @main.command()
 def demo() -> None:
     """Check two real nets, each with a correct and with a wrong backward pass."""
-    from rich.console import Console
     from rich.rule import Rule
 
     from fastcheck import examples
     from fastcheck.report.terminal import render
 
-    console = Console()
+    console = _console()
     scenes = [
         ("The 4-5-3-1 net of the gradient checking exercise, correct backprop", examples.course_net(), True),
         (
@@ -80,17 +141,16 @@ def check(target: str, html: str | None, json_: str | None, blocks: tuple[str, .
     The file defines loss, gradient and params (and args, if the loss takes more), or NAME: a fastcheck.Problem or a
     function that returns one.
     """
-    from rich.console import Console
-
     from fastcheck.report.terminal import render
 
+    paths = [Path(path).absolute() for path in (html, json_) if path]  # the file may change the folder
     try:
         problem = load_problem(target)
         report = fastcheck.check(
             problem.loss, problem.gradient, problem.params, args=problem.args, blocks=blocks or None, **options
         )
-        Console().print(render(report))
-        for path in filter(None, (html, json_)):
+        _console().print(render(report))
+        for path in paths:
             report.save(path)
     except FastcheckError as error:
         _complain(error)
@@ -102,8 +162,6 @@ def check(target: str, html: str | None, json_: str | None, blocks: tuple[str, .
 @click.option("--html", type=click.Path(dir_okay=False), help="Write the report to this page.")
 def report(source: str, html: str | None) -> None:
     """Show a report that was saved as JSON, or lay it out as a page."""
-    from rich.console import Console
-
     from fastcheck.report.terminal import render
 
     try:
@@ -111,7 +169,7 @@ def report(source: str, html: str | None) -> None:
         if html:
             saved.save(html)
         else:
-            Console().print(render(saved))
+            _console().print(render(saved))
     except FastcheckError as error:
         _complain(error)
     sys.exit(_status(saved.verdict))
@@ -157,7 +215,7 @@ def _run_file(path: Path) -> Mapping[str, Any]:
     except SyntaxError as error:
         raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
     except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
-        raise InputError(f"{path} raised {type(error).__name__} when it was run{at_line(error)}: {error}") from error
+        raise InputError(f"{path} raised {said(error, ' when it was run')}") from error
     return vars(module)
 
 
@@ -170,7 +228,7 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
         try:
             value = value()
         except (Exception, SystemExit) as error:
-            raise InputError(f"{path}:{name} raised {type(error).__name__}{at_line(error)}: {error}") from error
+            raise InputError(f"{path}:{name} raised {said(error)}") from error
     if not isinstance(value, Problem):
         raise InputError(
             f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "
@@ -180,7 +238,9 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
 
 
 def _complain(error: Exception) -> None:
-    click.echo(f"fastcheck: {error}", err=True)
+    from fastcheck.report.words import legible
+
+    click.echo("\n".join(map(legible, f"fastcheck: {error}".split("\n"))), err=True)
     sys.exit(BAD_INPUT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +132,7 @@ def prepared(
 
     Where the preflight is fatal (the loss is no function of theta), nothing more is measured.
     """
+    path = None if settings.checkpoint is None else Path(settings.checkpoint).absolute()  # a loss may change the folder
     rng = np.random.default_rng(settings.seed)
     chosen = [(layout.blocks.index(block), block) for block in layout.select(settings.blocks)]
     evaluator = evaluator_for(loss, layout, theta, args)
@@ -140,9 +142,9 @@ def prepared(
     context = Context(loss, gradient, args, settings, run, evaluator, seen, silent, tuple(chosen), judge, rng)
     if seen.fatal:
         return context
-    if settings.checkpoint is not None:
+    if path is not None:
         problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
-        run.checkpoint = Checkpoint(settings.checkpoint, problem)
+        run.checkpoint = Checkpoint(path, problem)
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     if not noise.resolved and settings.unchecked == "fail":

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastcheck.report import Report
 
-__all__ = ["CheckpointError", "FastcheckError", "GradientError", "InputError", "LossError", "MissingDependencyError"]
+from fastcheck.userline import at_line
+
+__all__ = [
+    "CheckpointError",
+    "FastcheckError",
+    "GradientError",
+    "InputError",
+    "LossError",
+    "MissingDependencyError",
+    "said",
+    "text_of",
+]
 
 
 class FastcheckError(Exception):
@@ -47,3 +58,17 @@ class GradientError(FastcheckError, AssertionError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of any exception, also of one that can't be shown."""
+    try:
+        return str(error)
+    except Exception as worse:
+        return f"(its message raised {type(worse).__name__})"
+
+
+def said(error: BaseException, where: str = "") -> str:
+    """Return ``"ValueError at theta (net.py, line 12): bad weather"`` of any exception, as far as it is known."""
+    text = text_of(error)
+    return f"{type(error).__name__}{where}{at_line(error)}" + (f": {text}" if text else "")

@@ -444,6 +444,11 @@ class Kind(enum.StrEnum):
         "How many coordinates of all can be wrong, as far as a sample tells.",
         "",
     )
+    CHECKPOINT_LOST = (
+        "checkpoint_lost",
+        "The checkpoint could not be written to the end; the run went on without it.",
+        "Make room on the disk, or name another path.",
+    )
     STOPPED = ("stopped", "The run ended early; the verdict is about what was measured.", "Give it a larger budget.")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import InputError, LossError
-from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.errors import InputError, LossError, text_of
+from fastcheck.parameters import ROOT, Parameters, leaves, refuse_masked
 
 __all__ = ["Analytic", "match_gradient", "matched", "spellings"]
 
@@ -191,10 +191,14 @@ def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArr
         raise InputError(f"{name} is None, not a float array of {shape}: is its `return` missing?")
     if isinstance(leaf, (str, bytes, bool)) or callable(leaf):
         raise InputError(f"{name}={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
+    refuse_masked(leaf, name)
     try:
         array = np.asarray(leaf)
-    except ValueError as error:
-        raise InputError(f"{name} can't be read as one array of {shape}: {error}.") from error
+    except Exception as error:  # a tensor that requires its gradient, say
+        raise InputError(
+            f"{name} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
+            "array (.detach().numpy(), numpy.asarray)."
+        ) from error
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{name} has dtype {array.dtype}; the gradient of a real loss is an array of floats.")
     if array.shape != shape:

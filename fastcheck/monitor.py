@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcheck import thresholds
+from fastcheck.arithmetic import own
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import Outcome, prepared
 from fastcheck.errors import InputError
@@ -149,7 +150,7 @@ class Monitor:
         self._steps += 1
         if not self._due(now):
             return None
-        with _generators_untouched():
+        with _generators_untouched(), own():
             report = self._check(params, as_args(args))
         self.history.append(Moment(self._steps - 1, now - self._began, report))
         self._spent += time.perf_counter() - now

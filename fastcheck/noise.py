@@ -15,7 +15,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["Noise", "difference_table_noise", "measure_noise", "scale_of_blocks", "uneven"]
+__all__ = ["FAINTEST", "Noise", "difference_table_noise", "measure_noise", "scale_of_blocks", "uneven"]
 
 POINTS = 7  # values of J on the grid, the base among them
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
@@ -27,6 +27,8 @@ FEW = 32  # entries of a block that may each be a quantity of its own, as in a s
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
+FAINTEST = 1e-280  # magnitude of a block that has a scale: a step in proportion to less leaves the range of float64
+SMALL = 1e-290  # of a sum of squares; below, they lose digits
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
 
@@ -99,11 +101,17 @@ def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
     theta = evaluator.theta
 
     def rms(part: FloatArray) -> float:
-        return math.sqrt(float(part @ part) / len(part)) if len(part) else 0.0  # without a vector of squares
+        if not len(part):
+            return 0.0
+        square = float(part @ part)  # without a vector of squares
+        if SMALL < square < math.inf:
+            return math.sqrt(square / len(part))
+        largest = max(float(part.max()), -float(part.min()))  # the squares of such leave the range of float64
+        return largest * math.sqrt(float(np.mean((part / largest) ** 2))) if largest else 0.0
 
     whole = rms(theta) or 1.0
-    scales = [rms(theta[block.slice]) or whole for block in evaluator.layout.blocks]
-    return np.array(scales)
+    scales = [rms(theta[block.slice]) for block in evaluator.layout.blocks]
+    return np.array([scale if scale > FAINTEST else whole for scale in scales])
 
 
 def uneven(theta: FloatArray) -> bool:

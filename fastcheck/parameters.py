@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, said, text_of
 
-__all__ = ["Block", "Parameters", "leaves", "rebuilt", "vectors"]
+__all__ = ["Block", "Parameters", "leaves", "rebuilt", "refuse_masked", "vectors"]
 
 Path = tuple[str, ...]
 
 _ADAPTERS = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}  # by the package that a leaf's type comes from
+
+DEEPEST = 100  # containers inside containers; deeper lies only what contains itself
 
 ROOT = "theta"  # the name of the only block when the tree is one bare array
 
@@ -88,15 +90,37 @@ class Block:
         return f"{self.name}[{', '.join(map(str, index))}]" if index else self.name
 
 
-def leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
-    """Yield ``(path, leaf)`` of a nested dict, list, tuple, namedtuple or dataclass, in the user's order."""
-    children = _children(tree)
-    if children is None:
-        yield (), tree
-        return
-    for key, child in children:
-        for path, leaf in leaves(child):
-            yield (key, *path), leaf
+def leaves(tree: Any, name: str = "params") -> Iterator[tuple[Path, Any]]:
+    """Yield ``(path, leaf)`` of a nested dict, list, tuple, namedtuple or dataclass, in the user's order.
+
+    Raises
+    ------
+    InputError
+        The tree, which messages call by its name, contains itself, or its items can't be read.
+    """
+    waiting: list[tuple[Path, Any]] = [((), tree)]
+    while waiting:
+        path, node = waiting.pop()
+        try:
+            children = _children(node)
+        except Exception as error:
+            raise InputError(
+                f"{name}{_at(path)} (type={type(node).__name__}) can't be read: its items raised {said(error)}. "
+                "Pass a plain dict, list or tuple of arrays."
+            ) from error
+        if children is None:
+            yield path, node
+            continue
+        if len(path) >= DEEPEST:
+            raise InputError(
+                f"{name} is nested more than {DEEPEST} deep, or contains itself, as at {name}{_at(path[:3])}. Pass a "
+                "tree of arrays."
+            )
+        waiting += [((*path, key), child) for key, child in reversed(children)]
+
+
+def _at(path: Path) -> str:
+    return f"[{'.'.join(path)!r}]" if path else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +151,7 @@ class Parameters:
         """
         blocks: list[Block] = []
         start = 0
-        for path, leaf in leaves(tree):
+        for path, leaf in leaves(tree, name):
             label = ".".join(path) or ROOT
             array = _float_leaf(leaf, f"{name}[{label!r}]" if path else name)
             order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
@@ -199,7 +223,7 @@ class Parameters:
 
     def astype_user(self, theta: FloatArray) -> Any:
         """Return the tree with new arrays in the user's own dtypes, rounded from theta."""
-        with np.errstate(over="ignore"):  # half precision ends at 65504
+        with np.errstate(all="ignore"):  # half precision ends at 65504
             arrays = iter([block.view(theta).astype(block.dtype) for block in self.blocks])
         return _rebuild(self.template, arrays)
 
@@ -263,9 +287,9 @@ def _build(tree: Any, children: list[Any]) -> Any:
     if isinstance(tree, Mapping):
         return _mapping_like(tree, dict(zip(tree.keys(), children, strict=True)))
     if _is_namedtuple(tree):
-        return type(tree)(*children)
+        return tuple.__new__(type(tree), children)  # without its own __new__, which may validate, convert or draw
     if isinstance(tree, (list, tuple)):
-        return type(tree)(children)
+        return _like(tree, children, list if isinstance(tree, list) else tuple)
     new = object.__new__(type(tree))  # a dataclass: without __init__, which may validate, convert or draw
     for field, child in zip(dataclasses.fields(tree), children, strict=True):
         object.__setattr__(new, field.name, child)
@@ -273,12 +297,18 @@ def _build(tree: Any, children: list[Any]) -> Any:
 
 
 def _mapping_like(tree: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(tree) is dict:
-        return items
+    return _like(tree, items, dict)
+
+
+def _like(tree: Any, items: Any, plain: type) -> Any:
+    """Return a container of the tree's type, or where that takes no items (a defaultdict, say), a plain one."""
+    if type(tree) is plain:
+        return plain(items)
     try:
-        return type(tree)(items)  # type: ignore[call-arg]
-    except TypeError:  # e.g. defaultdict, whose first argument is not the items
-        return items
+        new = type(tree)(items)
+        return new if len(new) == len(items) else plain(items)
+    except Exception:
+        return plain(items)
 
 
 def _rebuild(template: Any, arrays: Iterator[Any]) -> Any:
@@ -317,6 +347,7 @@ def _skeleton(tree: Any) -> Any:
 def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
     """Return the leaf as an array, or say why it can't be a block."""
     _refuse_others(leaf, label)
+    refuse_masked(leaf, label)
     if isinstance(leaf, (str, bytes, bool)) or leaf is None or callable(leaf):
         raise InputError(
             f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
@@ -326,7 +357,8 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         array = np.asarray(leaf)
     except Exception as error:
         raise InputError(
-            f"{label} (type={type(leaf).__name__}) can't be read as an array: {error}. Convert it to a numpy array."
+            f"{label} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
+            "array."
         ) from error
     if np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_:
         raise InputError(
@@ -342,6 +374,21 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         at = f"{label}{bad.tolist()}" if array.ndim else label
         raise InputError(f"{at}={array[tuple(bad)]} is not finite; no derivative exists there.")
     return array
+
+
+def refuse_masked(leaf: Any, label: str) -> None:
+    """Raise where a mask would be lost: what it hides would be checked, or pass for checked.
+
+    Raises
+    ------
+    InputError
+        The leaf, which messages call by its label, is a masked array.
+    """
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise InputError(
+            f"{label} (type={type(leaf).__name__}) is a masked array, and its mask would be lost. Pass .filled(value), "
+            "with the value that the masked entries have, or leave them out of the parameters: .compressed()."
+        )
 
 
 def _refuse_others(leaf: Any, label: str) -> None:

@@ -6,6 +6,7 @@ differ, up to four more tell why.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import zlib
@@ -15,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import FastcheckError, LossError
+from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.forms import takes
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
-from fastcheck.noise import scale_of_blocks
+from fastcheck.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
-from fastcheck.userline import at_line
 
 __all__ = ["Preflight", "low_precision", "preflight"]
 
@@ -80,6 +81,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     InputError
         The gradient does not fit the parameters.
     """
+    _refuse_faint(evaluator.theta)
     data = _fingerprint(args)
     base = _loss_at_theta(evaluator)
     findings: list[Finding] = []
@@ -123,6 +125,16 @@ def _refuse_units(name: str, largest: float) -> None:
         )
 
 
+def _refuse_faint(theta: FloatArray) -> None:
+    """Raise where no step in proportion to the parameters is a number."""
+    largest = max(float(theta.max()), -float(theta.min()))
+    if 0 < largest <= FAINTEST:
+        raise InputError(
+            f"params are in units so large that none is above {FAINTEST:g} (largest={largest:.3g}): steps beside them "
+            "would leave the range of float64. Give them in smaller units."
+        )
+
+
 def _loss_at_theta(evaluator: Evaluator) -> float:
     try:
         value = as_float(evaluator.call())
@@ -131,7 +143,7 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
     except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
         what = takes(getattr(evaluator, "loss", None))
         raise LossError(
-            f"loss raised {type(error).__name__} at theta itself{at_line(error)}: {error}. It must accept {what}"
+            f"loss raised {said(error, ' at theta itself')}. It must accept {what}"
             f"{' and args' if evaluator.has_args and what != 'args alone' else ''}."
         ) from error
     if not math.isfinite(value):
@@ -149,11 +161,12 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
         return match_gradient(gradient, layout), False
     tree = evaluator.tree_of(evaluator.theta.copy())
     try:
-        returned = gradient(tree, *args)
+        with theirs():
+            returned = gradient(tree, *args)
     except FastcheckError:
         raise
     except (Exception, SystemExit) as error:
-        raise LossError(f"gradient raised {type(error).__name__} at theta{at_line(error)}: {error}.") from error
+        raise LossError(f"gradient raised {said(error, ' at theta')}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)
 
@@ -171,9 +184,10 @@ def _differ(a: float, b: float) -> bool:
 def _fingerprint(args: tuple[Any, ...]) -> int:
     """Return a checksum of the arrays in the arguments, however deep in dicts, lists or tuples."""
     total = 0
-    for _, item in leaves(args):
-        if isinstance(item, np.ndarray) and not item.dtype.hasobject:
-            total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
+    with contextlib.suppress(InputError):  # data may contain itself: then that of its arrays that come first
+        for _, item in leaves(args, "args"):
+            if isinstance(item, np.ndarray) and not item.dtype.hasobject:
+                total = zlib.crc32(np.ascontiguousarray(item).reshape(-1).view(np.uint8).data, total)
     return total
 
 

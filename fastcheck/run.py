@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
+from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
@@ -26,6 +27,14 @@ __all__ = ["Run"]
 
 OVERRUN = 0.1  # share of the budget by which a run may exceed it
 MOST_LOST = 16  # coordinates that may end their worker before the run gives up
+
+
+@dataclass
+class _Collected:
+    """What the shards of one stream cost, and what the first failed evaluation said."""
+
+    evaluations: int = 0
+    failure: str | None = None
 
 
 @dataclass
@@ -46,6 +55,8 @@ class Run:
         Why the run ended early: ``"budget"``, ``"interrupted"`` or ``"workers"`` (they died again and again).
     lost : list of int
         Coordinates whose evaluation ended a worker process; not to be evaluated in this one.
+    notes : list of Finding
+        What went wrong beside the measuring.
     """
 
     budget: float | None = None
@@ -54,6 +65,7 @@ class Run:
     advance: Callable[[int], None] = lambda done: None
     stopped: str | None = None
     lost: list[int] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     _grids: int = 0
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
@@ -61,11 +73,10 @@ class Run:
     def __enter__(self) -> Self:
         self._open.enter_context(one_blas_thread())
         self._open.callback(self.staff.close)
+        self._open.callback(self._on_disk, Checkpoint.close)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.checkpoint is not None:
-            self.checkpoint.close()
         self._open.close()
 
     @property
@@ -132,7 +143,7 @@ class Run:
         before, began = evaluator.evaluations, self.seconds
         values = evaluator.along(start, direction, steps)
         done = Done(values[None], evaluator.evaluations - before, evaluator.failure, self.seconds - began)
-        self.checkpoint.add(number, 0, probes, done)
+        self._on_disk(Checkpoint.add, number, 0, probes, done)
         return values
 
     def stream(
@@ -165,28 +176,31 @@ class Run:
         number = self._next()
         pace = Pace.within(self.budget)
         cutter = Cutter(count, probes, offsets, pace, self._may_start)
-        if self.checkpoint is not None:
-            for shard, done in self.checkpoint.stored(number, cutter):
-                yield shard, self._collected(evaluator, shard, done)
-        results = self._results(evaluator, cutter, pace)
-        with contextlib.closing(results):
-            while True:
-                try:
-                    result = next(results, None)
-                except KeyboardInterrupt:
-                    self.stopped = "interrupted"
-                    return
-                if result is None:
-                    break
-                shard, done = result
-                pace.measured(len(shard.coordinates), done.seconds)
-                if self.checkpoint is not None:
-                    self.checkpoint.add(number, shard.start, shard.probes, done)
-                yield shard, self._collected(evaluator, shard, done)
-                if self.stopped == "workers":
-                    return
-        if self.checkpoint is not None:
-            self.checkpoint.commit()
+        collected = _Collected()
+        try:
+            if self.checkpoint is not None:
+                for shard, done in self.checkpoint.stored(number, cutter):
+                    yield shard, self._take(evaluator, shard, done, collected)
+            results = self._results(evaluator, cutter, pace)
+            with contextlib.closing(results):
+                while True:
+                    try:
+                        result = next(results, None)
+                    except KeyboardInterrupt:
+                        self.stopped = "interrupted"
+                        return
+                    if result is None:
+                        break
+                    shard, done = result
+                    pace.measured(len(shard.coordinates), done.seconds)
+                    self._on_disk(Checkpoint.add, number, shard.start, shard.probes, done)
+                    yield shard, self._take(evaluator, shard, done, collected)
+                    if self.stopped == "workers":
+                        return
+            self._on_disk(Checkpoint.commit)
+        finally:  # not before: a thread may be counting on the same evaluator
+            evaluator.evaluations += collected.evaluations
+            evaluator.failure = evaluator.failure or collected.failure
 
     def _next(self) -> int:
         """Return the number of the next grid, which is the same in every run of one problem."""
@@ -218,16 +232,34 @@ class Run:
             cutter.out.popleft()
             yield shard, done
 
-    def _collected(self, evaluator: Evaluator, shard: Shard, done: Done) -> FloatArray:
+    def _on_disk(self, write: Callable[..., None], *what: Any) -> None:
+        """Write to the checkpoint, if there is one; where the disk refuses, go on without it, and say so."""
+        if self.checkpoint is None:
+            return
+        try:
+            write(self.checkpoint, *what)
+        except OSError as error:
+            lost, self.checkpoint = self.checkpoint, None
+            lost.abandon()
+            self.notes.append(
+                Finding(
+                    Kind.CHECKPOINT_LOST,
+                    None,
+                    f"The checkpoint {str(lost.path)!r} could not be written to the end ({error.strerror or error}). "
+                    "The run went on without it; what the file holds can be resumed once there is room.",
+                )
+            )
+
+    def _take(self, evaluator: Evaluator, shard: Shard, done: Done, collected: _Collected) -> FloatArray:
         """Count what was done, and remember what failed."""
-        evaluator.evaluations += done.evaluations
+        collected.evaluations += done.evaluations
         if done.lost:
             self.lost.extend(shard.coordinates.tolist())
             if len(self.lost) >= MOST_LOST:
                 self.stopped = "workers"
-        if evaluator.failure is None and done.failure is not None:
+        if collected.failure is None and done.failure is not None:
             where = f" (step at {evaluator.layout.breadcrumb(int(shard.coordinates[0]))})" if done.lost else ""
-            evaluator.failure = done.failure + where
+            collected.failure = done.failure + where
         self.advance(len(shard.coordinates))
         return done.values
 

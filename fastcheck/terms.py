@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import GradientError, InputError
@@ -63,11 +64,11 @@ class TermsReport:
         raise InputError("a TermsReport is neither true nor false: ask .passed, or .verdict for all five answers.")
 
     def __str__(self) -> str:
-        from fastcheck.report.words import headline
+        from fastcheck.report.words import headline, name, shown
 
         lines = [f"{self.verdict.value.upper()}: {len(self.terms)} terms and their sum"]
-        lines += [f"{name}: {headline(report)}" for name, report in (*self.terms.items(), ("sum", self.sum))]
-        return "\n".join([*lines, *(f"- {finding.message}" for finding in self.findings)])
+        lines += [f"{name(key)}: {shown(one, headline(one))}" for key, one in (*self.terms.items(), ("sum", self.sum))]
+        return "\n".join([*lines, *(f"- {shown(self.sum, finding.message)}" for finding in self.findings)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports and findings as plain data for JSON."""
@@ -147,9 +148,11 @@ def _checked(problems: Mapping[str, tuple[Plain, tuple[Any, ...]]], options: dic
         return math.fsum(as_float(problem.loss(tree, *own)) for problem, own in problems.values())
 
     reports = {name: checked(problem.loss, flat[name], problem, own) for name, (problem, own) in problems.items()}
-    whole: FloatArray = np.sum(list(flat.values()), axis=0)
+    with own():
+        whole: FloatArray = np.sum(list(flat.values()), axis=0)
     report = checked(total, whole, first, ())
-    return TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
+    with own():
+        return TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
 
 
 def _nonempty(terms: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
@@ -213,8 +216,8 @@ def _findings(
                 f"{reports[name].verdict.value}.",
                 {"ratio": ratio, "hidden": hidden},
             )
-    for name, own in reports.items():
-        for finding in (f for f in own.findings if "blocks" in f.evidence):
+    for name, alone in reports.items():
+        for finding in (f for f in alone.findings if "blocks" in f.evidence):
             yield Finding(finding.kind, finding.block, f"{name}: {finding.message}", finding.evidence)
 
 

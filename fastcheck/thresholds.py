@@ -74,8 +74,8 @@ NEARBY = ((1.0, 0.03), (1.0, 0.3), (0.3, 0.3))
 # -- smooth disagreement ----------------------------------------------------------------------------------------------
 
 EVERYWHERE = 0.75
-"""Share of the measured coordinates, of `SEVERAL` at least, that differ clear of their uncertainty where a loss and a gradient disagree as a
-solver's tolerance, a truncated series or a lower precision makes them,"""
+"""Share of the measured coordinates, of `SEVERAL` at least, that differ clear of their uncertainty where a loss and a
+gradient disagree as a solver's tolerance, a truncated series or a lower precision makes them,"""
 SEVERAL = 4
 ALIKE = 30.0
 """and how far above the typical error of its block the error of a single entry may then be for the same reason."""

@@ -153,7 +153,7 @@ def test_problems_by_name(name, status):
         (["--workers", "0"], "workers=0"),
         (["--budget", "0"], "budget=0.0"),
         (["--nonsense"], "--nonsense"),
-        (["--json", "nowhere/run.json"], "path='nowhere/run.json' can't be written"),
+        (["--json", "nowhere/run.json"], "nowhere/run.json' can't be written"),
         (["--json", "run.txt"], "a report is saved as *.json or *.html"),
     ],
 )
@@ -215,7 +215,9 @@ def test_demo():
 
 
 def test_help_and_version():
-    assert "Exit status: 0 passed, 1 not passed, 2 bad input, 3" in " ".join(run("--help").output.split())
+    assert "Exit status: 0 passed, 1 not passed, 2 bad input, 3 inconclusive, 70 a" in " ".join(
+        run("--help").output.split()
+    )
     assert "FILE.py[:NAME]" in run("check", "-h").output
     assert run("--version").output == f"fastcheck, version {fastcheck.__version__}\n"
 
@@ -231,3 +233,105 @@ def test_as_a_process(text, status, tmp_path):
     assert (done.stderr == "") is (status != 2)
     assert "Traceback" not in done.stderr
     assert (tmp_path / "net.py").read_text() == textwrap.dedent(text)
+
+
+def process(*words, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "fastcheck", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_output_falls_back_to_what_the_terminal_can_show(encoding):
+    text = WRONG.replace('"w"', '"größe\u2260"').replace('"dw"', '"größe\u2260"')
+    done = process("check", write(text), PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    shown = done.stdout.decode(encoding)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == b""
+    assert shown.startswith("WRONG: b ")
+    if encoding == "ascii":
+        assert "\\xf6\\xdfe" in shown
+        assert "b x0.333" in shown
+
+
+@pytest.mark.slow
+def test_the_demo_in_ascii():
+    done = process("demo", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert b"W2 x3.000" in done.stdout
+
+
+def test_a_crash_is_no_verdict(monkeypatch):
+    def crash(*_, **__):
+        raise RuntimeError("a bug of fastcheck's own")
+
+    monkeypatch.setattr("fastcheck.check", crash)
+    result = run("check", write(RIGHT))
+    assert result.exit_code == 70
+    assert "an unexpected error, which is no verdict" in result.stderr
+    assert "RuntimeError: a bug of fastcheck's own" in result.stderr
+
+
+def test_ctrl_c_is_no_verdict():
+    assert (
+        run("check", write(RIGHT.replace("import numpy", "raise KeyboardInterrupt\nimport numpy", 1))).exit_code == 130
+    )
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "pipe"])
+def test_output_that_nobody_takes_is_no_verdict(device):
+    if device == "pipe":
+        read, out = os.pipe()
+        os.close(read)
+    else:
+        out = os.open(device, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastcheck", "check", write(RIGHT)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=out,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(out)
+    assert done.returncode == 70, done.stderr
+    assert (b"No space left" in done.stderr) is (device != "pipe")
+
+
+def test_a_file_that_changes_the_folder_does_not_take_the_report_with_it(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    text = RIGHT + "\nimport os\nos.chdir('elsewhere')\n"
+    assert run("check", write(text), "--json", "run.json").exit_code == 0
+    assert (tmp_path / "run.json").exists()
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\n\r\x08\u202e\u200b[red]\udcff"
+
+
+def test_no_name_moves_the_cursor():
+    """Escapes, newlines and marks in the names of blocks, in the report, in what is said and in what is refused."""
+    text = WRONG.replace('"b"', repr(HOSTILE)).replace('"db"', repr(HOSTILE))
+    result = run("check", write(text))
+    assert result.exit_code == 1, result.stderr
+    assert "\\x1b[2J" in result.output
+    assert all(c.isprintable() or c == "\n" for c in result.output)
+    assert len(result.output.splitlines()) <= 25
+    result = run("check", write(text.replace("np.array([0.1])", "np.array([1])")))
+    assert result.exit_code == 2
+    assert all(c.isprintable() or c == "\n" for c in result.stderr)
+
+
+def test_a_long_name_is_shortened_in_its_middle():
+    name = "begin" + "x" * 100_000 + "end"
+    text = WRONG.replace('"b"', repr(name)).replace('"db"', repr(name))
+    for source in (text, RIGHT.replace('"b"', repr(name)).replace('"db"', repr(name))):
+        result = run("check", write(source))
+        assert len(result.output.splitlines()) <= 25
+        assert len(result.output) < 5000
+        assert result.exit_code in (0, 1)
+    result = run("check", write(text), "--json", "run.json")
+    assert "beginxxx" in result.output
+    assert "xxxend" in result.output
+    assert list(fastcheck.Report.load("run.json").blocks)[1] == name

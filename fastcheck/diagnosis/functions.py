@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.gradients import match_gradient
@@ -70,9 +71,9 @@ class UserFunctions:
             return None
         try:
             tree = self.evaluator.tree_of(theta.copy())
-            return match_gradient(
-                self.gradient(tree, *(self.args if args is None else args)), self.evaluator.layout
-            ).flat
+            with theirs():
+                returned = self.gradient(tree, *(self.args if args is None else args))
+            return match_gradient(returned, self.evaluator.layout).flat
         except (Exception, SystemExit):
             return None
 

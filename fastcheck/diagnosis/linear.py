@@ -101,7 +101,7 @@ def _factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
 
 def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: float, facts: DataFacts) -> Hypothesis:
     factor = _inverse(fit.numbers[0])
-    known = Number(factor.value, fit.known[0] / fit.numbers[0].value ** 2)
+    known = Number(factor.value, fit.known[0] / fit.numbers[0].value / fit.numbers[0].value)
     paid = min(number_cost(factor, 1.0, likely_factors(facts)), number_cost(known, 1.0))
     if not any(factor.near(value) for value in likely_factors(facts)):
         paid = number_cost(known, 1.0)
@@ -109,7 +109,7 @@ def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: flo
 
 
 def _inverse(a: Number) -> Number:
-    return Number(1 / a.value, a.half / a.value**2)
+    return Number(1 / a.value, a.half / a.value / a.value)  # a square of it may be zero
 
 
 def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:

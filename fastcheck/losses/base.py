@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.errors import LossError
+from fastcheck.errors import LossError, said
+from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import Parameters
-from fastcheck.userline import at_line
 
 __all__ = ["PerturbedLoss", "as_float"]
 
@@ -35,6 +37,8 @@ def as_float(value: object) -> float:
             f"loss returned an array of shape {shape}; it must return one real number. Reduce it, e.g. with np.mean or "
             "np.sum."
         )
+    if value is np.ma.masked or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+        raise LossError("loss returned a masked value; it must return one real number. Leave out what is masked.")
     kind = getattr(getattr(value, "dtype", None), "kind", "f")
     if value is None or isinstance(value, (bool, str, bytes, complex)) or kind in "cbSU":
         hint = "Is its `return` missing?" if value is None else "Return float(J)."
@@ -81,6 +85,7 @@ class PerturbedLoss(ABC):
         self.failure: str | None = None
         self.loss = loss
         self.args = args
+        self._theirs = nullcontext if isinstance(loss, MeasuresItself) else theirs
 
     def twin(self) -> Self:
         """See `Shardable.twin`."""
@@ -134,10 +139,8 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            said = f"returned {what}"
-            if isinstance(what, BaseException):
-                said = f"raised {type(what).__name__}{at_line(what)}: {what}"
-            self.failure = f"the loss {said} (step at {place})"
+            became = f"raised {said(what)}" if isinstance(what, BaseException) else f"returned {what}"
+            self.failure = f"the loss {became} (step at {place})"
         return math.nan
 
     def _direction_in(self, start: int) -> str:

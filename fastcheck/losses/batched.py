@@ -122,7 +122,7 @@ class BatchedLoss(PerturbedLoss):
     def call(self) -> Any:
         """Evaluate K times at theta, and return one value."""
         self.evaluations += 1  # the same K times counts once
-        return self._checked(self.loss(self._tree, *self.args))[0]
+        return self._evaluate(self._tree)[0]
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""
@@ -182,7 +182,9 @@ class BatchedLoss(PerturbedLoss):
         return np.concatenate([self._one_batch(coordinates[[k]], targets[[k]]) for k in rows])
 
     def _evaluate(self, tree: Any) -> FloatArray:
-        return self._checked(self.loss(tree, *self.args))
+        with self._theirs():
+            returned = self.loss(tree, *self.args)
+        return self._checked(returned)
 
     def _checked(self, returned: Any) -> FloatArray:
         values = np.asarray(returned)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, text_of
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 
@@ -74,11 +75,12 @@ class ImaginaryLoss:
     def _call(self) -> complex:
         self.real.evaluations += 1
         try:
-            return complex(np.asarray(self.real.loss(self._tree, *self.real.args)).item())
+            with theirs():
+                return complex(np.asarray(self.real.loss(self._tree, *self.real.args)).item())
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {error}. It must not "
-                "take float() of them, compare them or use abs; use scheme='central'."
+                f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {text_of(error)}. It "
+                "must not take float() of them, compare them or use abs; use scheme='central'."
             ) from error
 
     def verify(self, base: float, direction: FloatArray, steps: FloatArray) -> None:

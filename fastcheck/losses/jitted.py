@@ -67,7 +67,8 @@ class JittedLoss(PerturbedLoss):
     def call(self) -> Any:
         """Call the loss at theta and return what it returned."""
         self.evaluations += 1
-        return self.loss(self._point, *self.args)
+        with self._theirs():
+            return self.loss(self._point, *self.args)
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""

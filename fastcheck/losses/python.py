@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import said
 from fastcheck.losses.base import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
 
@@ -68,7 +69,7 @@ class PythonLoss(PerturbedLoss):
             except (Exception, SystemExit):  # theta itself fails: the preflight tells it
                 return shadow
             low.evaluations += trial.evaluations
-            low.refusal = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            low.refusal = said(error)
             return low
         shadow.evaluations = trial.evaluations
         return shadow
@@ -87,7 +88,9 @@ class PythonLoss(PerturbedLoss):
     def call(self) -> Any:
         """Call the loss at the working theta and return what it returned."""
         self.evaluations += 1
-        return self.loss(self._tree if self._views else self.layout.astype_user(self._work), *self.args)
+        tree = self._tree if self._views else self.layout.astype_user(self._work)
+        with self._theirs():
+            return self.loss(tree, *self.args)
 
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
         """See `Evaluator.represent`."""
@@ -120,21 +123,23 @@ class PythonLoss(PerturbedLoss):
         work, loss, args, views = self._work, self.loss, self.args, self._views
         tree, rounded = self._tree, self.layout.astype_user
         values: list[float] = []
-        for i, h, saved in zip(coordinates.tolist(), steps.tolist(), self.theta[coordinates].tolist(), strict=True):
-            try:
-                for offset in offsets:
-                    work[i] = saved + offset * h  # rounded to the user's dtype, if need be, when the tree is built
-                    try:
-                        value = loss(tree if views else rounded(work), *args)
-                        if not isinstance(value, float):
-                            value = as_float(value)
-                        if not isfinite(value):
-                            value = self._fail(value, self.layout.breadcrumb(i))
-                    except (Exception, SystemExit) as error:
-                        value = self._fail(error, self.layout.breadcrumb(i))
-                    values.append(value)
-            finally:
-                work[i] = saved
+        rows = zip(coordinates.tolist(), steps.tolist(), self.theta[coordinates].tolist(), strict=True)
+        with self._theirs():  # around them all: what is not the loss's own here, floating point does not signal
+            for i, h, saved in rows:
+                try:
+                    for offset in offsets:
+                        work[i] = saved + offset * h  # rounded to the user's dtype, if need be, when the tree is built
+                        try:
+                            value = loss(tree if views else rounded(work), *args)
+                            if not isinstance(value, float):
+                                value = as_float(value)
+                            if not isfinite(value):
+                                value = self._fail(value, self.layout.breadcrumb(i))
+                        except (Exception, SystemExit) as error:
+                            value = self._fail(error, self.layout.breadcrumb(i))
+                        values.append(value)
+                finally:
+                    work[i] = saved
         self.evaluations += len(values)
         return np.array(values, dtype=np.float64).reshape(len(coordinates), len(offsets))
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
 from fastcheck.differences import Measured
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, said
 from fastcheck.networks.engines import ENGINES, Problem
-from fastcheck.parallel.blas import worker_limits
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class BoundNetwork:
             return float(self.like(params, *self.args))
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"like raised {type(error).__name__}: {error}. It must be the loss as a function of the same params: "
+                f"like raised {said(error)}. It must be the loss as a function of the same params: "
                 "like(params, *args) -> float."
             ) from error
 
@@ -206,7 +206,7 @@ class BoundNetwork:
         if self.like is not None and not self.verified:
             self._verify(theta, layout)
         # One BLAS thread per worker, for one worker too: the sums, and so the numbers, are the same for any number.
-        with worker_limits().limit(limits=1, user_api="blas"):
+        with one_blas_thread(look=False):
             forward = self.network.forward(theta, layout, self.x, self.y)
             if not np.isfinite(forward.data_term()):
                 raise InputError(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import queue
 import re
+import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from fastcheck.errors import InputError
+from fastcheck.arithmetic import own, settings
+from fastcheck.errors import InputError, said
 from fastcheck.losses.evaluator import Shardable
-from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload
+from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload, end_with
 from fastcheck.parallel.worker import Done, Shard, evaluate, evaluate_packed
 
 __all__ = ["Crew", "JoblibCrew", "LocalCrew", "ProcessCrew", "WorkerDiedError", "cores", "hire"]
@@ -79,16 +84,26 @@ def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
     """
     if backend == "threads":
         return LocalCrew(workers, evaluator)
+    if backend in ("processes", "multiprocessing") and multiprocessing.current_process().daemon:
+        raise InputError(
+            f"backend={backend!r}: this is a daemonic process (a worker of multiprocessing.Pool?), which may have no "
+            "processes of its own. Use backend='threads' or 'serial' in it."
+        )
     try:
         if backend == "processes":
             return JoblibCrew("loky", workers, FilePayload.write(evaluator))
         if backend == "multiprocessing":
             return ProcessCrew(workers, FilePayload.write(evaluator))
         payload = MemoryPayload.of(evaluator)
+    except OSError as error:
+        raise InputError(
+            f"backend={backend!r}: the loss and its data can't be written to a temporary file for the workers "
+            f"({error}). Make room there, name another folder with TMPDIR, or use backend='threads' or 'serial'."
+        ) from error
     except Exception as error:
         raise InputError(
             f"backend={backend!r}: the loss or its data can't be sent to another process "
-            f"({type(error).__name__}: {error}). Use backend='threads' or 'serial', or move open files, locks and "
+            f"({said(error)}). Use backend='threads' or 'serial', or move open files, locks and "
             "generators out of the loss."
         ) from error
     if backend == "dask":
@@ -115,6 +130,7 @@ class LocalCrew:
     def __init__(self, workers: int, evaluator: Shardable) -> None:
         self.workers = workers
         self._evaluator = evaluator
+        self._errors = settings()
         self._idle: queue.SimpleQueue[Shardable] = queue.SimpleQueue()
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
@@ -131,7 +147,8 @@ class LocalCrew:
     def _evaluate(self, shard: Shard) -> Done:
         evaluator = self._idle.get()
         try:
-            return evaluate(evaluator, shard)
+            with own(self._errors):
+                return evaluate(evaluator, shard)
         finally:
             self._idle.put(evaluator)
 
@@ -155,9 +172,9 @@ class ProcessCrew:
 
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
-        work = partial(evaluate_packed, self._payload)
+        work = partial(evaluate_packed, self._payload, settings())
         try:
-            yield from _windowed(ProcessPoolExecutor(self.workers), self.workers, work, shards)
+            yield from _windowed(_processes(self.workers), self.workers, work, shards, _kill)
         except BrokenProcessPool as error:
             raise WorkerDiedError("it ended without an answer") from error
 
@@ -166,19 +183,58 @@ class ProcessCrew:
         self._payload.discard()
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Let processes that are begun here never hear Ctrl-C, which is the caller's: it hears it, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of processes that end soon after this one, however it ends."""
+    server = multiprocessing.get_start_method() == "forkserver"
+    return ProcessPoolExecutor(workers, initializer=end_with, initargs=(None if server else os.getpid(),))
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once, whatever they are doing."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+_Pool = TypeVar("_Pool", bound=Executor)
+
+
 def _windowed(
-    pool: Executor, workers: int, function: Callable[[Shard], Done], shards: Iterator[Shard]
+    pool: _Pool,
+    workers: int,
+    function: Callable[[Shard], Done],
+    shards: Iterator[Shard],
+    kill: Callable[[_Pool], None] = lambda pool: None,
 ) -> Generator[Done, None, None]:
-    """Map over shards in order, two shards ahead of each worker, and end the pool."""
+    """Map over shards in order, two shards ahead of each worker, and end the pool; where it is left early, at once.
+
+    Threads can't be ended from outside: what they are evaluating then is waited for.
+    """
     waiting: deque[Future[Done]] = deque()
     with pool:
         try:
             for shard in shards:
-                waiting.append(pool.submit(function, shard))
+                with _without_ctrl_c():
+                    waiting.append(pool.submit(function, shard))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except (GeneratorExit, KeyboardInterrupt):
+            kill(pool)
+            raise
         finally:
             for future in waiting:
                 future.cancel()
@@ -205,7 +261,7 @@ class JoblibCrew:
     def map(self, shards: Iterator[Shard]) -> Generator[Done, None, None]:
         """See `Crew.map`."""
         try:
-            yield from _mapped(self._backend, self.workers, partial(evaluate_packed, self._payload), shards)
+            yield from _mapped(self._backend, self.workers, partial(evaluate_packed, self._payload, settings()), shards)
         except BrokenProcessPool as error:
             raise WorkerDiedError(_exit_codes(error)) from error
 
@@ -221,13 +277,16 @@ def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) 
     task = joblib.delayed(function)
     # max_nbytes: a shard's indices are sent as they are; the loss is mapped into memory already
     options: dict[str, Any] = {"n_jobs": workers, "backend": backend, "batch_size": 1, "max_nbytes": None}
+    if backend == "loky":
+        options |= {"initializer": end_with, "initargs": (os.getpid(),)}
     if not _streams(backend, workers):
         with joblib.Parallel(**options) as parallel:
             while wave := list(itertools.islice(shards, 2 * workers)):
                 yield from parallel(task(shard) for shard in wave)
         return
     streaming: Any = joblib.Parallel(**options, return_as="generator", pre_dispatch=2 * workers)
-    results: Generator[Done, None, None] = streaming(task(shard) for shard in shards)
+    with _without_ctrl_c():
+        results: Generator[Done, None, None] = streaming(task(shard) for shard in shards)
     try:
         for done in results:  # noqa: UP028 - `yield from` would close them where joblib's warning is heard
             yield done

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from fastcheck.arithmetic import settings
 from fastcheck.errors import MissingDependencyError
 from fastcheck.parallel.crew import WorkerDiedError
 from fastcheck.parallel.payload import MemoryPayload
@@ -57,7 +58,7 @@ class DaskCrew:
         waiting: deque[Any] = deque()
         try:
             for shard in shards:
-                waiting.append(self._client.submit(evaluate_packed, self._scattered, shard, pure=False))
+                waiting.append(self._client.submit(evaluate_packed, self._scattered, settings(), shard, pure=False))
                 if len(waiting) >= 2 * self.workers:
                     yield waiting.popleft().result()
             while waiting:

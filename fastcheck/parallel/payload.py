@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
-import shutil
 import tempfile
 import threading
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from fastcheck.losses.evaluator import Shardable
 
-__all__ = ["FilePayload", "MemoryPayload", "Payload", "pack"]
+__all__ = ["FilePayload", "MemoryPayload", "Payload", "end_with", "pack"]
 
 WATCH_SECONDS = 0.5
 ALIGNMENT = 64  # bytes; vector loads want it
@@ -24,6 +24,9 @@ ALIGNMENT = 64  # bytes; vector loads want it
 @dataclass(frozen=True)
 class FilePayload:
     """An evaluator in a file that the workers of one machine map into memory; its arrays exist once.
+
+    The file has no name, where the system has such (see `_temporary`): nothing of it is left behind by a process that
+    was killed.
 
     Attributes
     ----------
@@ -35,34 +38,37 @@ class FilePayload:
         Bytes of the pickle at its beginning.
     spans : tuple of (int, int)
         Where in the file the arrays are.
-    parent : int
-        The process whose workers these are.
     """
 
     token: str
     path: str
     head: int
     spans: tuple[tuple[int, int], ...]
-    parent: int
 
     @classmethod
     def write(cls, evaluator: Shardable) -> FilePayload:
-        """Pack an evaluator into a file of a new temporary folder."""
+        """Pack an evaluator into a new temporary file."""
         head, buffers = pack(evaluator)
-        path = Path(tempfile.mkdtemp(prefix="fastcheck-")) / "loss"
+        file, path = _temporary()
         spans = []
-        with path.open("wb") as file:
+        try:
             file.write(head)
             for buffer in buffers:
                 file.write(bytes(-file.tell() % ALIGNMENT))
                 start = file.tell()
                 file.write(buffer)
                 spans.append((start, file.tell()))
-        return cls(uuid.uuid4().hex, str(path), len(head), tuple(spans), os.getpid())
+            file.flush()
+        except BaseException:
+            with contextlib.suppress(OSError):  # the disk is full: what is in the buffer can't be written either
+                file.close()
+            raise
+        token = uuid.uuid4().hex
+        _HELD[token] = file
+        return cls(token, path, len(head), tuple(spans))
 
     def load(self) -> Shardable:
         """Return the evaluator; its arrays are private views of the file, copied only where the loss writes to them."""
-        self._end_with_parent()
         with open(self.path, "rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         evaluator: Shardable = pickle.loads(
@@ -70,23 +76,45 @@ class FilePayload:
         )
         return evaluator
 
-    def _end_with_parent(self) -> None:
-        """End this worker soon after its parent was killed; idle, it would linger for minutes."""
-        if os.getppid() != self.parent:
-            return
-
-        def watch() -> None:
-            while os.getppid() == self.parent and os.path.exists(self.path):
-                time.sleep(WATCH_SECONDS)
-            if os.getppid() != self.parent:
-                self.discard()
-                os._exit(1)
-
-        threading.Thread(target=watch, daemon=True, name="fastcheck-watch").start()
-
     def discard(self) -> None:
         """Delete the file; workers that have mapped it keep their view."""
-        shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
+        file = _HELD.pop(self.token, None)
+        if file is not None:
+            file.close()
+
+
+_HELD: dict[str, Any] = {}  # open files by token: closing one deletes it
+
+
+def _temporary() -> tuple[Any, str]:
+    """Return a new file that is deleted when it is closed, and a path by which other processes can open it.
+
+    Where processes can see each other's files, it needs no name. Elsewhere it has one.
+    """
+    if os.path.isdir(f"/proc/{os.getpid()}/fd"):
+        file = tempfile.TemporaryFile(prefix="fastcheck-")  # noqa: SIM115
+        return file, f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    named = tempfile.NamedTemporaryFile(prefix="fastcheck-")  # noqa: SIM115
+    return named, named.name
+
+
+def end_with(parent: int | None) -> None:
+    """End this worker soon after the process that hired it was killed; idle, it would linger for minutes.
+
+    Parameters
+    ----------
+    parent : int or None
+        The process; None where that is not this one's parent, but there is a server between that forks for it. It ends
+        with the process.
+    """
+    hired_by = os.getppid() if parent is None else parent
+
+    def watch() -> None:
+        while os.getppid() == hired_by:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="fastcheck-watch").start()
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import said
 from fastcheck.losses.evaluator import Evaluator, Shardable
-from fastcheck.parallel.blas import worker_limits
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.payload import Payload
 
 __all__ = ["Done", "Shard", "evaluate", "evaluate_packed"]
@@ -95,30 +98,32 @@ def evaluate(evaluator: Evaluator, shard: Shard) -> Done:
         evaluator.evaluations, evaluator.failure = before
 
 
-def evaluate_packed(payload: Payload, shard: Shard) -> Done:
-    """Evaluate a shard in a worker process, with one BLAS thread and deaf to Ctrl-C, which is the caller's."""
-    with _deaf():
+def evaluate_packed(payload: Payload, errors: Mapping[str, Any], shard: Shard) -> Done:
+    """Evaluate a shard in a worker process, with one BLAS thread and deaf to Ctrl-C, which is the caller's.
+
+    Floating point signals to the loss what it does in the caller's process, see `fastcheck.arithmetic`.
+    """
+    with _deaf(), own(errors):
         try:
-            evaluator = _revived(payload)
+            evaluator, fresh = _revived(payload)
         except Exception as error:
-            return Done(shard.steps[:0], 0, None, 0.0, f"{type(error).__name__}: {error}")
-        with worker_limits().limit(limits=1):
+            return Done(shard.steps[:0], 0, None, 0.0, said(error))
+        with one_blas_thread(look=fresh):  # the loss may have brought its own BLAS
             return evaluate(evaluator, shard)
 
 
 _ALIVE = threading.local()  # a worker's evaluator between two shards: there is nobody else to hold it
 
 
-def _revived(payload: Payload) -> Shardable:
-    """Return this thread's evaluator of a payload."""
+def _revived(payload: Payload) -> tuple[Shardable, bool]:
+    """Return this thread's evaluator of a payload, and whether it is new here."""
     token, evaluator = getattr(_ALIVE, "kept", ("", None))
-    if token != payload.token or evaluator is None:
-        _ALIVE.kept = ("", None)  # the old one goes before the new one comes
-        evaluator = payload.load()
-        _ALIVE.kept = (payload.token, evaluator)
-        worker_limits.cache_clear()  # the loss may have brought its own BLAS
-    kept: Shardable = evaluator
-    return kept
+    if token == payload.token and evaluator is not None:
+        return evaluator, False
+    _ALIVE.kept = ("", None)  # the old one goes before the new one comes
+    evaluator = payload.load()
+    _ALIVE.kept = (payload.token, evaluator)
+    return evaluator, True
 
 
 @contextmanager

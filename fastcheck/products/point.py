@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import FastcheckError, InputError, LossError
+from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
-from fastcheck.userline import at_line
 from fastcheck.verdict import Verdict
 
 __all__ = ["InnerProduct", "LinearizationPoint", "Product", "ProductFinding"]
@@ -148,16 +147,12 @@ class LinearizationPoint:
             raise
         except Exception as error:
             if not low:
-                raise LossError(
-                    f"{called} raised {type(error).__name__} at {given}{at_line(error)}: {error}."
-                ) from error
+                raise LossError(f"{called} raised {said(error, f' at {given}')}.") from error
             try:
                 returned = function(layout.astype_user(theta), *args)
             except Exception as again:
-                raise LossError(
-                    f"{called} raised {type(again).__name__} at {given}{at_line(again)}: {again}."
-                ) from again
-            refusal = f"{type(error).__name__}: {error}"
+                raise LossError(f"{called} raised {said(again, f' at {given}')}.") from again
+            refusal = said(error)
         outputs = _layout_of_outputs(returned, f"{called}({given})")
         return cls(function, args, layout, theta, outputs, output, refusal)
 
@@ -182,7 +177,7 @@ class LinearizationPoint:
         try:
             return self.outputs.flatten(self.function(self.tree(theta), *self.args))
         except Exception as error:
-            raise LossError(f"the function raised {type(error).__name__} when called again: {error}.") from error
+            raise LossError(f"the function raised {said(error, ' when called again')}.") from error
 
     def cotangent(self, u: FloatArray) -> Any:
         """Return a flat u, shape (m,), as a private tree in the outputs' dtypes."""
@@ -228,14 +223,13 @@ class LinearizationPoint:
         except FastcheckError:
             raise
         except Exception as error:
-            said = f"{product.name} raised {type(error).__name__} at its inputs{at_line(error)}: {error}."
-            raise LossError(said) from error
+            raise LossError(f"{product.name} raised {said(error, ' at its inputs')}.") from error
         return match_gradient(returned, layout, name=product.name, of=of)
 
 
 def _layout_of_outputs(returned: Any, label: str) -> Parameters:
     """Return the layout of what the function returned, or say why it has no Jacobian."""
-    for path, leaf in leaves(returned):
+    for path, leaf in leaves(returned, label):
         here = f"{label}[{'.'.join(path)!r}]" if path else label
         if leaf is None or isinstance(leaf, (str, bytes, bool)) or callable(leaf):
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.report import words
+from fastcheck.report.files import write_text
 from fastcheck.report.report import Report
 
 __all__ = ["FORMAT", "VERSION", "figure", "save"]
@@ -72,7 +73,7 @@ def save(history: Sequence[Moment], path: Path, tolerance: float) -> Path:
         raise InputError(f"path={str(path)!r}: a history is saved as *.json or *.html.")
     if not path.parent.is_dir():
         raise InputError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcheck.errors import InputError, MissingDependencyError
+from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
 from fastcheck.report import plots, words
+from fastcheck.report.files import write_text
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.settings import Settings
 from fastcheck.verdict import Verdict
@@ -52,13 +53,7 @@ def write_html(report: Report, path: Path) -> None:
     MissingDependencyError
         Jinja2 or matplotlib is not installed.
     """
-    page = as_html(report)
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"path={str(path)!r} can't be written: {error.strerror}.") from error
+    write_text(path, as_html(report))
 
 
 def as_html(report: Report) -> str:

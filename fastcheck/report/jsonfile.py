@@ -13,6 +13,7 @@ import numpy as np
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import ROOT, leaves
+from fastcheck.report.files import write_text
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.verdict import Verdict
 
@@ -108,12 +109,7 @@ def write(report: Report, path: Path) -> None:
     InputError
         The file can't be written.
     """
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(json.dumps(to_dict(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"path={str(path)!r} can't be written: {error.strerror}.") from error
+    write_text(path, json.dumps(to_dict(report), indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Report:

@@ -32,12 +32,14 @@ def render(report: SelfTestReport) -> RenderableType:
     for column in ("bug", "in", "size", "found", "named", "first finding", "smallest found"):
         table.add_column(column, justify="right" if column in ("size", "smallest found") else "left", no_wrap=True)
     for bug in report.bugs:
-        table.add_row(*_row(bug))
+        table.add_row(*map(Text, _row(bug)))  # not a plain str, in which rich would read [...] as markup
     return Group(Text(head, style="bold green" if report.passed else "bold red"), table)
 
 
 def _row(bug: PlantedBug) -> tuple[str, ...]:
-    blocks = ", ".join(bug.blocks[:2]) + (f" and {len(bug.blocks) - 2} more" if len(bug.blocks) > 2 else "")
+    blocks = ", ".join(map(words.name, bug.blocks[:2])) + (
+        f" and {len(bug.blocks) - 2} more" if len(bug.blocks) > 2 else ""
+    )
     return (
         bug.kind,
         blocks,

@@ -45,14 +45,15 @@ def as_text(report: Report, width: int = WIDTH) -> str:
 
 
 def _parts(report: Report, width: int) -> Iterator[RenderableType]:
-    headline = words.headline(report)
+    headline = words.shown(report, words.headline(report))
     word, _, rest = headline.partition(":")
     tables = [_blocks(report)] + ([_coordinates(report)] if report.wrong else [])
     closing = list(_closing(report))
     taken = _lines(headline, width) + sum(1 + table.row_count for table in tables) + len(closing)
     yield Text.assemble((word, STYLES[report.verdict]), f":{rest}")
     yield from tables
-    yield from _findings([f.message for f in report.findings if f.message not in headline], LINES - taken, width)
+    messages = [words.shown(report, finding.message) for finding in report.findings]
+    yield from _findings([message for message in messages if message not in headline], LINES - taken, width)
     yield from closing
 
 
@@ -76,9 +77,10 @@ def _closing(report: Report) -> Iterator[Text]:
     advice = words.advice(report)
     if advice:
         yield Text(advice, style="italic")
+    seed = words.name(str(report.settings.get("seed")))
     yield Text(
         f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
-        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {report.settings.get('seed')}",
+        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {seed}",
         style="dim",
     )
 
@@ -105,7 +107,7 @@ def _blocks(report: Report) -> Table:
         if block.verdict is Verdict.INCONCLUSIVE:
             verdict = Text("unchecked", style=STYLES[block.verdict])
         table.add_row(
-            Text(name),  # not a plain str, in which rich would read [...] as markup
+            Text(words.name(name)),  # not a plain str, in which rich would read [...] as markup
             "×".join(map(str, block.shape)) or "scalar",
             f"{block.checked:,}",
             words.number(block.difference, 3),
@@ -123,7 +125,7 @@ def _coordinates(report: Report) -> Table:
     shown = report.wrong[:COORDINATES]
     for coordinate in shown:
         table.add_row(
-            Text(coordinate.name),
+            Text(words.name(coordinate.name)),
             f"{coordinate.analytic:.8g}",
             words.with_uncertainty(coordinate.numerical, coordinate.uncertainty),
             words.number(coordinate.uncertainty),

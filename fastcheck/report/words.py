@@ -15,12 +15,43 @@ __all__ = [
     "block_order",
     "count",
     "headline",
+    "legible",
+    "name",
     "number",
     "ratio",
     "seconds",
+    "shown",
     "statement",
     "with_uncertainty",
 ]
+
+NAME = 60  # characters of a name that are shown
+
+
+def legible(text: str, longest: int = 2000) -> str:
+    """Return a text that a terminal shows as it is: control characters escaped, and too long a one without its middle.
+
+    A name may hold anything, also what would move the cursor or colour the screen.
+    """
+    if len(text) > longest:
+        half = (longest - 3) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def name(text: str) -> str:
+    """Return the name of a block or a coordinate as people see it."""
+    return legible(text, NAME)
+
+
+def shown(report: Report, text: str) -> str:
+    """Return a sentence about a report as people see it, the names in it too."""
+    for long in report.blocks:
+        if len(long) > NAME:
+            text = text.replace(long, name(long)).replace(repr(long)[1:-1], name(long))
+    return legible(text)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -103,7 +103,7 @@ class Emptied:
             raise ValueError("Can not use replicate to delete data")
         return payload
 
-    def submit(self, function, payload, shard, pure):
+    def submit(self, function, payload, errors, shard, pure):
         return Ready(shard)
 
     def cancel(self, futures):
