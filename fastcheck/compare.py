@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bounds import normal_above
 from fastcheck.differences import BlockDerivatives, Status
 from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
@@ -134,7 +134,7 @@ class Judge:
     @property
     def z(self) -> float:
         """Standard deviations that noise exceeds nowhere in the run, at its confidence (Bonferroni)."""
-        return float(stats.norm.isf((1 - self.confidence) / (2 * max(1, self.count))))
+        return normal_above((1 - self.confidence) / (2 * max(1, self.count)))
 
     def loss_error(self, noise: float) -> float:
         """Return the largest error of a loss value in the whole run, given its standard deviation."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bounds import chi_square_above
 from fastcheck.directions import CHUNK
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.regions import Region
@@ -79,7 +79,7 @@ class Residuals:
     @property
     def tolerated(self) -> float:
         """Misfit that a true hypothesis stays below."""
-        return float(stats.chi2.isf(CHANCE, max(1, len(self.numbers) - 1)))
+        return chi_square_above(CHANCE, max(1, len(self.numbers) - 1))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def transposed(plan: Probing, region: Region, seen: Residuals) -> bool:
         direction = plan.direction(region, number)[1].reshape(block.shape)
         left.append(float(np.vdot(g, direction)) - float(np.vdot(g.T, direction)))
     misfit = float((((seen.value - np.array(left)) * _spread(plan) / seen.uncertainty) ** 2).sum())
-    return misfit <= float(stats.chi2.isf(CHANCE, len(left)))
+    return misfit <= chi_square_above(CHANCE, len(left))
 
 
 def _expected(plan: Probing, region: Region, number: int) -> FloatArray:
