@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 
@@ -33,37 +33,40 @@ from fastcheck.plans.probing import Probing
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
+from fastcheck.report.record import record
 from fastcheck.run import Run
 from fastcheck.screened import assemble_screen
-from fastcheck.settings import Settings, as_args
+from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps, rounds
 from fastcheck.taylor import second_opinion
 from fastcheck.verdict import Verdict
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
 
+Tree = TypeVar("Tree")
+
 
 def check(
     loss: Callable[..., Any],
     gradient: Any,
-    params: Any,
+    params: Tree,
     *,
     args: tuple[Any, ...] = (),
-    mode: str = "auto",
+    mode: Mode = "auto",
     samples: int | None = None,
     blocks: str | Sequence[str] | None = None,
     step: float | None = None,
-    scheme: str = "central",
+    scheme: Scheme = "central",
     tolerance: float = 1e-7,
     confidence: float = 0.9999,
     seed: int = 0,
     workers: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     budget: float | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     throw: bool = False,
-) -> Report:
+) -> Report[Tree]:
     """Compare a gradient with finite differences of the loss, and say whether it is right.
 
     Parameters
@@ -124,6 +127,7 @@ def check(
     )
     with Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
         report = _check(loss, gradient, params, as_args(args), settings, run)
+    report = replace(report, settings={**report.settings, **record(loss, tuple(args))})
     return report.raise_if_wrong() if throw else report
 
 
@@ -148,6 +152,7 @@ def _check(
     mode = settings.mode_for(count, cost)
     if mode == "screen" and settings.mode == "auto" and rounds(evaluator):
         mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
+    settings = replace(settings, mode=mode)  # what "auto" chose, so that the run can be repeated
     if mode == "screen":
         with bar(run, count, settings.progress):
             facts = facts_of(loss, args, [block.shape for block in layout.blocks])
@@ -248,7 +253,7 @@ def _plan(
     return replace(plan, first=replace(plan, evaluator=cast(Evaluator, imaginary), steps=first, scheme=scheme))
 
 
-def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
+def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Tree, **options: Unpack[Options]) -> Report[Tree]:
     """Check a gradient and raise unless it passes; `fastcheck.check` with ``throw=True``, and the same options.
 
     Raises
@@ -257,22 +262,22 @@ def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **opti
         An AssertionError whose message is the report; the report itself is its ``report``.
     """
     if "throw" in options:
-        raise InputError(f"throw={options['throw']!r}: assert_gradient always throws; call check() to choose.")
+        raise InputError(f"throw={dict(options)['throw']!r}: assert_gradient always throws; call check() to choose.")
     return check(loss, gradient, params, throw=True, **options)
 
 
 def numerical_gradient(
     loss: Callable[..., Any],
-    params: Any,
+    params: Tree,
     *,
     args: tuple[Any, ...] = (),
     step: float | None = None,
-    scheme: str = "central",
+    scheme: Scheme = "central",
     seed: int = 0,
     workers: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     progress: bool | None = None,
-) -> Any:
+) -> Tree:
     """Return the gradient of a loss by finite differences.
 
     Parameters
@@ -315,4 +320,4 @@ def numerical_gradient(
         raise LossError(
             f"{np.count_nonzero(~np.isfinite(value))} of {layout.size} derivatives failed: {evaluator.failure}"
         )
-    return layout.unflatten(value)
+    return cast(Tree, layout.unflatten(value))

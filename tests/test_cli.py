@@ -37,8 +37,8 @@ PROBLEM = (
     + """
 import fastcheck
 
-problem = fastcheck.Problem("mine", loss, gradient, params, args)
-other = fastcheck.Problem("other", loss, lambda p, X: {"w": np.zeros(2), "b": np.zeros(1)}, params, args)
+problem = fastcheck.Problem(loss, gradient, params, args, name="mine")
+other = fastcheck.Problem(loss, lambda p, X: {"w": np.zeros(2), "b": np.zeros(1)}, params, args=args)
 
 def made():
     return problem

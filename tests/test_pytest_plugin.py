@@ -127,7 +127,7 @@ OPTIONS = """
 
     def loss(x): return float(np.sin(x).sum())
     x = np.linspace(0.1, 1, 7)
-    problem = fastcheck.Problem("p", lambda x, a: float(a * x @ x), lambda x, a: 2 * a * x, x, (3.0,))
+    problem = fastcheck.Problem(lambda x, a: float(a * x @ x), lambda x, a: 2 * a * x, x, (3.0,))
 
     def settings(gradcheck, **options):
         data = gradcheck(loss, np.cos, x, **options).settings

@@ -182,11 +182,11 @@ def by_torch(name, layers, *, batch, l2=0.0, alone=True):
         return {key: g.numpy() for key, g in zip(tree, found, strict=True)}
 
     net = examples.Net(
-        name,
         loss,
         gradient,
         params,
         (x, y),
+        name=name,
         batch=batch,
         classes=10,
         decay=dict.fromkeys(weights, l2) if l2 else {},

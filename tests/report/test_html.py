@@ -210,7 +210,7 @@ def test_save_writes_the_page_whole(tmp_path, wrong):
 
 def test_the_call_that_repeats_the_run():
     found = run(course_net(), step=1e-7, seed=5, blocks=["W*"], mode="full")
-    call = "fastcheck.check(loss, gradient, params, mode='full', blocks=['W*'], step=1e-07, seed=5)"
+    call = "fastcheck.check(loss, gradient, params, args=args, mode='full', blocks=['W*'], step=1e-07, seed=5)"
     assert call in Page(as_html(found)).words
 
 

@@ -1,0 +1,62 @@
+"""What a report tells of its run besides what was measured: the call, the loss, the day, the versions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["record"]
+
+LIBRARIES = ("numpy", "scipy", "numba", "torch", "jax")  # told where they are loaded
+
+
+def record(
+    loss: Callable[..., Any], args: tuple[Any, ...], call: str = "check(loss, gradient, params"
+) -> dict[str, Any]:
+    """Return the entries of a report's settings that do not come from the settings of the check.
+
+    Parameters
+    ----------
+    loss : callable
+        The user's function.
+    args : tuple
+        What else it is called with.
+    call : str
+        The call up to the options of all checks.
+    """
+    name, where = _source(loss)
+    return {
+        "call": call + (", args=args" if args else ""),
+        "loss": name,
+        "where": where,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": {"python": platform.python_version()}
+        | {
+            name: str(sys.modules[name].__version__)
+            for name in LIBRARIES
+            if hasattr(sys.modules.get(name), "__version__")
+        },
+    }
+
+
+def _source(loss: Callable[..., Any]) -> tuple[str, str]:
+    """Return the name of a function, and its file and line; empty where there is none."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    loss = inspect.unwrap(loss)
+    code = getattr(getattr(loss, "__func__", loss), "__code__", None)
+    name = getattr(loss, "__qualname__", None) or type(loss).__qualname__
+    if code is None:
+        return name, ""
+    file = Path(code.co_filename)
+    if not file.is_file():  # typed at a prompt
+        return name, ""
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    return name, f"{file}:{code.co_firstlineno}"
