@@ -28,6 +28,7 @@ from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
 from fastcheck.products import check_jvp, check_vjp
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check", "check_function"]
@@ -100,7 +101,8 @@ def check(
     if gradient is None and converted(report, leaves.arrays):
         own, double = (traced.gradient(tree, *traced.args) for tree in (leaves.arrays, in_double(leaves.arrays)))
         report = with_own_precision(report, own, double)
-    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
+    settings = {**report.settings, **record(loss, tuple(args), "jax.check(loss, params")}
+    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)), settings=settings)
     return report.raise_if_wrong() if throw else report
 
 

@@ -19,6 +19,7 @@ from fastcheck.errors import InputError
 from fastcheck.finding import Finding
 from fastcheck.products import check_vjp
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check", "check_function"]
@@ -99,7 +100,8 @@ def check(
             report = with_own_precision(
                 report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(in_double(params), *borrowed.args)
             )
-    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)))
+    settings = {**report.settings, **record(loss, tuple(args), "torch.check(loss, model")}
+    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)), settings=settings)
     return report.raise_if_wrong() if throw else report
 
 

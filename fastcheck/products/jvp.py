@@ -17,6 +17,7 @@ from fastcheck.products.pushed import Drawn, Pushed
 from fastcheck.products.tangents import Tangents
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check_jvp", "report_of"]
@@ -105,9 +106,8 @@ def report_of(
         if point.refusal is not None:  # the coefficients that are checked are of float64: nothing else would say it
             told.append(Told(low_precision(point.inputs, point.refusal)))
         done, told_of_outputs = examine(pushed, checks, chosen, **pushed.settings)
-    data = {
-        "call": f"check_{product.name}({'gradient' if product.name == 'hvp' else 'function'}, {product.name}, "
-        f"{'params' if product.name == 'hvp' else 'inputs'}",
+    call = "check_hvp(gradient, hvp, params" if product.name == "hvp" else "check_jvp(function, jvp, inputs"
+    data = record(point.function, point.args, call) | {
         "cotangents": [name for name, _, _ in chosen],
         "tangents": "each" if each else at_random,
     }

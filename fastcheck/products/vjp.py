@@ -18,6 +18,7 @@ from fastcheck.products.options import positive
 from fastcheck.products.point import Point, Product, Told
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 from fastcheck.verdict import Verdict
 
@@ -82,10 +83,8 @@ def check_vjp(
     done, blamed = examine(form, checks, chosen)
     if any(one.failed for one in done) and not any(one.explains for one in told):
         told += _summed(form, checks)
-    settings = {
-        "call": "check_vjp(function, vjp, inputs",
-        "cotangents": [name for name, _, _ in chosen],
-    }
+    settings = record(function, args, "check_vjp(function, vjp, inputs")
+    settings["cotangents"] = [name for name, _, _ in chosen]
     report = merged(checks, done, [*told, *blamed], settings)
     return report.raise_if_wrong() if throw else report
 

@@ -52,7 +52,7 @@ class Grid:
 def kernels(
     shape: Sequence[int], coordinates: Sequence[Coordinate], error: Callable[[Coordinate], float]
 ) -> Grid | None:
-    """Return the kernels of a 4-d block with their errors; None for another block, or one of kernels of a single cell.
+    """Return the kernels of a 4-d block with their errors; None where they are of a single cell, or not of a 4-d block.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def kernels(
     error : callable
         The relative error of a coordinate.
     """
-    if len(shape) != 4 or 0 in shape:
+    if len(shape) != 4 or not coordinates:
         return None
     first = _spatial_first(shape)
     titles: list[str] = []

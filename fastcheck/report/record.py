@@ -51,9 +51,12 @@ def _source(loss: Callable[..., Any]) -> tuple[str, str]:
         loss = loss.func
     loss = inspect.unwrap(loss)
     code = getattr(getattr(loss, "__func__", loss), "__code__", None)
-    name = getattr(loss, "__qualname__", None) or type(loss).__qualname__
     if code is None:
-        return name, ""
+        kind = type(loss)
+        return (
+            "" if kind.__module__.startswith("fastcheck.") else getattr(loss, "__qualname__", kind.__qualname__)
+        ), ""
+    name = loss.__qualname__
     file = Path(code.co_filename)
     if not file.is_file():  # typed at a prompt
         return name, ""
