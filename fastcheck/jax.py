@@ -28,7 +28,6 @@ from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
 from fastcheck.products import check_jvp, check_vjp
 from fastcheck.report import Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check", "check_function"]
@@ -101,8 +100,7 @@ def check(
     if gradient is None and converted(report, leaves.arrays):
         own, double = (traced.gradient(tree, *traced.args) for tree in (leaves.arrays, in_double(leaves.arrays)))
         report = with_own_precision(report, own, double)
-    settings = {**report.settings, **record(loss, tuple(args), "jax.check(loss, params")}
-    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)), settings=settings)
+    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
     return report.raise_if_wrong() if throw else report
 
 

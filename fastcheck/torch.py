@@ -19,7 +19,6 @@ from fastcheck.errors import InputError
 from fastcheck.finding import Finding
 from fastcheck.products import check_vjp
 from fastcheck.report import Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check", "check_function"]
@@ -100,8 +99,7 @@ def check(
             report = with_own_precision(
                 report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(in_double(params), *borrowed.args)
             )
-    settings = {**report.settings, **record(loss, tuple(args), "torch.check(loss, model")}
-    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)), settings=settings)
+    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)))
     return report.raise_if_wrong() if throw else report
 
 

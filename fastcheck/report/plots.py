@@ -207,9 +207,17 @@ def overview(report: Report) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
 
+    class Shown(Figure):
+        """A figure that a notebook shows, though nobody may have loaded pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=100)
+            return file.getvalue()
+
     rows = words.block_order(report)[:BARS]
     worst = report.wrong[0].block if report.wrong else None
-    figure = Figure(figsize=(10 if worst else 6, max(2.4, 1.2 + 0.24 * len(rows))), layout="constrained")
+    figure = Shown(figsize=(10 if worst else 6, max(2.4, 1.2 + 0.24 * len(rows))), layout="constrained")
     panels = figure.subplots(1, 2 if worst else 1, squeeze=False)[0]
     _ladder(panels[0], rows, tolerance_of(report))
     if worst:
