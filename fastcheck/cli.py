@@ -240,7 +240,7 @@ def _show(content: str | Callable[[int], RenderableType]) -> None:
     from fastcheck.report.tables import width_here
 
     width = width_here()
-    Console(width=width, highlight=False).print(content(width))
+    Console(width=width, highlight=False).print(content(width), crop=False)
 
 
 def _destination(name: str) -> Path:

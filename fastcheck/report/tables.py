@@ -95,7 +95,7 @@ def _printed(content: RenderableType, width: int) -> Console:
         highlight=False,
         legacy_windows=False,
     )
-    console.print(content)
+    console.print(content, crop=False)
     return console
 
 

@@ -89,7 +89,8 @@ def _closing(report: Report) -> Iterator[Text]:
         f"{100 * report.coverage:.3g}% of the coordinates measured one by one",
         style="dim",
     )
-    yield Text(f"to repeat: {words.replay(report.settings)}", style="dim")
+    # one line however long it is: to be copied
+    yield Text(f"to repeat: {words.replay(report.settings)}", style="dim", no_wrap=True, overflow="ignore")
 
 
 def _lines(text: str, width: int) -> int:
