@@ -64,11 +64,11 @@ def demo() -> None:
 
 def _scene(title: str, report: fastcheck.Report, width: int) -> RenderableType:
     from rich.console import Group
-    from rich.rule import Rule
+    from rich.text import Text
 
     from fastcheck.report.terminal import render
 
-    return Group(Rule(title, align="left", style="dim"), render(report, width), "")
+    return Group(Text(f"── {title}", style="dim"), render(report, width), "")
 
 
 def _target(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ import fastcheck
 from fastcheck import BlockReport, Coordinate, Finding, GradientError, InputError, Report, Verdict, examples
 from fastcheck.report import words
 from fastcheck.report.progress import bar
+from fastcheck.report.record import record
 from fastcheck.report.tables import shortened
 from fastcheck.report.terminal import as_text
 from fastcheck.run import Run
@@ -249,6 +250,40 @@ def test_what_repeats_a_run_is_said():
     scope = {"fastcheck": fastcheck, "loss": net.loss, "gradient": net.gradient, "params": net.params, "args": net.args}
     again = eval(words.replay(found.settings), scope)
     assert (again.blocks, again.wrong) == (found.blocks, found.wrong)
+
+
+class Loss:
+    def __call__(self, t):
+        return float(t @ t)
+
+    def method(self, t):
+        return float(t @ t)
+
+
+def squares(stacked):
+    return (stacked**2).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (Loss(), "Loss"),
+        (Loss().method, "Loss.method"),
+        (functools.partial(Loss().method), "Loss.method"),
+        (fastcheck.batched(squares), "squares"),
+    ],
+)
+def test_the_loss_is_named_whatever_it_is_wrapped_in(loss, name):
+    told = record(loss, ())
+    assert told["loss"] == name
+    assert re.fullmatch(r".*test_report\.py:\d+", told["where"])
+
+
+def test_products_are_repeated_with_their_args():
+    found = fastcheck.check_vjp(lambda x, a: a * x, lambda x, u, a: a * u, np.ones(3), args=(2.0,), tolerance=1e-6)
+    expected = "fastcheck.check_vjp(function, vjp, inputs, args=args, tolerance=1e-06, seed=0)"
+    assert words.replay(found.settings) == expected
+    assert found.settings["where"]
 
 
 def test_a_loss_of_a_prompt_has_no_file():

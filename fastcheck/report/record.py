@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fastcheck.losses.batched import Batched
+
 __all__ = ["record"]
 
 LIBRARIES = ("numpy", "scipy", "numba", "torch", "jax")  # told where they are loaded
@@ -46,20 +48,18 @@ def record(
 
 
 def _source(loss: Callable[..., Any]) -> tuple[str, str]:
-    """Return the name of a function, and its file and line; empty where there is none."""
-    while isinstance(loss, functools.partial):
-        loss = loss.func
+    """Return the name of a function or of a callable's class, and its file and line; empty where there is none."""
+    while isinstance(loss, (functools.partial, Batched)):
+        loss = loss.func if isinstance(loss, functools.partial) else loss.loss
     loss = inspect.unwrap(loss)
-    code = getattr(getattr(loss, "__func__", loss), "__code__", None)
-    if code is None:
-        kind = type(loss)
-        return (
-            "" if kind.__module__.startswith("fastcheck.") else getattr(loss, "__qualname__", kind.__qualname__)
-        ), ""
-    name = loss.__qualname__
-    file = Path(code.co_filename)
-    if not file.is_file():  # typed at a prompt
-        return name, ""
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    if str(getattr(named, "__module__", "")).startswith("fastcheck.") and named is not loss:
+        return "", ""  # a wrapper of our own
+    function = loss if named is loss else type(loss).__call__
+    code = getattr(function, "__code__", None)
+    file = Path(code.co_filename) if code is not None else None
+    if code is None or file is None or not file.is_file():  # compiled, or typed at a prompt
+        return named.__qualname__, ""
     if file.is_relative_to(Path.cwd()):
         file = file.relative_to(Path.cwd())
-    return name, f"{file}:{code.co_firstlineno}"
+    return named.__qualname__, f"{file}:{code.co_firstlineno}"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fastcheck.examples import course_net
 from fastcheck.finding import Finding
 from fastcheck.report import BlockReport, Coordinate, Report, plots, words
 from fastcheck.report.diff import Change
+from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
 from fastcheck.report.kernels import SIDE, kernels
@@ -349,6 +351,11 @@ def test_says_when_which_loss_and_what_with(wrong):
     assert wrong.settings["date"] in page.words
     assert f"numpy {np.__version__}" in page.words
     assert re.search(r"the loss _loss in \S*course\.py:\d+", page.words)
+
+
+def test_a_history_says_so_too(tmp_path, wrong):
+    save([SimpleNamespace(step=0, at=0.0, report=wrong)], tmp_path / "h.html", 1e-7)
+    assert words.circumstances(wrong.settings) in (tmp_path / "h.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("count", [2, 200])
