@@ -7,8 +7,9 @@ check. Reports travel as ``user_properties`` of the tests, and so through pytest
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -179,10 +180,12 @@ class Gradcheck:
 
         if "throw" in options:
             raise InputError(f"throw={options['throw']!r}: gradcheck always throws; call fastcheck.check to choose.")
+        options = {"progress": False, **self._defaults(), **options}
         try:
-            report = check(*what, **{"progress": False, **self._defaults(), **options})
+            report = check(*what, **options)
         except FastcheckError as error:
             raise error.with_traceback(None) from error.__cause__  # the library's frames say nothing about the test
+        report = replace(report, settings={**report.settings, "command": self._command(report.settings, options)})
         self.reports.append(report)
         said = headline(report)
         self._item.user_properties.append((PROPERTY, said))
@@ -203,6 +206,14 @@ class Gradcheck:
                 raise pytest.UsageError(f"@pytest.mark.fastcheck{marker.args!r}: options go by name, as mode='full'")
             options |= marker.kwargs
         return options
+
+    def _command(self, settings: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+        """Return the command that runs this test again, in the mode that was chosen unless the test says which."""
+        given = {name: self._config.getoption(SETTINGS[name].entry) for name in OF_CHECK}
+        if "mode" not in options and settings["mode"] != "auto":
+            given["mode"] = settings["mode"]
+        words = [f"--fastcheck-{name}={value}" for name, value in given.items() if value is not None]
+        return shlex.join(["pytest", self._item.nodeid, *words])
 
     def _page(self, report: Report) -> str:
         """Write the report of a failed check as a page, where one is asked for; return where it is."""

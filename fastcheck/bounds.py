@@ -15,19 +15,37 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special  # and not scipy.stats, which takes longer to load than most checks to run
 
-from fastcheck.arrays import FloatArray
+from fastcheck.arrays import FloatArray, IntArray
 
 __all__ = [
+    "chi_square_above",
+    "chi_square_below",
     "detectable_norm",
     "error_norm",
     "error_norm_bound",
     "error_norm_floor",
+    "normal_above",
     "sample_size",
     "split",
     "wrong_count_bound",
 ]
+
+
+def normal_above(chance: float) -> float:
+    """Return the value that a standard normal variable exceeds with this probability."""
+    return -float(special.ndtri(chance))
+
+
+def chi_square_above(chance: float, freedom: int) -> float:
+    """Return the value that a chi-square variable of so many degrees of freedom exceeds with this probability."""
+    return float(special.chdtri(freedom, chance))
+
+
+def chi_square_below(chance: float, freedom: int) -> float:
+    """Return the value that a chi-square variable of so many degrees of freedom stays below with this probability."""
+    return 2 * float(special.gammaincinv(freedom / 2, chance))
 
 
 def split(confidence: float, parts: int) -> float:
@@ -57,7 +75,7 @@ def error_norm_bound(residuals: FloatArray, confidence: float) -> float:
     """
     if not len(residuals):
         return math.inf
-    quantile = float(stats.chi2.ppf(1 - confidence, len(residuals)))
+    quantile = chi_square_below(1 - confidence, len(residuals))
     return math.sqrt(float(residuals @ residuals) / quantile)
 
 
@@ -65,7 +83,7 @@ def error_norm_floor(residuals: FloatArray, confidence: float) -> float:
     """Return a lower bound on ||e||, from residuals that are already less their measurement error; see the bound."""
     if not len(residuals):
         return 0.0
-    quantile = float(stats.chi2.isf(1 - confidence, len(residuals)))
+    quantile = chi_square_above(1 - confidence, len(residuals))
     return math.sqrt(float(residuals @ residuals) / quantile)
 
 
@@ -92,14 +110,17 @@ def detectable_norm(thresholds: FloatArray, confidence: float) -> float:
         return 0.0
 
     def excess(log_norm: float) -> float:
-        chances = 2 * stats.norm.cdf(finite / math.exp(log_norm)) - 1
+        chances = 2 * special.ndtr(finite / math.exp(log_norm)) - 1
         return float(np.log(np.maximum(chances, 1e-300)).sum()) - math.log1p(-confidence)
 
     low = math.log(finite[finite > 0].min()) - 5
     high = math.log(finite.max()) + 5
     while excess(high) > 0:
         high += 5
-    return math.exp(optimize.brentq(excess, low, high, xtol=1e-6))
+    while high - low > 1e-6:  # excess falls; scipy.optimize would take longer to load than most screens to run
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return math.exp(high)
 
 
 def wrong_count_bound(population: int, sampled: int, failures: int, confidence: float) -> int:
@@ -116,7 +137,7 @@ def wrong_count_bound(population: int, sampled: int, failures: int, confidence: 
     low, high = failures, population - (sampled - failures)  # so many are known wrong; so many known right
     while low < high:
         middle = (low + high + 1) // 2
-        if stats.hypergeom.cdf(failures, population, middle, sampled) > 1 - confidence:
+        if _chance_of_at_most(failures, population, middle, sampled) > 1 - confidence:
             low = middle
         else:
             high = middle - 1
@@ -139,8 +160,24 @@ def sample_size(population: int, share: float, miss: float) -> int:
     low, high = 1, population - wrong + 1  # with that many drawn, one is surely wrong
     while low < high:
         middle = (low + high) // 2
-        if stats.hypergeom.pmf(0, population, wrong, middle) <= miss:
+        if _chance_of_at_most(0, population, wrong, middle) <= miss:
             high = middle
         else:
             low = middle + 1
     return low
+
+
+def _chance_of_at_most(failures: int, population: int, wrong: int, sampled: int) -> float:
+    """Return P(X <= x) for X wrong among those sampled: the hypergeometric distribution, summed in logarithms.
+
+    The coefficients C(a, b) = 1 / ((a + 1) B(b + 1, a - b + 1)) are taken by log-beta, which keeps its digits where the
+    log-factorials of a large population would cancel.
+    """
+    right = population - wrong
+    x = np.arange(max(0, sampled - right), min(failures, wrong, sampled) + 1)
+    logs = _log_choose(wrong, x) + _log_choose(right, sampled - x) - _log_choose(population, sampled)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
+def _log_choose(among: int, chosen: IntArray | int) -> FloatArray:
+    return np.asarray(-np.log(among + 1.0) - special.betaln(chosen + 1.0, among - chosen + 1.0))

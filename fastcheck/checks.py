@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 
@@ -27,36 +27,39 @@ from fastcheck.parameters import Parameters
 from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
+from fastcheck.report.record import record
 from fastcheck.run import Run
-from fastcheck.settings import Settings, as_args
+from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion
 
 __all__ = ["assert_gradient", "check", "numerical_gradient"]
 
+Tree = TypeVar("Tree")
+
 
 def check(
     loss: Callable[..., Any],
     gradient: Any,
-    params: Any,
+    params: Tree,
     *,
     args: tuple[Any, ...] = (),
-    mode: str = "auto",
+    mode: Mode = "auto",
     samples: int | None = None,
     blocks: str | Sequence[str] | None = None,
     step: float | None = None,
-    scheme: str = "central",
+    scheme: Scheme = "central",
     tolerance: float = 1e-7,
     confidence: float = 0.9999,
     seed: int = 0,
     workers: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     budget: float | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
-    unchecked: str = "fail",
+    unchecked: Unchecked = "fail",
     throw: bool = False,
-) -> Report:
+) -> Report[Tree]:
     """Compare a gradient with finite differences of the loss, and say whether it is right.
 
     Parameters
@@ -139,6 +142,7 @@ def check(
             report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
         report = recognised(report, problem, args)
     report = replace(report, findings=(*report.findings, *run.notes))
+    report = replace(report, settings={**report.settings, **record(loss, args)})
     return report.raise_if_wrong() if throw else report
 
 
@@ -178,7 +182,7 @@ def _cut_short(report: Report) -> Report:
     return replace(report, findings=(*report.findings, finding))
 
 
-def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **options: Any) -> Report:
+def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Tree, **options: Unpack[Options]) -> Report[Tree]:
     """Check a gradient and raise unless it passes; `fastcheck.check` with ``throw=True``, and the same options.
 
     Raises
@@ -187,22 +191,22 @@ def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Any, **opti
         An AssertionError whose message is the report; the report itself is its ``report``.
     """
     if "throw" in options:
-        raise InputError(f"throw={options['throw']!r}: assert_gradient always throws; call check() to choose.")
+        raise InputError(f"throw={dict(options)['throw']!r}: assert_gradient always throws; call check() to choose.")
     return check(loss, gradient, params, throw=True, **options)
 
 
 def numerical_gradient(
     loss: Callable[..., Any],
-    params: Any,
+    params: Tree,
     *,
     args: tuple[Any, ...] = (),
     step: float | None = None,
-    scheme: str = "central",
+    scheme: Scheme = "central",
     seed: int = 0,
     workers: int | None = None,
-    backend: str = "auto",
+    backend: Backend = "auto",
     progress: bool | None = None,
-) -> Any:
+) -> Tree:
     """Return the gradient of a loss by finite differences.
 
     Parameters
@@ -228,7 +232,7 @@ def numerical_gradient(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
     )
     with plain(loss, (), params, matched=False) as problem:
-        return problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings))
+        return cast(Tree, problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings)))
 
 
 def _numerical(loss: Callable[..., Any], params: Any, args: tuple[Any, ...], settings: Settings) -> Any:

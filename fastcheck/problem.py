@@ -15,8 +15,6 @@ class Problem:
 
     Attributes
     ----------
-    name : str
-        A short name, for reports.
     loss : callable
         ``loss(params, *args) -> float``.
     gradient : callable, tree or True
@@ -27,16 +25,18 @@ class Problem:
         `fastcheck.check` takes.
     args : tuple
         Further positional arguments of the loss, and of the gradient where it is callable.
+    name : str
+        A short name, for reports.
     description : str
         One sentence for people.
     """
 
-    name: str
     loss: Callable[..., float] = field(repr=False)
     gradient: Any = field(repr=False)
     params: Any = field(repr=False)
     args: tuple[Any, ...] = field(default=(), repr=False)
-    description: str = ""
+    name: str = field(default="", kw_only=True)
+    description: str = field(default="", kw_only=True)
 
     def value(self) -> float:
         """Return the loss at ``params``."""

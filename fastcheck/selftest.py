@@ -102,6 +102,16 @@ class SelfTestReport:
 
         return as_text(self)
 
+    def __repr__(self) -> str:
+        return f"<SelfTestReport {str(self).splitlines()[0]}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fastcheck.report.selftest import render
+        from fastcheck.report.tables import as_html, width_here
+
+        return as_html(render(self, width_here()), width_here())
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
@@ -200,7 +210,7 @@ def _chosen(kinds: Sequence[str] | None) -> Iterator[Mutation]:
 def _as_net(loss: Callable[..., Any], gradient: Any, params: Any, args: tuple[Any, ...], layout: Parameters) -> Net:
     """Return the problem with what can be guessed of its batch, and the gradient as a tree."""
     facts = facts_of(loss, args, [block.shape for block in layout.blocks])
-    return Net("self test", loss, gradient, params, args, batch=facts.batch, classes=facts.classes)
+    return Net(loss, gradient, params, args, name="self test", batch=facts.batch, classes=facts.classes)
 
 
 def _bug(mutation: Mutation, mutated: Mutated, report: Report) -> PlantedBug:

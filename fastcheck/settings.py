@@ -6,17 +6,44 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import numpy as np
 
 from fastcheck.errors import InputError
 
-__all__ = ["MODES", "SCHEME_NAMES", "Settings", "as_args"]
+__all__ = ["MODES", "SCHEME_NAMES", "Backend", "Mode", "Options", "Scheme", "Settings", "as_args"]
 
-MODES = ("auto", "full", "sample", "screen")
+Mode: TypeAlias = Literal["auto", "full", "sample", "screen"]
+Scheme: TypeAlias = Literal["central", "forward", "complex", "richardson"]
+Backend: TypeAlias = Literal["auto", "serial", "threads", "processes", "dask"] | str  # or a backend of joblib's
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+SCHEME_NAMES: tuple[Scheme, ...] = get_args(Scheme)
 CHEAP = 2.0  # seconds that a full check may take before "auto" screens instead
-SCHEME_NAMES = ("central", "forward", "complex", "richardson")
+
+
+Unchecked: TypeAlias = Literal["fail", "allow"]
+
+
+class Options(TypedDict, total=False):
+    """The options of `fastcheck.check`, for functions that hand them on."""
+
+    args: tuple[Any, ...]
+    mode: Mode
+    samples: int | None
+    blocks: str | Sequence[str] | None
+    step: float | None
+    scheme: Scheme
+    tolerance: float
+    confidence: float
+    seed: int
+    workers: int | None
+    backend: Backend
+    budget: float | None
+    checkpoint: str | Path | None
+    progress: bool | None
+    unchecked: Unchecked
 
 
 @dataclass(frozen=True)
@@ -29,16 +56,16 @@ class Settings:
         A value breaks its rule.
     """
 
-    mode: str = "auto"
+    mode: Mode = "auto"
     samples: int | None = None
     blocks: str | Sequence[str] | None = None
     step: float | None = None
-    scheme: str = "central"
+    scheme: Scheme = "central"
     tolerance: float = 1e-7
     confidence: float = 0.9999
     seed: int = 0
     workers: int | None = None
-    backend: str | Literal["auto"] = "auto"
+    backend: Backend = "auto"
     budget: float | None = None
     checkpoint: str | Path | None = None
     progress: bool | None = None
@@ -72,7 +99,7 @@ class Settings:
         if not (self.checkpoint is None or isinstance(self.checkpoint, (str, Path))):
             raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
 
-    def mode_for(self, count: int, cost: float) -> str:
+    def mode_for(self, count: int, cost: float) -> Mode:
         """Return the mode to run: for ``"auto"``, full where it is cheap, else a screen.
 
         Parameters

@@ -64,11 +64,20 @@ class TermsReport:
         raise InputError("a TermsReport is neither true nor false: ask .passed, or .verdict for all five answers.")
 
     def __str__(self) -> str:
-        from fastcheck.report.words import headline, name, shown
+        from fastcheck.report.tables import plain, width_here
+        from fastcheck.report.terms import render
 
-        lines = [f"{self.verdict.value.upper()}: {len(self.terms)} terms and their sum"]
-        lines += [f"{name(key)}: {shown(one, headline(one))}" for key, one in (*self.terms.items(), ("sum", self.sum))]
-        return "\n".join([*lines, *(f"- {shown(self.sum, finding.message)}" for finding in self.findings)])
+        return plain(render(self), width_here())
+
+    def __repr__(self) -> str:
+        return f"<TermsReport {str(self).splitlines()[0]}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fastcheck.report.tables import as_html, width_here
+        from fastcheck.report.terms import render
+
+        return as_html(render(self), width_here())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports and findings as plain data for JSON."""

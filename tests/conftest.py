@@ -50,6 +50,12 @@ def fresh():
     return lambda count: range(first, first + count)
 
 
+@pytest.fixture(autouse=True)
+def _width(monkeypatch):
+    """Lay text out as where there is no terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
@@ -67,4 +73,4 @@ def regression(rng):
         r = X @ p["w"] + p["b"] - y
         return {"dw": X.T @ r / len(y), "db": np.mean(r, keepdims=True)}
 
-    return Problem("regression", loss, gradient, {"w": rng.normal(size=3), "b": rng.normal(size=1)}, (X, y))
+    return Problem(loss, gradient, {"w": rng.normal(size=3), "b": rng.normal(size=1)}, (X, y), name="regression")

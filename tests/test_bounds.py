@@ -8,10 +8,13 @@ import pytest
 from scipy import stats
 
 from fastcheck.bounds import (
+    chi_square_above,
+    chi_square_below,
     detectable_norm,
     error_norm,
     error_norm_bound,
     error_norm_floor,
+    normal_above,
     sample_size,
     split,
     wrong_count_bound,
@@ -30,6 +33,14 @@ def chance_of_at_most(failures: int, population: int, wrong: int, sampled: int) 
 def within(count: int, runs: int, chance: float) -> bool:
     """Say whether so many events are no surprise (1e-6) where each has at most this chance."""
     return bool(stats.binom.sf(count - 1, runs, chance) > 1e-6)
+
+
+@pytest.mark.parametrize("chance", [1e-30, 1e-10, 1e-4, 0.3, 0.9999])
+def test_quantiles_are_those_of_scipy(chance):
+    assert normal_above(chance) == pytest.approx(stats.norm.isf(chance), rel=1e-12)
+    for k in (1, 2, 7, 200, 10**5):
+        assert chi_square_above(chance, k) == pytest.approx(stats.chi2.isf(chance, k), rel=1e-9)
+        assert chi_square_below(chance, k) == pytest.approx(stats.chi2.ppf(chance, k), rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 3, 12])

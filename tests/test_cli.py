@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -37,8 +38,8 @@ PROBLEM = (
     + """
 import fastcheck
 
-problem = fastcheck.Problem("mine", loss, gradient, params, args)
-other = fastcheck.Problem("other", loss, lambda p, X: {"w": np.zeros(2), "b": np.zeros(1)}, params, args)
+problem = fastcheck.Problem(loss, gradient, params, args, name="mine")
+other = fastcheck.Problem(loss, lambda p, X: {"w": np.zeros(2), "b": np.zeros(1)}, params, args=args)
 
 def made():
     return problem
@@ -56,6 +57,7 @@ def nothing():
 def _as_found(monkeypatch, tmp_path):
     """Leave no checked module and no path behind; work where the files are."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two files of one name and one second would share it
     monkeypatch.chdir(tmp_path)
     yield
@@ -153,7 +155,12 @@ def test_problems_by_name(name, status):
         (["--workers", "0"], "workers=0"),
         (["--budget", "0"], "budget=0.0"),
         (["--nonsense"], "--nonsense"),
-        (["--json", "nowhere/run.json"], "nowhere/run.json' can't be written"),
+        (["--confidence", "1"], "confidence=1.0"),
+        (["--scheme", "backward"], "--scheme"),
+        (["--backend", "cloud"], "backend='cloud'"),
+        (["--checkpoint", "nowhere/kept"], "nowhere"),
+        (["--json", "nowhere/run.json"], "path='nowhere/run.json' can't be written: there is no folder 'nowhere'"),
+        (["--html", "nowhere/run.html"], "path='nowhere/run.html' can't be written: there is no folder 'nowhere'"),
         (["--json", "run.txt"], "a report is saved as *.json or *.html"),
     ],
 )
@@ -171,6 +178,111 @@ def test_options_reach_the_check():
     assert result.exit_code == 1
     settings = fastcheck.Report.load("run.json").settings
     assert (settings["step"], settings["seed"], settings["tolerance"]) == (1e-5, 7, 1e-6)
+
+
+@pytest.mark.parametrize("options", [["--html", "nowhere/run.html"], ["--json", "run.txt"]])
+def test_where_a_report_goes_is_asked_before_the_run(options):
+    path = write("raise RuntimeError('this file was run')\n" + RIGHT)
+    result = run("check", path, *options)
+    assert result.exit_code == 2
+    assert "this file was run" not in result.stderr
+    assert "path=" in result.stderr
+
+
+def test_a_page_that_can_not_be_made_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("check", write("raise RuntimeError('this file was run')\n" + RIGHT), "--html", "run.html")
+    assert result.exit_code == 2
+    assert "pip install 'fastcheck[html]'" in result.stderr
+
+
+def test_the_arguments_are_the_files_own():
+    path = write("import sys\nargv = list(sys.argv)\nassert argv == ['net.py'], argv\n" + RIGHT)
+    assert run("check", path, "--seed", "3").exit_code == 0
+
+
+def test_quiet_says_one_line():
+    for text, verdict in ((RIGHT, "CORRECT: "), (WRONG, "WRONG: b ")):
+        result = run("check", write(text), "--quiet")
+        assert result.output.startswith(verdict)
+        assert result.output.count("\n") == 1
+
+
+def test_the_command_that_repeats_a_run_repeats_it():
+    path = write(WRONG)
+    options = [
+        "--blocks",
+        "b",
+        "--blocks",
+        "w*",
+        "--tolerance",
+        "1e-6",
+        "--scheme",
+        "richardson",
+        "--confidence",
+        "0.999",
+    ]
+    assert run("check", path, *options, "--json", "run.json", "--html", "run.html").exit_code == 1
+    first = fastcheck.Report.load("run.json")
+    command = first.settings["command"]
+    assert command == (
+        "fastcheck check net.py --mode full --blocks b --blocks 'w*' --tolerance 1e-06 --confidence 0.999 "
+        "--scheme richardson --seed 0"
+    )
+    result = run(*shlex.split(command)[1:], "--json", "again.json")
+    assert f"to repeat: {command}" in result.output
+    again = fastcheck.Report.load("again.json")
+    assert (again.wrong, again.evaluations) == (first.wrong, first.evaluations)
+    assert shlex.quote(command)[1:-1].split("'")[0] in Path("run.html").read_text()
+
+
+def test_a_checkpoint_is_gone_on_from():
+    path = write(RIGHT)
+    first = run("check", path, "--checkpoint", "kept.db")
+    assert first.exit_code == 0, first.output
+    assert Path("kept.db").exists()
+    assert run("check", path, "--checkpoint", "kept.db").exit_code == 0
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("100", 100)])
+def test_the_command_follows_the_terminal(monkeypatch, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    result = run("check", write(WRONG))
+    assert max(len(line) for line in result.output.splitlines() if "to repeat" not in line) <= widest
+    assert run("check", write(WRONG), "--json", "run.json").exit_code == 1
+    shown = [line.rstrip() for line in run("report", "run.json").output.splitlines()]
+    assert shown == str(fastcheck.Report.load("run.json")).splitlines()
+
+
+def test_self_test():
+    result = run("self-test", write(RIGHT), "--kinds", "sign", "--kinds", "factor_2")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("PASSED: ")
+    assert "smallest found" in result.output
+    assert run("self-test", "net.py", "--kinds", "sign", "-q").output.count("\n") == 1
+    refused = run("self-test", write(WRONG))
+    assert refused.exit_code == 1
+    assert refused.output.startswith("WRONG: b ")
+    assert run("self-test", write(RANDOM)).exit_code == 3
+    unknown = run("self-test", write(RIGHT), "--kinds", "typo")
+    assert unknown.exit_code == 2
+    assert "kinds='typo' is not known" in unknown.stderr
+
+
+def test_diff():
+    assert run("check", write(WRONG), "--json", "before.json").exit_code == 1
+    assert run("check", write(RIGHT), "--json", "after.json", "--tolerance", "1e-6").exit_code == 0
+    fixed = run("diff", "before.json", "after.json")
+    assert fixed.exit_code == 0
+    assert fixed.output.startswith("WRONG → CORRECT: 2 blocks, 1 fixed, 1 as before")
+    assert "not alike: tolerance=1e-07 → 1e-06" in fixed.output
+    broken = run("diff", "after.json", "before.json")
+    assert broken.exit_code == 1
+    assert broken.output.startswith("CORRECT → WRONG: 2 blocks, 1 broken, 1 as before")
+    assert run("diff", "before.json", "after.json", "--html", "diff.html").exit_code == 0
+    assert "1 fixed" in Path("diff.html").read_text(encoding="utf-8")
+    assert run("diff", "before.json", "absent.json").exit_code == 2
+    assert run("diff", "before.json", "after.json", "--html", "diff.txt").exit_code == 2
 
 
 def test_report_of_a_saved_run():
@@ -204,14 +316,16 @@ def test_a_file_finds_its_neighbours():
     assert run("check", write("from neighbour import scale\n" + RIGHT)).exit_code == 0
 
 
-def test_demo():
+@pytest.mark.parametrize("columns", ["60", "110"])
+def test_demo(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
     result = run("demo")
     assert result.exit_code == 0, result.output
+    assert "…" not in result.output
     verdicts = [line.split(":")[0] for line in result.output.splitlines() if line.split(":")[0].isupper()]
     assert verdicts == ["CORRECT", "WRONG", "CORRECT", "WRONG"]
-    wrong = next(line for line in result.output.splitlines() if line.startswith("WRONG"))
-    assert "W2 ×3.000" in wrong
-    assert "b1 ×2.000" in wrong
+    assert "W2 ×3.000" in result.output
+    assert "b1 ×2.000" in result.output
 
 
 def test_help_and_version():

@@ -90,15 +90,21 @@ def test_import_is_light():
     assert [name for name in loaded if name.startswith(("fastcheck.", "numpy"))] == []
 
 
-def test_a_check_loads_no_compiler_and_no_page_maker():
+UNUSED = ("numba", "scipy.stats", "matplotlib", "jinja2", "torch", "jax", "dask", "pandas")
+
+
+@pytest.mark.parametrize("mode", ["full", "sample", "screen"])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_check_loads_no_compiler_no_page_maker_and_nothing_that_takes_longer_than_itself(mode, factor):
     loaded = python(
         "import sys, numpy as np, fastcheck\n"
-        "assert fastcheck.check(lambda t: float(t @ t), lambda t: 2 * t, np.ones(3)).passed\n"
+        "at = np.arange(1.0, 9.0)\n"
+        f"report = fastcheck.check(lambda t: float(t @ t), lambda t: {factor} * t, at, mode={mode!r})\n"
+        f"assert report.passed is {factor == 2}\n"
         "print(*sys.modules)"
     )
-    assert [
-        name for name in ("numba", "matplotlib", "jinja2", "torch", "jax", "dask", "pandas") if name in loaded
-    ] == []
+    assert [name for name in UNUSED if name in loaded] == []
+    assert factor != 2 or "scipy.optimize" not in loaded
 
 
 def test_errors_are_of_the_kinds_people_catch():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -127,7 +128,7 @@ OPTIONS = """
 
     def loss(x): return float(np.sin(x).sum())
     x = np.linspace(0.1, 1, 7)
-    problem = fastcheck.Problem("p", lambda x, a: float(a * x @ x), lambda x, a: 2 * a * x, x, (3.0,))
+    problem = fastcheck.Problem(lambda x, a: float(a * x @ x), lambda x, a: 2 * a * x, x, (3.0,))
 
     def settings(gradcheck, **options):
         data = gradcheck(loss, np.cos, x, **options).settings
@@ -212,6 +213,40 @@ def test_wrong_settings_end_the_run_at_its_start(run, pytester, ini, args, said)
     result = run(*args)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert said in result.stderr.str()
+
+
+def test_a_failure_says_how_to_run_it_again(run, pytester, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    pytester.makepyfile(
+        """
+        import numpy as np
+        import pytest
+
+        x = np.linspace(0.1, 1, 7)
+
+        @pytest.mark.parametrize("name", ["a b"])
+        def test_of_auto(gradcheck, name):
+            gradcheck(lambda x: float(np.sin(x).sum()), np.sin, x)
+
+        @pytest.mark.fastcheck(mode="screen")
+        def test_of_a_mode(gradcheck):
+            gradcheck(lambda x: float(np.sin(x).sum()), np.sin, x)
+        """
+    )
+    result = run("--fastcheck-seed=3", "--color=no", "--junit-xml=run.xml")
+    result.assert_outcomes(failed=2)
+    commands = re.findall(r"to repeat: (.*)", "\n".join(result.outlines))
+    assert [shlex.split(command)[2:] for command in commands] == [
+        ["--fastcheck-mode=full", "--fastcheck-seed=3"],
+        ["--fastcheck-seed=3"],
+    ]
+    assert "test_of_auto[a b]" in shlex.split(commands[0])[1]
+    assert "\x1b" not in "\n".join(result.outlines)
+    written = pytester.path.joinpath("run.xml").read_text(encoding="utf-8")
+    assert "WRONG" in written
+    assert "#x1B" not in written
+    again = run(*shlex.split(commands[0])[1:])
+    again.assert_outcomes(failed=1)
 
 
 def test_inconclusive_may_skip(run, pytester):

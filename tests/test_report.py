@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import html
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 import fastcheck
-from fastcheck import BlockReport, Coordinate, Finding, InputError, Report, Verdict, examples
+from fastcheck import BlockReport, Coordinate, Finding, GradientError, InputError, Report, Verdict, examples
 from fastcheck.findings import Kind
 from fastcheck.report import words
 from fastcheck.report.progress import bar
+from fastcheck.report.record import record
+from fastcheck.report.tables import shortened
 from fastcheck.report.terminal import as_text
 from fastcheck.run import Run
 
@@ -104,6 +110,27 @@ REPORTS = {
         evaluations=1,
         seconds=90.0,
     ),
+    "long_names": report(
+        Verdict.WRONG,
+        {
+            "transformer.encoder.layers.11.self_attention.in_proj_weight": block(
+                Verdict.WRONG, (3072, 1024), 0.00891512, wrong=2
+            ),
+            "transformer.encoder.layers.11.self_attention.in_proj_bias": block(shape=(3072,)),
+        },
+        difference=0.0089,
+        wrong=tuple(
+            Coordinate(
+                "transformer.encoder.layers.11.self_attention.in_proj_weight",
+                (2047, k),
+                -1.234567891e-05,
+                8.9e-4,
+                1e-12,
+            )
+            for k in (3, 1023)
+        ),
+        settings={"seed": 3, "confidence": 0.9999, "command": "fastcheck check net.py:problem --mode screen --seed 3"},
+    ),
     "suspicious": report(
         Verdict.SUSPICIOUS,
         {"W1": block(Verdict.SUSPICIOUS, difference=3e-5, wrong=20), "b1": block(shape=(5,))},
@@ -126,17 +153,148 @@ REPORTS = {
 }
 
 
+WIDTHS = (60, 80, 120)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", sorted(REPORTS))
-def test_terminal_golden(name):
-    text = as_text(REPORTS[name]) + "\n"
-    file = GOLDEN / f"{name}.txt"
+def test_terminal_golden(name, width):
+    text = as_text(REPORTS[name], width) + "\n"
+    file = GOLDEN / f"{name}_{width}.txt"
     assert text == file.read_text(encoding="utf-8"), f"if the new text is better, put it into {file}"
-    assert len(text.splitlines()) <= LINES
-    assert max(map(len, text.splitlines())) <= 110
+    assert len(text.splitlines()) <= LINES + 3 * (width < 80)  # where the first line alone takes five
+    assert max(len(line) for line in text.splitlines() if not line.startswith("to repeat: ")) <= width
 
 
 def test_every_golden_file_is_used():
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(REPORTS)
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == {f"{name}_{w}" for name in REPORTS for w in WIDTHS}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_no_width_cuts_a_number_or_a_verdict(name, width):
+    shown = REPORTS[name]
+    text = as_text(shown, width)
+    rows = [line.split() for line in text.splitlines()]
+    for _, each in words.block_order(shown)[:5]:
+        word = "unchecked" if each.verdict is Verdict.INCONCLUSIVE else each.verdict.value
+        assert any(row[-1:] == [word] and words.number(each.difference, 3) in row for row in rows)
+    for each in shown.wrong[:3]:
+        values = {f"{each.analytic:.8g}", words.with_uncertainty(each.numerical, each.uncertainty)}
+        index = f"[{', '.join(map(str, each.index))}]" if each.index else ""
+        assert any(values <= set(line.split()) and index in line for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("W1", 6),
+        ("encoder.layers.7.attention.weight", 16),
+        ("encoder.layers.7.weight[12, 345]", 20),
+        ("W1[12345, 67890]", 8),
+        ("重み" * 20, 11),
+    ],
+)
+def test_names_lose_their_middle_and_keep_their_index(name, width):
+    found = shortened(name, width)
+    assert found.endswith(name[name.index("[") :] if "[" in name else name[-1])
+    assert found.startswith(name[0])
+    assert cell_len(found) <= max(width, cell_len(name.partition("[")[2]) + 3)
+    assert found == name or "…" in found
+
+
+def test_text_depends_on_nothing_but_the_width(monkeypatch):
+    shown = REPORTS["wrong_1e7"]
+    plain = as_text(shown, 100)
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb", "JUPYTER_COLUMNS": "30"}.items():
+        monkeypatch.setenv(name, value)
+        assert as_text(shown, 100) == plain
+    assert "\x1b" not in plain
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("80", 80), ("300", 120), ("10", 60)])
+def test_print_follows_the_terminal(monkeypatch, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = REPORTS["wrong_1e7"]
+    assert str(shown) == as_text(shown, widest)
+    with pytest.raises(GradientError) as caught:
+        shown.raise_if_wrong()
+    assert str(caught.value) == str(shown)
+
+
+def test_a_prompt_and_a_notebook_show_no_dump():
+    shown = REPORTS["wrong_1e7"]
+    assert repr(shown) == f"<Report {words.headline(shown)}>"
+    page = shown._repr_html_()
+    assert page.startswith("<pre")
+    assert "<script" not in page
+    text = html.unescape(re.sub("<[^>]*>", "", page))
+    assert [line.rstrip() for line in text.splitlines()] == as_text(shown).splitlines()
+
+
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_plot(name):
+    figure = REPORTS[name].plot()
+    assert len(figure.axes) == (3 if REPORTS[name].wrong else 1)  # with the map and its colour bar
+    figure.draw_without_rendering()
+
+
+def test_what_repeats_a_run_is_said():
+    net = examples.course_net(bugs=True)
+    found = fastcheck.check(net.loss, net.gradient, net.params, args=net.args, tolerance=1e-6)
+    call = "fastcheck.check(loss, gradient, params, args=args, mode='full', tolerance=1e-06, seed=0)"
+    assert words.replay(found.settings) == call
+    assert f"to repeat: {call}" in str(found)
+    assert re.search(r"evaluations of the loss in \S*course\.py:\d+,", str(found).replace("\n", " "))
+    told = words.circumstances(found.settings)
+    assert re.search(
+        rf"the loss _loss in .*course\.py:\d+; 20\d\d-\d\d-\d\d \d\d:\d\d UTC; .*numpy {np.__version__}", told
+    )
+    scope = {"fastcheck": fastcheck, "loss": net.loss, "gradient": net.gradient, "params": net.params, "args": net.args}
+    again = eval(words.replay(found.settings), scope)
+    assert (again.blocks, again.wrong) == (found.blocks, found.wrong)
+
+
+class Loss:
+    def __call__(self, t):
+        return float(t @ t)
+
+    def method(self, t):
+        return float(t @ t)
+
+
+def squares(stacked):
+    return (stacked**2).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (Loss(), "Loss"),
+        (Loss().method, "Loss.method"),
+        (functools.partial(Loss().method), "Loss.method"),
+        (fastcheck.batched(squares), "squares"),
+    ],
+)
+def test_the_loss_is_named_whatever_it_is_wrapped_in(loss, name):
+    told = record(loss, ())
+    assert told["loss"] == name
+    assert re.fullmatch(r".*test_report\.py:\d+", told["where"])
+
+
+def test_products_are_repeated_with_their_args():
+    found = fastcheck.check_vjp(lambda x, a: a * x, lambda x, u, a: a * u, np.ones(3), args=(2.0,), tolerance=1e-6)
+    expected = "fastcheck.check_vjp(function, vjp, inputs, args=args, tolerance=1e-06, seed=0)"
+    assert words.replay(found.settings) == expected
+    assert found.settings["where"]
+
+
+def test_a_loss_of_a_prompt_has_no_file():
+    scope = {}
+    exec("def loss(t):\n    return float(t @ t)", scope)
+    found = fastcheck.check(functools.partial(scope["loss"]), lambda t: 2 * t, np.ones(3))
+    assert (found.settings["loss"], found.settings["where"]) == ("loss", "")
+    assert "args=args" not in words.replay(found.settings)
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 10_000])

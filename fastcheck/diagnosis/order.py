@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
@@ -141,6 +140,8 @@ def _permuted(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
         if len(np.unique(source)) < length:  # slices that are equal: give each its own
             if length > ASSIGNED:
                 continue
+            from scipy.optimize import linear_sum_assignment  # takes longer to load than most checks to run
+
             source = linear_sum_assignment(apart)[1]
         if np.array_equal(source, np.arange(length)):
             continue

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.optimize import brentq
 
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
@@ -104,5 +103,7 @@ def _rates(functions: UserFunctions, g: FloatArray, v: FloatArray) -> Iterator[f
         if not math.isfinite(after):
             return
         if before * after < 0:
+            from scipy.optimize import brentq  # here, since it takes longer to load than most checks to run
+
             yield float(brentq(apart, low, high, xtol=1e-12 * high, rtol=1e-9))
         low, before = high, after

@@ -73,12 +73,12 @@ def course_net(*, bugs: bool = False) -> Net:
     x, y = rng.randn(4, 3), np.array([[1.0, 1.0, 0.0]])
     shapes = {"W1": (5, 4), "b1": (5, 1), "W2": (3, 5), "b2": (3, 1), "W3": (1, 3), "b3": (1, 1)}
     return Net(
-        "course_net with bugs" if bugs else "course_net",
         _loss,
         partial(_gradient, bug="classic") if bugs else _gradient,
         {name: rng.randn(*shape) for name, shape in shapes.items()},
         (x, y),
-        "4-5-3-1 relu net of the gradient checking exercise, mean binary cross-entropy of 3 samples",
+        name="course_net with bugs" if bugs else "course_net",
+        description="4-5-3-1 relu net of the gradient checking exercise, mean binary cross-entropy of 3 samples",
         batch=3,
         biases=("b1", "b2", "b3"),
         take=_columns,

@@ -108,12 +108,12 @@ def mlp(
     if activation == "tanh":
         kinds.append("wrong_activation_derivative")
     return Net(
-        f"mlp {'-'.join(map(str, sizes))} {activation}",
         _loss,
         _gradient,
         params,
         (X, y, activation, l2),
-        "dense net on normal data, mean softmax cross-entropy",
+        name=f"mlp {'-'.join(map(str, sizes))} {activation}",
+        description="dense net on normal data, mean softmax cross-entropy",
         batch=batch,
         classes=sizes[-1],
         decay={name: l2 for name in params if name[0] == "W"} if l2 else {},

@@ -136,12 +136,13 @@ def digits_net(
     masks = tuple((rng.random((batch, n)) < keep) / keep for n in hidden) if keep < 1 else ()
     bugs = with_bugs(_gradient, *BUGS, *(["dropout_backward"] if masks else []))
     return Net(
-        f"digits_net {'-'.join(map(str, sizes))} {activation}" + (f" with bug {bug}" if bug else ""),
         _loss,
         bugs[bug] if bug else _gradient,
         params,
         (X, y, activation, l2, masks),
-        f"dense net on {batch} handwritten digits, mean softmax cross-entropy" + (", dropout" if masks else ""),
+        name=f"digits_net {'-'.join(map(str, sizes))} {activation}" + (f" with bug {bug}" if bug else ""),
+        description=f"dense net on {batch} handwritten digits, mean softmax cross-entropy"
+        + (", dropout" if masks else ""),
         batch=batch,
         classes=10,
         decay={name: l2 for name in params if name[0] == "W"} if l2 else {},

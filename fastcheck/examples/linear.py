@@ -47,12 +47,12 @@ def logistic_regression(*, l2: float = 0.1, l1: float = 0.0, batch: int = 200, s
     rng = np.random.default_rng(seed)
     X, digits = digits_batch(batch, rng)
     return Net(
-        "logistic_regression" + (" l2" if l2 else "") + (" l1" if l1 else ""),
         _logistic_loss,
         _logistic_gradient,
         {"w": 0.3 * rng.standard_normal(64), "b": np.array(-0.2)},
         (X, (digits == 3).astype(float), l2, l1),
-        "logistic regression on the digits, mean binary cross-entropy",
+        name="logistic_regression" + (" l2" if l2 else "") + (" l1" if l1 else ""),
+        description="logistic regression on the digits, mean binary cross-entropy",
         batch=batch,
         decay={"w": l2} if l2 else {},
         lasso={"w": l1} if l1 else {},
@@ -88,12 +88,12 @@ def linear_regression(*, batch: int = 50, seed: int = 0) -> Net:
     X = rng.standard_normal((batch, 8))
     Y = X @ rng.standard_normal((8, 3)) + 0.5 * rng.standard_normal((batch, 3))
     return Net(
-        "linear_regression",
         _linear_loss,
         _linear_gradient,
         (rng.standard_normal((8, 3)), 0.1 * rng.standard_normal(3)),
         (X, Y),
-        "linear regression on normal data, squared error",
+        name="linear_regression",
+        description="linear regression on normal data, squared error",
         batch=batch,
         biases=("1",),
         take=rows,

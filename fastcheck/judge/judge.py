@@ -14,10 +14,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bounds import normal_above
 from fastcheck.differences import BlockDerivatives, Resolved, Status
 from fastcheck.verdict import Verdict, grade, worst
 
@@ -151,7 +151,7 @@ class Judge:
     @cached_property
     def z(self) -> float:
         """Standard deviations that noise exceeds nowhere in the run, at its confidence (Bonferroni)."""
-        return float(stats.norm.isf((1 - self.confidence) / (2 * max(1, self.count))))
+        return normal_above((1 - self.confidence) / (2 * max(1, self.count)))
 
     def loss_error(self, noise: float) -> float:
         """Return the largest error of a loss value in the whole run, given its standard deviation."""

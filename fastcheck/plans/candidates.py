@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.bounds import chi_square_above
 from fastcheck.directions import CHUNK
 from fastcheck.plans.probing import Probe, Probing
 from fastcheck.plans.regions import Region
@@ -94,7 +94,7 @@ class Residuals:
     @property
     def tolerated(self) -> float:
         """Misfit that a true hypothesis stays below."""
-        return float(stats.chi2.isf(CHANCE, max(1, len(self.numbers) - 1)))
+        return chi_square_above(CHANCE, max(1, len(self.numbers) - 1))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.tangents import Tangents
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check_jvp", "report_of"]
@@ -107,9 +108,8 @@ def report_of(
         if point.refusal is not None:  # the coefficients that are checked are of float64: nothing else would say it
             found.append(ProductFinding(low_precision(point.inputs, point.refusal)))
         done, of_outputs = check_all(along, checks, chosen, **FULL)
-    data = {
-        "call": f"check_{product.name}({'gradient' if product.name == 'hvp' else 'function'}, {product.name}, "
-        f"{'params' if product.name == 'hvp' else 'inputs'}",
+    call = "check_hvp(gradient, hvp, params" if product.name == "hvp" else "check_jvp(function, jvp, inputs"
+    data = record(point.function, point.args, call) | {
         "cotangents": [one.name for one in chosen],
         "tangents": "each" if each else at_random,
     }

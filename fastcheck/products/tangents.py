@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats
 
 from fastcheck.arrays import FloatArray
+from fastcheck.bounds import chi_square_above, chi_square_below
 from fastcheck.directions import gaussian
 from fastcheck.parameters import Block
 from fastcheck.products.point import LinearizationPoint
@@ -94,7 +94,7 @@ def spread(count: int, blocks: int, confidence: float) -> float:
     of k degrees: at least its low quantile; that of the gradient at most its high one.
     """
     chance = (1 - confidence) / (2 * blocks)
-    return math.sqrt(float(stats.chi2.isf(chance, count) / stats.chi2.ppf(chance, count)))
+    return math.sqrt(chi_square_above(chance, count) / chi_square_below(chance, count))
 
 
 def _scale(point: LinearizationPoint, block: Block) -> float:

@@ -17,6 +17,7 @@ from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
+from fastcheck.report.record import record
 from fastcheck.settings import as_args
 from fastcheck.verdict import Verdict
 
@@ -88,10 +89,8 @@ def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> R
     done, blamed = check_all(claim, checks, chosen)
     if any(one.failed for one in done) and not any(one.explains for one in found):
         found += _summed(claim, checks)
-    settings = {
-        "call": "check_vjp(function, vjp, inputs",
-        "cotangents": [one.name for one in chosen],
-    }
+    settings = record(claim.point.function, claim.point.args, "check_vjp(function, vjp, inputs")
+    settings["cotangents"] = [one.name for one in chosen]
     return merged(checks, done, [*found, *blamed], settings)
 
 

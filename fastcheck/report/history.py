@@ -22,19 +22,22 @@ VERSION = 1
 FLOOR = 1e-17  # a difference of zero is drawn here
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>fastcheck: the history of a gradient</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>fastcheck: the history of a gradient</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+div { overflow-x: auto; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: right; }
 td:last-child, th:last-child { text-align: left; } img { max-width: 100%; }
-.bad { color: #b00020; font-weight: 600; }
+.bad { color: light-dark(#b00020, #ff7b82); font-weight: 600; }
 </style></head><body>
 <h1>{{ title }}</h1>
 <img alt="Relative difference of every block over the steps of training" src="data:image/png;base64,{{ plot }}">
-<table><tr><th>step</th><th>seconds</th><th>evaluations</th><th>difference</th><th>verdict</th></tr>
+<div><table><tr><th>step</th><th>seconds</th><th>evaluations</th><th>difference</th><th>verdict</th></tr>
 {% for row in rows %}<tr><td>{{ row.step }}</td><td>{{ row.at }}</td><td>{{ row.evaluations }}</td>
 <td>{{ row.difference }}</td><td{% if row.bad %} class="bad"{% endif %}>{{ row.headline }}</td></tr>
-{% endfor %}</table></body></html>
+{% endfor %}</table></div><p>{{ run }}</p></body></html>
 """
 
 
@@ -132,5 +135,6 @@ def _page(history: Sequence[Moment], tolerance: float) -> str:
         }
         for one in history
     ]
+    run = words.circumstances(history[-1].report.settings) if history else ""
     encoded = base64.b64encode(image.getvalue()).decode("ascii")
-    return Environment(autoescape=True).from_string(_PAGE).render(title=title, plot=encoded, rows=rows)
+    return Environment(autoescape=True).from_string(_PAGE).render(title=title, plot=encoded, rows=rows, run=run)

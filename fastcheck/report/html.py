@@ -1,8 +1,12 @@
-"""The report as one page of HTML that needs nothing else: no network, no script, light and dark, printable."""
+"""The report as one page of HTML that needs nothing else: no network, light and dark, printable.
+
+It runs no script but one, a filter of blocks by name, where there are so many that one is wanted.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import base64
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
-from fastcheck.report import plots, words
+from fastcheck.report import diff, plots, words
 from fastcheck.report.files import write_text
 from fastcheck.report.report import BlockReport, Coordinate, Report
-from fastcheck.settings import Settings
 from fastcheck.verdict import Verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["as_html", "write_html"]
+__all__ = ["as_html", "diff_as_html", "require_libraries", "write_diff", "write_html"]
 
 BLOCKS, COORDINATES, FINDINGS, FIGURES = 16, 20, 12, 4  # in sight; the rest can be unfolded
+FILTERED = 40  # blocks from which on there is a filter
 TITLE = 90  # characters
 
 
@@ -56,6 +60,23 @@ def write_html(report: Report, path: Path) -> None:
     write_text(path, as_html(report))
 
 
+def write_diff(before: Report, after: Report, path: Path) -> None:
+    """Write the comparison of two reports as a page; see `write_html`."""
+    write_text(path, diff_as_html(before, after))
+
+
+def require_libraries() -> None:
+    """Raise unless all is installed that a page can need.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja2 or matplotlib is not installed.
+    """
+    _environment()
+    plots.require_matplotlib()
+
+
 def as_html(report: Report) -> str:
     """Return the page; see `write_html`."""
     environment = _environment()
@@ -67,19 +88,55 @@ def as_html(report: Report) -> str:
         report=report,
         word=word,
         rest=rest.strip(),
-        title=headline if len(headline) <= TITLE else headline[: TITLE - 3] + "...",
+        title=_title(headline),
+        policy=_policy(environment if len(ordered) > FILTERED else None),
+        filtered=len(ordered) > FILTERED,
         findings=findings[:FINDINGS],
         more_findings=findings[FINDINGS:],
-        ladder=plots.Ladder.of(report.blocks.values(), _tolerance(report)),
+        ladder=plots.Ladder.of(report.blocks.values(), plots.tolerance_of(report)),
         blocks=ordered[:BLOCKS],
         more_blocks=ordered[BLOCKS:],
         coordinates=report.wrong[:COORDINATES],
         more_coordinates=report.wrong[COORDINATES:],
         unlisted=max(0, sum(block.wrong for block in report.blocks.values()) - len(report.wrong)),
         figures=list(_figures(report, ordered)),
-        repeat=_repeat(report.settings),
+        repeat=words.replay(report.settings),
+        run=words.circumstances(report.settings),
         settings=_rows(report.settings),
     )
+
+
+def diff_as_html(before: Report, after: Report) -> str:
+    """Return the page of a comparison; see `write_diff`."""
+    environment = _environment()
+    rows = diff.changes(before, after)
+    verdicts, _, rest = diff.summary(before, after).partition(":")
+    both = [block for one in rows for block in (one.before, one.after) if block is not None]
+    return environment.get_template("diff.html.j2").render(
+        title=_title(f"{verdicts}:{rest}"),
+        verdicts=verdicts,
+        rest=rest.strip(),
+        policy=_policy(environment if len(rows) > FILTERED else None),
+        filtered=len(rows) > FILTERED,
+        ladder=plots.Ladder.of(both, plots.tolerance_of(after)),
+        rows=rows,
+        reports=[("before", before), ("after", after)],
+        unlike=diff.unlike(before, after),
+    )
+
+
+def _title(headline: str) -> str:
+    return headline if len(headline) <= TITLE else headline[: TITLE - 3] + "..."
+
+
+def _policy(environment: Environment | None) -> str:
+    """Return what the page allows itself: its own style and, where it has one, its own script, known by its hash."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if environment is None:
+        return policy
+    script = environment.get_template("filter.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"{policy}; script-src 'sha256-{digest}'"
 
 
 def _environment() -> Environment:
@@ -95,7 +152,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"words": words, "graded": _graded, "relative_error": plots.relative_error}
-    environment.filters |= {"shape": _shape, "evidence": _evidence, "tally": _tally, "breakable": _breakable}
+    environment.filters |= {
+        "shape": _shape,
+        "evidence": _evidence,
+        "tally": _tally,
+        "breakable": _breakable,
+        "plain": _value,
+    }
     return environment
 
 
@@ -124,11 +187,6 @@ def _caption(block: BlockReport, listed: int) -> str:
     return f"{shown}; the blank ones were measured and agree."
 
 
-def _tolerance(report: Report) -> float:
-    value = report.settings.get("tolerance")
-    return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else Settings().tolerance
-
-
 def _graded(block: BlockReport) -> str:
     """Return the word for a block's verdict, as the terminal has it."""
     return "unchecked" if block.verdict is Verdict.INCONCLUSIVE else block.verdict.value
@@ -144,26 +202,18 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _breakable(name: str) -> str:
-    """Return the name, escaped, with leave to break a line after each dot."""
+    """Return the name, escaped, with leave to break a line after each dot and before an index, but not within it."""
     from markupsafe import Markup
 
-    return Markup(".<wbr>").join(name.split("."))
+    body, bracket, index = name.rpartition("[") if name.endswith("]") else (name, "", "")
+    rest = bracket + index.replace(" ", "\N{NO-BREAK SPACE}")
+    return Markup(".<wbr>").join(body.split(".")) + Markup("<wbr>") + rest
 
 
 def _evidence(finding: Finding) -> str:
     """Return the plain numbers behind a finding in one line."""
     plain = {k: v for k, v in finding.evidence.items() if isinstance(v, (bool, int, float))}
     return ", ".join(f"{k.replace('_', ' ')} {_value(v)}" for k, v in plain.items())
-
-
-def _repeat(settings: Mapping[str, Any]) -> str:
-    """Return the call that repeats the run: every setting that is not the default, and always the seed."""
-    given = []
-    for field in dataclasses.fields(Settings):
-        value = settings.get(field.name, field.default)
-        if field.name == "seed" or (field.name != "progress" and value != field.default):
-            given.append(f"{field.name}={value!r}")
-    return f"fastcheck.{settings.get('call', 'check(loss, gradient, params')}, {', '.join(given)})"
 
 
 def _rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The plots of the page: each block on one log axis, and where and how the wrong coordinates of a block are wrong."""
+"""The plots: each block on one log axis, and where and how the wrong coordinates of a block are wrong."""
 
 from __future__ import annotations
 
@@ -13,20 +13,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import MissingDependencyError
-from fastcheck.report.report import BlockReport, Coordinate
-from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
+from fastcheck.report import words
+from fastcheck.report.kernels import Grid, kernels
+from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.settings import Settings
+from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Ladder", "by_index", "relative_error", "wrong_coordinates"]
+__all__ = [
+    "Ladder",
+    "by_index",
+    "overview",
+    "relative_error",
+    "require_matplotlib",
+    "tolerance_of",
+    "wrong_coordinates",
+]
 
 FloatArray = NDArray[np.float64]
 
 LOWEST, FLOOR = 1e-17, 1e-7
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
+FEW = 8  # points that make no line yet: the table beside them says more
+BARS = 24  # blocks of an overview
+COLOURS = {
+    Verdict.CORRECT: "#2a9258",
+    Verdict.ACCEPTABLE: "#7a9a1f",
+    Verdict.INCONCLUSIVE: "#b27810",
+    Verdict.SUSPICIOUS: "#a654be",
+    Verdict.WRONG: "#d6404a",
+}
 NEAR = 0.04  # of the largest value: smaller differences are drawn themselves, since the two values would look equal
 
 # Stand-ins that become the variables of the page's style sheet, so that a plot follows light and dark.
@@ -120,7 +140,7 @@ def by_index(shape: Sequence[int], coordinates: Sequence[Coordinate]) -> tuple[F
 
 
 def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], number: int) -> str:
-    """Return a drawing of a block's wrong coordinates: where they are, and analytic against measured.
+    """Return drawings of a block's wrong coordinates: where they are and, of many, analytic against measured.
 
     Parameters
     ----------
@@ -129,12 +149,35 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
     coordinates : sequence of Coordinate
         Those of this block that are wrong, worst first.
     number : int
-        Number of the drawing in its page; it keeps the ids of the drawings apart.
+        Number of the drawings in their page; it keeps the ids of the drawings apart.
 
     Returns
     -------
     str
-        An ``<svg>`` element. It holds no text of the user's.
+        One ``<svg>`` element or two. They hold no text of the user's.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
+        where = Figure(figsize=(4.4, 3.1), layout="constrained")
+        _map(where, where.subplots(), shape, coordinates, QUIET)
+        drawings = [where]
+        if len(coordinates) > FEW:
+            how = Figure(figsize=(3.6, 3.1), layout="constrained")
+            _scatter(how.subplots(), coordinates[:POINTS])
+            drawings.append(how)
+        return "".join(_inline(drawn, f"{number}{letter}") for drawn, letter in zip(drawings, "ab", strict=False))
+
+
+def require_matplotlib() -> None:
+    """Raise unless there is matplotlib.
 
     Raises
     ------
@@ -142,26 +185,72 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
         matplotlib is not installed.
     """
     try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError("the plots of a page need matplotlib: pip install 'fastcheck[html]'") from error
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
-        figure = Figure(figsize=(7.6, 3.1), layout="constrained")
-        where, how = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        _map(figure, where, shape, coordinates)
-        _scatter(how, coordinates[:POINTS])
-        for axes in figure.axes:
-            _restyle(axes)
-        return _inline(figure, number)
+        raise MissingDependencyError("plots need matplotlib: pip install 'fastcheck[html]'") from error
 
 
-def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate]) -> None:
+def tolerance_of(report: Report) -> float:
+    """Return the tolerance of the run, or the usual one where a report does not say."""
+    value = report.settings.get("tolerance")
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else Settings().tolerance
+
+
+def overview(report: Report) -> Figure:
+    """Return a figure of the worst blocks on one axis and, where coordinates are wrong, of those in the worst block.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook shows, though nobody may have loaded pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=100)
+            return file.getvalue()
+
+    rows = words.block_order(report)[:BARS]
+    worst = report.wrong[0].block if report.wrong else None
+    figure = Shown(figsize=(10 if worst else 6, max(2.4, 1.2 + 0.24 * len(rows))), layout="constrained")
+    panels = figure.subplots(1, 2 if worst else 1, squeeze=False)[0]
+    _ladder(panels[0], rows, tolerance_of(report))
+    if worst:
+        _map(figure, panels[1], report.blocks[worst].shape, [c for c in report.wrong if c.block == worst], "0.93")
+        panels[1].set_title(f"{worst}: relative error by index", parse_math=False)
+    return figure
+
+
+def _ladder(axes: Axes, rows: Sequence[tuple[str, BlockReport]], tolerance: float) -> None:
+    """Draw each block on a line: its difference a dot, its uncertainty a bar, what was detectable a stroke."""
+    low = Ladder.of((block for _, block in rows), tolerance).low
+    for place, (_, block) in enumerate(rows):
+        if block.uncertainty > low:
+            axes.barh(place, min(block.uncertainty, 1.0) - low, left=low, height=0.5, color="0.82", zorder=1)
+        if block.detectable <= 1:
+            axes.plot([max(block.detectable, low)], [place], "|", color="0.4", markersize=9, zorder=2)
+        if not math.isnan(block.difference):
+            axes.plot([min(max(block.difference, low), 1.0)], [place], "o", color=COLOURS[block.verdict], zorder=3)
+    for limit in (tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE):
+        axes.axvline(limit, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set(xscale="log", xlim=(low, 1.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
+    axes.set_title("relative difference (bar: its uncertainty, |: detectable)", fontsize="medium")
+
+
+def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
+    """Draw the relative errors of a block where they are: a matrix, or kernels side by side."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.ticker import MaxNLocator
 
-    errors, (rows, columns) = by_index(shape, coordinates)
-    axes.set_facecolor(QUIET)
+    grid = kernels(shape, coordinates, relative_error)
+    errors, (rows, columns) = (grid.errors, grid.errors.shape) if grid else by_index(shape, coordinates)
+    axes.set_facecolor("none" if grid else blank)
     image = axes.imshow(
         errors,
         norm=LogNorm(FLOOR, 1.0),
@@ -170,17 +259,38 @@ def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence
         aspect="auto",
         interpolation="none",
     )
-    axes.set_box_aspect(min(max(rows / columns, 0.25), 1.5))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, integer=True))
-    if len(shape) < 2:
-        axes.set_yticks([])
-    axes.set_xlabel({0: "", 1: "index", 2: "second index"}.get(len(shape), "other indices, taken together"))
-    axes.set_ylabel("first index" if len(shape) > 1 else "")
+    axes.set_box_aspect(min(max(rows / columns, 0.25), 2.5 if grid else 1.5))
     axes.set_title("relative error by index")
+    if grid:
+        _frame_kernels(axes, grid, blank)
+    else:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        if len(shape) < 2:
+            axes.set_yticks([])
+        axes.set_xlabel({0: "", 1: "index", 2: "second index"}.get(len(shape), "other indices, taken together"))
+        axes.set_ylabel("first index" if len(shape) > 1 else "")
     bar = figure.colorbar(image, ax=axes, shrink=0.9, ticks=[FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0])
     bar.ax.set_yticklabels([_power(v) for v in (FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0)])
     bar.ax.minorticks_off()
+
+
+def _frame_kernels(axes: Axes, grid: Grid, blank: str) -> None:
+    """Draw the ground and the frame of each kernel, and say which it is."""
+    from matplotlib.patches import Rectangle
+
+    height, width = grid.kernel
+    axes.spines[:].set_visible(False)
+    for top, left in grid.corners:
+        ground = Rectangle((left - 0.5, top - 0.5), width, height, facecolor=blank, edgecolor=MUTED, linewidth=0.5)
+        ground.set_zorder(-1)
+        axes.add_patch(ground)
+    for (top, left), title in zip(grid.corners, grid.titles, strict=False):
+        axes.text(left + (width - 1) / 2, top - 0.6, title, fontsize=7, color=INK, ha="center", va="bottom")
+    axes.set_xticks([place + (width - 1) / 2 for place, _ in grid.columns], [text for _, text in grid.columns])
+    axes.set_yticks([place + (height - 1) / 2 for place, _ in grid.rows], [text for _, text in grid.rows])
+    axes.set_xlabel(grid.across)
+    axes.set_ylabel(grid.down)
 
 
 def _scatter(axes: Axes, coordinates: Sequence[Coordinate]) -> None:
@@ -214,8 +324,10 @@ def _restyle(axes: Axes) -> None:
         spine.set_color(MUTED)
 
 
-def _inline(figure: Figure, number: int) -> str:
+def _inline(figure: Figure, number: str) -> str:
     """Return the figure as one element to stand inside a page: no prologue, ids of its own, the page's colours."""
+    for axes in figure.axes:
+        _restyle(axes)
     file = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=False, facecolor="none", metadata=nothing)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from fastcheck.errors import GradientError, InputError, MissingDependencyError
 from fastcheck.findings import Finding
 from fastcheck.verdict import Verdict
 
-__all__ = ["BlockReport", "Coordinate", "Report", "Taylor"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from typing_extensions import TypeVar
+
+    Tree = TypeVar("Tree", default=Any)
+else:
+    from typing import TypeVar
+
+    Tree = TypeVar("Tree")
+
+__all__ = ["BlockReport", "Coordinate", "Report", "Taylor", "suffix_of"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class Taylor:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Generic[Tree]):
     """The answer to "is this gradient right?", and all that stands behind it.
 
     Attributes
@@ -121,8 +131,8 @@ class Report:
         Suspicious and wrong coordinates, worst first; at most ``settings["listed"]`` of them.
     findings : tuple of Finding
         What the run noticed, most telling first.
-    numerical : tree or None
-        The measured gradient, a float64 tree like params; None unless every chosen coordinate was measured.
+    numerical : tree like params, or None
+        The measured gradient, of float64; None unless every chosen coordinate was measured.
     coverage : float
         Share of the coordinates measured one by one.
     evaluations : int
@@ -130,7 +140,7 @@ class Report:
     seconds : float
         Wall time.
     settings : mapping
-        All that is needed to repeat the run.
+        All that is needed to repeat the run, what it chose itself, and which loss, when and with which versions.
     taylor : Taylor or None
         An independent second opinion; None where it was not asked (``mode="screen"``, a run that was stopped).
     """
@@ -146,7 +156,7 @@ class Report:
     evaluations: int
     seconds: float
     settings: Mapping[str, Any]
-    numerical: Any = field(default=None, repr=False, compare=False)
+    numerical: Tree | None = field(default=None, repr=False, compare=False)
     taylor: Taylor | None = None
 
     @property
@@ -169,7 +179,31 @@ class Report:
 
         return as_text(self)
 
-    def raise_if_wrong(self) -> Report:
+    def __repr__(self) -> str:
+        from fastcheck.report.words import headline
+
+        return f"<Report {headline(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from fastcheck.report.tables import as_html, width_here
+        from fastcheck.report.terminal import render
+
+        return as_html(render(self, width_here()), width_here())
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure: the blocks on one axis, and where the worst one is wrong.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        """
+        from fastcheck.report.plots import overview
+
+        return overview(self)
+
+    def raise_if_wrong(self) -> Self:
         """Return the report itself if it passed.
 
         Raises
@@ -211,20 +245,18 @@ class Report:
             The name ends in neither.
         """
         path = Path(path)
-        if path.suffix == ".json":
+        if suffix_of(path) == ".json":
             from fastcheck.report.jsonfile import write
 
             write(self, path)
-        elif path.suffix in (".html", ".htm"):
+        else:
             from fastcheck.report.html import write_html
 
             write_html(self, path)
-        else:
-            raise InputError(f"path={str(path)!r}: a report is saved as *.json or *.html.")
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Report:
+    def load(cls, path: str | Path) -> Report[dict[str, Any]]:
         """Read a report that `save` wrote as JSON.
 
         Raises
@@ -235,3 +267,18 @@ class Report:
         from fastcheck.report.jsonfile import read
 
         return read(Path(path))
+
+
+def suffix_of(path: Path) -> Literal[".json", ".html"]:
+    """Return the form in which a report is saved to a path.
+
+    Raises
+    ------
+    InputError
+        The name ends in neither.
+    """
+    if path.suffix == ".json":
+        return ".json"
+    if path.suffix in (".html", ".htm"):
+        return ".html"
+    raise InputError(f"path={str(path)!r}: a report is saved as *.json or *.html.")

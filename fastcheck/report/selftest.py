@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fastcheck.report import words
+from fastcheck.report.tables import Column, plain, table, width_here
 
 if TYPE_CHECKING:
     from fastcheck.selftest import PlantedBug, SelfTestReport
@@ -19,8 +18,8 @@ __all__ = ["as_text", "render"]
 NAMED = {True: "yes", False: "no", None: "-"}
 
 
-def render(report: SelfTestReport) -> RenderableType:
-    """Return the self-test for a rich console."""
+def render(report: SelfTestReport, width: int) -> RenderableType:
+    """Return the self-test for a rich console of so many characters."""
     found = sum(bug.found for bug in report.bugs)
     told = [bug for bug in report.bugs if bug.named is not None]
     head = (
@@ -28,32 +27,24 @@ def render(report: SelfTestReport) -> RenderableType:
         f"{sum(bool(bug.named) for bug in told)} of {len(told)} named rightly; "
         f"{words.count(report.evaluations, 'evaluation')} of the loss"
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("bug", "in", "size", "found", "named", "first finding", "smallest found"):
-        table.add_column(column, justify="right" if column in ("size", "smallest found") else "left", no_wrap=True)
-    for bug in report.bugs:
-        table.add_row(*map(Text, _row(bug)))  # not a plain str, in which rich would read [...] as markup
-    return Group(Text(head, style="bold green" if report.passed else "bold red"), table)
+    bugs = report.bugs
+    columns = [
+        Column("bug", [bug.kind for bug in bugs], left=True, name=True),
+        Column("in", [_blocks(bug) for bug in bugs], left=True, name=True),
+        Column("size", [words.number(bug.size) for bug in bugs], drop=2),
+        Column("found", ["yes" if bug.found else "NO" for bug in bugs], left=True),
+        Column("named", [NAMED[bug.named] for bug in bugs], left=True, drop=1),
+        Column("first finding", [bug.finding or "-" for bug in bugs], left=True, drop=3),
+        Column("smallest found", [words.number(bug.smallest) for bug in bugs]),
+    ]
+    return Group(Text(head, style="bold green" if report.passed else "bold red"), table(columns, width))
 
 
-def _row(bug: PlantedBug) -> tuple[str, ...]:
-    blocks = ", ".join(map(words.name, bug.blocks[:2])) + (
-        f" and {len(bug.blocks) - 2} more" if len(bug.blocks) > 2 else ""
-    )
-    return (
-        bug.kind,
-        blocks,
-        words.number(bug.size),
-        "yes" if bug.found else "NO",
-        NAMED[bug.named],
-        bug.finding or "-",
-        words.number(bug.smallest),
-    )
+def as_text(report: SelfTestReport, width: int | None = None) -> str:
+    """Return the self-test as plain text, by default as wide as the terminal."""
+    width = width or width_here()
+    return plain(render(report, width), width)
 
 
-def as_text(report: SelfTestReport, width: int = 120) -> str:
-    """Return the self-test as plain text."""
-    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    console.print(render(report))
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+def _blocks(bug: PlantedBug) -> str:
+    return ", ".join(bug.blocks[:2]) + (f" and {len(bug.blocks) - 2} more" if len(bug.blocks) > 2 else "")

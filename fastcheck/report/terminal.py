@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fastcheck.report import words
 from fastcheck.report.report import Report
+from fastcheck.report.tables import Column, plain, table, width_here
 from fastcheck.verdict import Verdict
 
-__all__ = ["as_text", "render"]
+__all__ = ["STYLES", "as_text", "graded", "render"]
 
 STYLES = {
     Verdict.CORRECT: "bold green",
@@ -26,34 +26,41 @@ STYLES = {
 LINES = 25
 BLOCKS = 8
 BLOCKS_BESIDE_COORDINATES = 5
-COORDINATES = 6
+COORDINATES, FEWEST = 6, 3
 FINDINGS = 4
-WIDTH = 110  # of plain text, and assumed where findings are counted in lines
 
 
-def render(report: Report, width: int = WIDTH) -> RenderableType:
-    """Return the report for a rich console; the width, in characters, decides how many findings have room."""
+def render(report: Report, width: int) -> RenderableType:
+    """Return the report for a rich console of so many characters, which decide what has room."""
     return Group(*_parts(report, width))
 
 
-def as_text(report: Report, width: int = WIDTH) -> str:
-    """Return the report as plain text."""
-    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    console.print(render(report, width))
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+def as_text(report: Report, width: int | None = None) -> str:
+    """Return the report as plain text, by default as wide as the terminal."""
+    width = width or width_here()
+    return plain(render(report, width), width)
+
+
+def graded(verdict: Verdict) -> Text:
+    """Return the word for a block's verdict, in its colour."""
+    return Text("unchecked" if verdict is Verdict.INCONCLUSIVE else verdict.value, style=STYLES[verdict])
 
 
 def _parts(report: Report, width: int) -> Iterator[RenderableType]:
     headline = words.shown(report, words.headline(report))
     word, _, rest = headline.partition(":")
-    tables = [_blocks(report)] + ([_coordinates(report)] if report.wrong else [])
-    closing = list(_closing(report))
-    taken = _lines(headline, width) + sum(1 + table.row_count for table in tables) + len(closing)
-    yield Text.assemble((word, STYLES[report.verdict]), f":{rest}")
-    yield from tables
+    closing, blocks = list(_closing(report)), _blocks(report, width)
     messages = [words.shown(report, finding.message) for finding in report.findings]
-    yield from _findings([message for message in messages if message not in headline], LINES - taken, width)
+    messages = [message for message in messages if message not in headline]
+    room = LINES - sum(_lines(text, width) for text in (headline, *map(str, closing))) - 1 - blocks.row_count
+    yield Text.assemble((word, STYLES[report.verdict]), f":{rest}")
+    yield blocks
+    if report.wrong:
+        first = sum(_lines(f"- {message}", width) for message in messages[:1]) + (len(messages) > 1)
+        coordinates = _coordinates(report, width, min(COORDINATES, max(FEWEST, room - first - 2)))
+        room -= 1 + coordinates.row_count
+        yield coordinates
+    yield from _findings(messages, room, width)
     yield from closing
 
 
@@ -71,67 +78,55 @@ def _findings(messages: list[str], room: int, width: int) -> Iterator[Text]:
 
 
 def _closing(report: Report) -> Iterator[Text]:
-    """Yield what a pass says in its first line, and what to do next."""
+    """Yield what a pass says in its first line, what to do next, and how to run it again."""
     if report.passed:
         return
     advice = words.advice(report)
     if advice:
         yield Text(advice, style="italic")
-    seed = words.name(str(report.settings.get("seed")))
+    where = report.settings.get("where")
+    loss = f"the loss in {words.legible(str(where))}" if where else "the loss"
     yield Text(
-        f"{words.count(report.evaluations, 'evaluation')} of the loss, {words.seconds(report.seconds)}, "
-        f"{100 * report.coverage:.3g}% of the coordinates measured one by one, seed {seed}",
+        f"{words.count(report.evaluations, 'evaluation')} of {loss}, {words.seconds(report.seconds)}, "
+        f"{100 * report.coverage:.3g}% of the coordinates measured one by one",
         style="dim",
     )
+    # one line however long it is: to be copied
+    yield Text(f"to repeat: {words.replay(report.settings)}", style="dim", no_wrap=True, overflow="ignore")
 
 
 def _lines(text: str, width: int) -> int:
     return len(textwrap.wrap(text, width))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(
-            column, justify="left" if column in ("block", "verdict", "coordinate", "") else "right", no_wrap=True
-        )
-    return table
-
-
-def _blocks(report: Report) -> Table:
-    table = _table("block", "shape", "checked", "difference", "uncertainty", "detectable", "verdict")
+def _blocks(report: Report, width: int) -> Table:
     ordered = words.block_order(report)
-    rows = BLOCKS_BESIDE_COORDINATES if report.wrong else BLOCKS
-    for name, block in ordered[:rows]:
-        verdict = Text(block.verdict.value, style=STYLES[block.verdict])
-        if block.verdict is Verdict.INCONCLUSIVE:
-            verdict = Text("unchecked", style=STYLES[block.verdict])
-        table.add_row(
-            Text(words.name(name)),  # not a plain str, in which rich would read [...] as markup
-            "×".join(map(str, block.shape)) or "scalar",
-            f"{block.checked:,}",
-            words.number(block.difference, 3),
-            words.number(block.uncertainty),
-            words.number(block.detectable),
-            verdict,
-        )
-    if len(ordered) > rows:
-        table.add_row(f"... {len(ordered) - rows:,} more", "", "", "", "", "", "")
-    return table
+    rows = ordered[: BLOCKS_BESIDE_COORDINATES if report.wrong else BLOCKS]
+    names, blocks = [name for name, _ in rows], [block for _, block in rows]
+    more = [f"... {len(ordered) - len(rows):,} more"] if len(ordered) > len(rows) else []
+    blank = [""] * len(more)
+    columns = [
+        Column("block", names + more, left=True, name=True),
+        Column("shape", ["×".join(map(str, b.shape)) or "scalar" for b in blocks] + blank, drop=3),
+        Column("checked", [f"{b.checked:,}" for b in blocks] + blank, drop=4),
+        Column("difference", [words.number(b.difference, 3) for b in blocks] + blank),
+        Column("uncertainty", [words.number(b.uncertainty) for b in blocks] + blank, drop=2),
+        Column("detectable", [words.number(b.detectable) for b in blocks] + blank, drop=1),
+        Column("verdict", [*(graded(b.verdict) for b in blocks), *blank], left=True),
+    ]
+    return table(columns, width)
 
 
-def _coordinates(report: Report) -> Table:
-    table = _table("coordinate", "analytic", "numerical", "uncertainty", "")
-    shown = report.wrong[:COORDINATES]
-    for coordinate in shown:
-        table.add_row(
-            Text(words.name(coordinate.name)),
-            f"{coordinate.analytic:.8g}",
-            words.with_uncertainty(coordinate.numerical, coordinate.uncertainty),
-            words.number(coordinate.uncertainty),
-            words.ratio(coordinate),
-        )
+def _coordinates(report: Report, width: int, rows: int) -> Table:
+    shown = report.wrong[:rows]
     total = sum(block.wrong for block in report.blocks.values())
-    if total > len(shown):
-        table.add_row(f"... {total - len(shown):,} more", "", "", "", "")
-    return table
+    more = [f"... {total - len(shown):,} more"] if total > len(shown) else []
+    blank = [""] * len(more)
+    columns = [
+        Column("coordinate", [c.name for c in shown] + more, left=True, name=True),
+        Column("analytic", [f"{c.analytic:.8g}" for c in shown] + blank),
+        Column("numerical", [words.with_uncertainty(c.numerical, c.uncertainty) for c in shown] + blank),
+        Column("uncertainty", [words.number(c.uncertainty) for c in shown] + blank, drop=2),
+        Column("", [words.ratio(c) for c in shown] + blank, left=True, drop=1),
+    ]
+    return table(columns, width)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastcheck.findings import Finding
 from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.settings import Settings
 from fastcheck.verdict import Verdict
 
 __all__ = [
     "advice",
     "best_finding",
     "block_order",
+    "circumstances",
     "count",
     "headline",
     "legible",
     "name",
     "number",
     "ratio",
+    "replay",
     "seconds",
     "shown",
     "statement",
@@ -198,3 +203,23 @@ def ratio(coordinate: Coordinate) -> str:
     if not off:
         return ""
     return f"×{quotient:.4g}" if abs(off) > 1e-3 else f"×(1 {'+' if off > 0 else '-'} {abs(off):.1e})"
+
+
+def replay(settings: Mapping[str, Any]) -> str:
+    """Return what repeats the run: the command; or the call with its seed and every setting that is not the default."""
+    if "command" in settings:
+        return str(settings["command"])
+    given = []
+    for field in dataclasses.fields(Settings):
+        value = settings.get(field.name, field.default)
+        if field.name == "seed" or (field.name != "progress" and value != field.default):
+            given.append(f"{field.name}={value!r}")
+    return f"fastcheck.{settings.get('call', 'check(loss, gradient, params')}, {', '.join(given)})"
+
+
+def circumstances(settings: Mapping[str, Any]) -> str:
+    """Return which loss it was, when, and with what, as far as the report says."""
+    where = f" in {settings['where']}" if settings.get("where") else ""
+    loss = f"the loss {settings['loss']}{where}" if settings.get("loss") else ""
+    versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
+    return "; ".join(filter(None, (loss, settings.get("date", ""), versions)))

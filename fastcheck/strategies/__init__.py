@@ -29,10 +29,16 @@ def strategy_for(context: Context) -> Strategy:
     if mode == "screen" and context.settings.mode == "auto" and rounds(context.evaluator):
         mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
     if mode == "screen":
-        return screen.measure
+        return partial(_said, mode, screen.measure)
     if mode == "sample":
-        return partial(_sampled, measure)
-    return lambda context: measure(context, [None] * len(context.blocks))
+        return partial(_said, mode, partial(_sampled, measure))
+    return partial(_said, mode, lambda context: measure(context, [None] * len(context.blocks)))
+
+
+def _said(mode: str, measure: Strategy, context: Context) -> Outcome:
+    """Measure, and say in the report's settings which mode was chosen, so that the run can be repeated."""
+    outcome = measure(context)
+    return replace(outcome, settings={"mode": mode, **outcome.settings})
 
 
 def refuse(loss: Callable[..., Any], settings: Settings) -> None:

@@ -151,7 +151,7 @@ def test_sum_over_batch_spares_the_regulariser():
 
 def test_plain_problems_take_what_needs_no_facts():
     net = examples.digits_net((12,))
-    plain = Problem(net.name, net.loss, net.claimed(), net.params, net.args)
+    plain = Problem(net.loss, net.claimed(), net.params, net.args, name=net.name)
     applied = {m.kind for m in MUTATIONS if m.apply(plain, np.random.default_rng(0))}
     assert {"sign", "zero", "factor_2", "fortran_order", "coordinate_sign", "clipped"} <= applied
     assert not applied & {"factor_m", "l2_missing", "stale", "float32", "rare_branch", "bias_over_all"}

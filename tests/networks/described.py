@@ -188,6 +188,7 @@ def by_torch(name, layers, *, batch, l2=0.0, alone=True):
         gradient,
         params,
         (x, y),
+        name=name,
         batch=batch,
         classes=10,
         decay=dict.fromkeys(weights, l2) if l2 else {},

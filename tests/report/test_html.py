@@ -1,5 +1,7 @@
 """The page: well formed, in the report's own words, of one piece, safe with any name."""
 
+import base64
+import hashlib
 import math
 import re
 import shutil
@@ -7,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,11 @@ from fastcheck.errors import MissingDependencyError
 from fastcheck.examples import course_net
 from fastcheck.findings import Finding, Kind
 from fastcheck.report import BlockReport, Coordinate, Report, plots, words
-from fastcheck.report.html import as_html
+from fastcheck.report.diff import Change
+from fastcheck.report.history import save
+from fastcheck.report.html import as_html, write_diff
+from fastcheck.report.jsonfile import _verdict
+from fastcheck.report.kernels import SIDE, kernels
 from fastcheck.verdict import Verdict
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -212,7 +219,7 @@ def test_save_writes_the_page_whole(tmp_path, wrong):
 
 def test_the_call_that_repeats_the_run():
     found = run(course_net(), step=1e-7, seed=5, blocks=["W*"], mode="full")
-    call = "fastcheck.check(loss, gradient, params, mode='full', blocks=['W*'], step=1e-07, seed=5)"
+    call = "fastcheck.check(loss, gradient, params, args=args, mode='full', blocks=['W*'], step=1e-07, seed=5)"
     assert call in Page(as_html(found)).words
 
 
@@ -278,6 +285,106 @@ def test_the_caption_says_what_a_blank_means():
     ]
     for one, caption in captions:
         assert caption in Page(as_html(report({"W": one}, listed))).words
+
+
+@pytest.mark.parametrize(
+    ("shape", "index", "place"),
+    [
+        ((2, 3, 3, 3), (1, 2, 0, 1), (4, 9)),  # a gap of one cell between kernels
+        ((3, 3, 2, 5), (0, 1, 1, 4), (4, 17)),  # height and width first, as they are the equal ones
+        ((8, 1, 3, 3), (7, 0, 2, 2), (30, 2)),
+        ((4, 4, 2, 2), (3, 0, 1, 0), (10, 0)),
+    ],
+)
+def test_kernels_stand_side_by_side(shape, index, place):
+    grid = kernels(shape, [Coordinate("K", index, 2.0, 1.0, 1e-9)], plots.relative_error)
+    assert [tuple(map(int, cell)) for cell in np.argwhere(np.isfinite(grid.errors))] == [place]
+    assert grid.errors[place] == pytest.approx(1 / 3)
+    height, width = grid.kernel
+    cells = {(r + i, c + j) for r, c in grid.corners for i in range(height) for j in range(width)}
+    assert len(cells) == math.prod(shape)
+    assert max(grid.errors.shape) <= SIDE
+
+
+def test_of_many_kernels_the_worst_are_shown():
+    listed = [Coordinate("K", (i, 2 * i, i % 3, 1), 2.0, 1.0, 1e-9) for i in range(40)]
+    grid = kernels((64, 128, 3, 3), listed, plots.relative_error)
+    assert grid.titles == [f"{i}, {2 * i}" for i in range(15)]
+    assert np.isfinite(grid.errors).sum() == len(grid.corners) == 15
+    assert "the worst 15 of 8,192 kernels" in grid.across
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 1, 1), (2, 2, 2, 2, 2), (2, 3, 200, 200)])
+def test_what_is_no_kernel(shape):
+    first = Coordinate("K", (0,) * len(shape), 2.0, 1.0, 1e-9)
+    assert kernels(shape, [first], plots.relative_error) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3, 3), (64, 32, 5, 5)])
+def test_a_page_of_kernels(shape):
+    indices = [(i, i % 2, i % 3, 0) for i in range(4)]
+    page = Page(as_html(report(*wrong_block("K", shape, indices))))
+    assert ("the worst 4 of 2,048 kernels" in page.words) == (shape[0] == 64)
+    assert ("second index" in page.words) == (shape[0] == 4)
+
+
+def test_a_few_points_are_no_scatter_and_many_are():
+    for count, drawings in ((4, 1), (12, 2)):
+        blocks, listed = wrong_block("W", (4, 3), [(i // 3, i % 3) for i in range(count)])
+        page = Page(as_html(report(blocks, listed)))
+        assert page.all("svg", "aria-hidden").count("true") == drawings
+        assert ("analytic against measured (dashed" in page.words) == (drawings == 2)
+
+
+def test_the_only_script_is_a_filter_that_the_page_knows_by_its_hash():
+    text = as_html(report({f"layer.{i}": block() for i in range(200)}))
+    page = Page(text)
+    assert page.tags.count("script") == page.tags.count("input") == 1
+    assert len(page.all("tr", "data-name")) == 200
+    script = re.search(r"<script>(.*)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert page.all("meta", "content")[0].endswith(f"; script-src 'sha256-{digest}'")
+    assert "http" not in script
+
+
+def test_says_when_which_loss_and_what_with(wrong):
+    page = Page(as_html(wrong))
+    assert words.circumstances(wrong.settings) in page.words
+    assert wrong.settings["date"] in page.words
+    assert f"numpy {np.__version__}" in page.words
+    assert re.search(r"the loss _loss in \S*course\.py:\d+", page.words)
+
+
+def test_a_history_says_so_too(tmp_path, wrong):
+    save([SimpleNamespace(step=0, at=0.0, report=wrong)], tmp_path / "h.html", 1e-7)
+    assert words.circumstances(wrong.settings) in (tmp_path / "h.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [2, 200])
+def test_the_page_of_a_comparison(tmp_path, count):
+    before = report({HOSTILE: block(Verdict.WRONG, 0.5)} | {f"b{i}": block() for i in range(count - 1)}, seed=1)
+    after = report({HOSTILE: block()} | {f"b{i}": block() for i in range(1, count)})
+    write_diff(before, after, tmp_path / "d.html")
+    page = Page((tmp_path / "d.html").read_text(encoding="utf-8"))
+    assert f"WRONG → CORRECT: {count + 1} blocks, 1 new, 1 gone, 1 fixed" in page.words
+    assert f"{HOSTILE} fixed" in page.words
+    assert page.tags.count("circle") == 2 * (count + 1) - 2
+    assert page.tags.count("script") == (count > 40)
+    assert "seed 1 0" in page.words
+
+
+CHANGES = {
+    ("wrong", "correct"): "fixed", ("wrong", "suspicious"): "still wrong", ("correct", "wrong"): "broken",
+    ("correct", "acceptable"): "as before", ("inconclusive", "correct"): "now checked",
+    ("inconclusive", "wrong"): "broken", ("inconclusive", "inconclusive"): "as before",
+    ("correct", "inconclusive"): "now unchecked", ("wrong", "inconclusive"): "now unchecked",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("both", "word"), CHANGES.items())
+def test_what_became_of_a_block(both, word):
+    was, now = (block(_verdict(verdict)) for verdict in both)
+    assert Change("W", was, now).word == word
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

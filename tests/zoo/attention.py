@@ -92,12 +92,12 @@ def attention_block(*, width: int = 8, batch: int = 24, seed: int = 0) -> Net:
         "head": {"weight": rng.standard_normal((8, 10)), "bias": 0.1 * rng.standard_normal(10)},
     }
     return Net(
-        "attention_block",
         _loss,
         _gradient,
         params,
         (tokens, y),
-        "layernorm and single-head self-attention over the rows of the digits",
+        name="attention_block",
+        description="layernorm and single-head self-attention over the rows of the digits",
         batch=batch,
         classes=10,
         biases=("norm.shift", "head.bias"),

@@ -49,12 +49,12 @@ def tied_autoencoder(*, units: int = 10, batch: int = 40, seed: int = 0) -> Net:
         0.1 * rng.standard_normal(64),
     ]
     return Net(
-        "tied_autoencoder",
         _loss,
         _gradient,
         params,
         (X,),
-        "tied sigmoid autoencoder of the digits, squared error",
+        name="tied_autoencoder",
+        description="tied sigmoid autoencoder of the digits, squared error",
         batch=batch,
         biases=("1", "2"),
         take=rows,

@@ -83,12 +83,12 @@ def batchnorm_net(*, units: int = 12, batch: int = 50, l2: float = 1e-2, seed: i
     ]
     kinds = ("missing_activation_derivative", "wrong_activation_derivative", "softmax_diagonal", "constant_statistics")
     return Net(
-        "batchnorm_net",
         _loss,
         _gradient,
         params,
         (X, y, l2),
-        "batch-normalised tanh net on the digits, statistics of the batch",
+        name="batchnorm_net",
+        description="batch-normalised tanh net on the digits, statistics of the batch",
         batch=batch,
         classes=10,
         decay={"0.weight": l2, "1.weight": l2} if l2 else {},

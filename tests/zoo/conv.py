@@ -97,12 +97,12 @@ def conv_net(*, channels: int = 6, batch: int = 40, l2: float = 1e-2, seed: int 
     # a kink that no step avoids. A little noise on the pixels removes the ties.
     images = X.reshape(-1, 8, 8) + 0.01 * rng.standard_normal((batch, 8, 8))
     return Net(
-        "conv_net",
         _loss,
         _gradient,
         params,
         (images, y, l2),
-        "convolution, relu, max pooling and softmax on the digits",
+        name="conv_net",
+        description="convolution, relu, max pooling and softmax on the digits",
         batch=batch,
         classes=10,
         decay={"kernel": l2, "weight": l2} if l2 else {},

@@ -78,12 +78,12 @@ def embedding_net(
         0.1 * rng.standard_normal(classes),
     )
     return Net(
-        "embedding_net",
         _loss,
         _gradient,
         params,
         (tokens, y),
-        "embedding, mean pooling and softmax on random sentences",
+        name="embedding_net",
+        description="embedding, mean pooling and softmax on random sentences",
         batch=batch,
         classes=classes,
         biases=("bias",),

@@ -73,12 +73,12 @@ def hinge_net(*, units: int = 16, batch: int = 60, l2: float = 1e-2, seed: int =
         0.1 * rng.standard_normal(10),
     )
     return Net(
-        "hinge_net",
         _loss,
         _gradient,
         params,
         (X, y, l2),
-        "leaky-relu net on the digits, multi-class hinge loss",
+        name="hinge_net",
+        description="leaky-relu net on the digits, multi-class hinge loss",
         batch=batch,
         decay={"hidden": l2, "output": l2} if l2 else {},
         biases=("hidden_bias", "output_bias"),

@@ -187,5 +187,15 @@ def _sequence_net(
     description = f"{name} over the rows of the digits, softmax cross-entropy after the last"
     batch = len(args[1])
     return Net(
-        name, loss, gradient, params, args, description, batch=batch, classes=10, biases=biases, take=rows, bugs=bugs
+        loss,
+        gradient,
+        params,
+        args,
+        name=name,
+        description=description,
+        batch=batch,
+        classes=10,
+        biases=biases,
+        take=rows,
+        bugs=bugs,
     )

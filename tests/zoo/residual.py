@@ -76,12 +76,12 @@ def residual_net(*, depth: int = 8, units: int = 10, batch: int = 40, l2: float 
     }
     weights = ("stem", *(f"blocks.{i}.0" for i in range(depth)), "head.0")
     return Net(
-        "residual_net",
         _loss,
         _gradient,
         params,
         (X, y, l2),
-        f"{depth} residual tanh blocks on the digits",
+        name="residual_net",
+        description=f"{depth} residual tanh blocks on the digits",
         batch=batch,
         classes=10,
         decay=dict.fromkeys(weights, l2) if l2 else {},
