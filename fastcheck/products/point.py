@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.errors import FastcheckError, InputError, LossError, said
+from fastcheck.errors import FastcheckError, InputError, LossError, said, text_of
 from fastcheck.findings import Finding
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
@@ -152,7 +152,7 @@ class LinearizationPoint:
                 returned = function(layout.astype_user(theta), *args)
             except Exception as again:
                 raise LossError(f"{called} raised {said(again, f' at {given}')}.") from again
-            refusal = said(error)
+            refusal = f"{type(error).__name__}: {text_of(error)}"
         outputs = _layout_of_outputs(returned, f"{called}({given})")
         return cls(function, args, layout, theta, outputs, output, refusal)
 

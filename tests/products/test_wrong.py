@@ -311,7 +311,7 @@ def right(x, u):
         (lambda x: {"i": np.arange(3)}, right, np.ones(3), {}, r"function\(inputs\)\['i'\] has dtype int64"),
         (lambda x: None, right, np.ones(3), {}, r"function\(inputs\)=None .* is not a float array"),
         (lambda x: x * 1j, right, np.ones(3), {}, "split a complex one"),
-        (np.sin, lambda x, u: None, np.ones(3), {}, "=None"),
+        (np.sin, lambda x, u: None, np.ones(3), {}, "is None: is its `return` missing"),
         (np.sin, lambda x, u: u[:2], np.ones(3), {}, r"has shape \(2,\), but .*has \(3,\)"),
         (np.sin, lambda x, u: u * 1j, np.ones(3), {}, "dtype complex128"),
         (np.sin, lambda x, u: {"y": u}, np.ones(3), {}, "has no block 'theta'"),
@@ -346,7 +346,7 @@ def fails(*_):
 
 
 def test_what_raises_is_named():
-    with pytest.raises(fastcheck.LossError, match="function raised ValueError at inputs: no such thing"):
+    with pytest.raises(fastcheck.LossError, match=r"function raised ValueError at inputs \(test_wrong.py, line \d+\): no such thing"):
         fastcheck.check_vjp(fails, right, np.ones(3))
     with pytest.raises(fastcheck.LossError, match="vjp raised ValueError"):
         fastcheck.check_vjp(np.sin, fails, np.ones(3))
