@@ -157,7 +157,7 @@ def _run_file(path: Path) -> Mapping[str, Any]:
     except SyntaxError as error:
         raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
     except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
-        raise InputError(f"{path} raised {type(error).__name__} when it was run{at_line(error)}: {error}") from error
+        raise InputError(f"{path} raised {type(error).__name__} when it was run: {error}{at_line(error)}") from error
     return vars(module)
 
 
@@ -170,7 +170,7 @@ def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
         try:
             value = value()
         except (Exception, SystemExit) as error:
-            raise InputError(f"{path}:{name} raised {type(error).__name__}{at_line(error)}: {error}") from error
+            raise InputError(f"{path}:{name} raised {type(error).__name__}: {error}{at_line(error)}") from error
     if not isinstance(value, Problem):
         raise InputError(
             f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "

@@ -134,7 +134,7 @@ def _loss_at_theta(evaluator: Evaluator) -> float:
     except (Exception, SystemExit) as error:  # a loss that exits would otherwise decide the exit status
         what = takes(getattr(evaluator, "loss", None))
         raise LossError(
-            f"loss raised {type(error).__name__} at theta itself{at_line(error)}: {error}. It must accept {what}"
+            f"loss raised {type(error).__name__} at theta itself: {error}{at_line(error)}. It must accept {what}"
             f"{' and args' if evaluator.has_args and what != 'args alone' else ''}."
         ) from error
     if not math.isfinite(value):
@@ -156,7 +156,7 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     except FastcheckError:
         raise
     except (Exception, SystemExit) as error:
-        raise LossError(f"gradient raised {type(error).__name__} at theta{at_line(error)}: {error}.") from error
+        raise LossError(f"gradient raised {type(error).__name__} at theta: {error}{at_line(error)}.") from error
     analytic = match_gradient(returned, layout)
     return analytic, not _holds(tree, layout, evaluator.theta)
 

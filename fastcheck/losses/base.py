@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError
 from fastcheck.parameters import Parameters
-from fastcheck.userline import at_line
+from fastcheck.userline import line_of
 
 __all__ = ["PerturbedLoss", "as_float"]
 
@@ -134,10 +134,10 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            said = f"returned {what}"
+            said, line = f"returned {what}", ""
             if isinstance(what, BaseException):
-                said = f"raised {type(what).__name__}{at_line(what)}: {what}"
-            self.failure = f"the loss {said} (step at {place})"
+                said, line = f"raised {type(what).__name__}: {what}", line_of(what)
+            self.failure = f"the loss {said} ({line}{'; ' if line else ''}step at {place})"
         return math.nan
 
     def _direction_in(self, start: int) -> str:

@@ -75,6 +75,8 @@ class ImaginaryLoss:
         self.real.evaluations += 1
         try:
             return complex(np.asarray(self.real.loss(self._tree, *self.real.args)).item())
+        except InputError:
+            raise
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {error}. It must not "

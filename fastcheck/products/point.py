@@ -149,13 +149,13 @@ class Point:
         except Exception as error:
             if not low:
                 raise LossError(
-                    f"{called} raised {type(error).__name__} at {given}{at_line(error)}: {error}."
+                    f"{called} raised {type(error).__name__} at {given}: {error}{at_line(error)}."
                 ) from error
             try:
                 returned = function(layout.astype_user(theta), *args)
             except Exception as again:
                 raise LossError(
-                    f"{called} raised {type(again).__name__} at {given}{at_line(again)}: {again}."
+                    f"{called} raised {type(again).__name__} at {given}: {again}{at_line(again)}."
                 ) from again
             refusal = f"{type(error).__name__}: {error}"
         outputs = _layout_of_outputs(returned, f"{called}({given})")
@@ -228,7 +228,7 @@ class Point:
         except FastcheckError:
             raise
         except Exception as error:
-            said = f"{product.name} raised {type(error).__name__} at its inputs{at_line(error)}: {error}."
+            said = f"{product.name} raised {type(error).__name__} at its inputs: {error}{at_line(error)}."
             raise LossError(said) from error
         return match_gradient(returned, layout, name=product.name, of=of)
 
