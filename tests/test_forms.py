@@ -304,6 +304,30 @@ def test_other_names_of_the_same_memory_follow(loss):
     assert state(net) == before
 
 
+def test_lists_of_arrays():
+    class Network:
+        def __init__(self):
+            rng = np.random.default_rng(0)
+            self.weights, self.biases = [rng.normal(size=(2, 3)), rng.normal(size=(1, 2))], [rng.normal(size=2), [0.3]]
+
+        def loss(self, x):
+            self.a = np.tanh(self.weights[0] @ x + self.biases[0])
+            self.J = (self.weights[1] @ self.a + self.biases[1])[0] ** 2
+            return self.J
+
+        def backprop(self, x):
+            d = 2 * (self.weights[1] @ self.a + self.biases[1])
+            z = (self.weights[1].T @ d) * (1 - self.a**2)
+            return {"biases": [z, d], "weights": [np.outer(z, x), np.outer(d, self.a)]}
+
+    net = Network()
+    net.biases[1] = np.array([0.3])
+    held, arrays = attributes(net, "weights", "biases"), [*net.weights, *net.biases]
+    assert held.names == ("weights.0", "weights.1", "biases.0", "biases.1")
+    assert fastcheck.check(net.loss, net.backprop, held, args=(np.array([0.1, 0.2, 0.3]),)).verdict is Verdict.CORRECT
+    assert all(a is b for a, b in zip([*net.weights, *net.biases], arrays, strict=True))
+
+
 def test_names_with_dots():
     class Layer:
         def __init__(self, seed):
@@ -375,7 +399,7 @@ def test_attributes_in_the_other_calls():
     [
         (("W9",), r"has no 'W9'; its own float arrays: 'W1', 'b1', 'W2'"),
         (("hidden",), r"hidden \(type=int\) is no array of floats"),
-        (("calls",), r"calls \(type=list\) is no array of floats"),
+        (("calls",), r"calls\.0 \(type=int\) is no array of floats"),
         ((3,), r"names=3 \(type=int\) must be a text"),
         (("W1", "W1"), "the two share memory"),
     ],
