@@ -68,7 +68,7 @@ def text_of(error: BaseException) -> str:
         return f"(its message raised {type(worse).__name__})"
 
 
-def said(error: BaseException, where: str = "") -> str:
-    """Return ``"ValueError at theta (net.py, line 12): bad weather"`` of any exception, as far as it is known."""
+def said(error: BaseException, where: str = "", *, line: bool = True) -> str:
+    """Return ``"ValueError at theta: bad weather (net.py, line 12)"`` of any exception, as far as it is known."""
     text = text_of(error)
-    return f"{type(error).__name__}{where}{at_line(error)}" + (f": {text}" if text else "")
+    return type(error).__name__ + where + (f": {text}" if text else "") + (at_line(error) if line else "")

@@ -49,8 +49,10 @@ class Form:
     @classmethod
     def of(cls, params: Any, name: str = "params") -> tuple[Form, Any]:
         """Return the form of parameters, and the parameters as a plain tree."""
-        held = params if isinstance(params, Attributes) else None
-        params = params if held is None else held.tree
+        held = None
+        if isinstance(params, Attributes):  # anew: what the object holds may have changed since
+            held = Attributes(params.target, params.names, params.found)
+            params = held.tree
         tree = vectors(params) if list(leaves(params)) else params
         if isinstance(tree, np.ndarray) and tree is not params and tree.dtype.kind == "i":
             tree = tree.astype(float)  # x0 = [1, 2], as scipy takes it

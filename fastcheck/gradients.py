@@ -107,7 +107,7 @@ def matched(
         A block is missing or ambiguous, or the gradient is None.
     """
     if gradient is None:
-        raise InputError(f"{name} is None: is its `return` missing? Return one array for every block of {of}.")
+        raise InputError(f"{name}=None: is its `return` missing? Return one array for every block of {of}.")
     found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
     lists = dict(_lists(gradient, ""))
     taken, chosen = set(names), {}
@@ -167,18 +167,13 @@ def _name_in(found: dict[str, Any], lists: dict[str, Any], name: str, taken: set
         raise InputError(f"{gradient} has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
     if found.keys() == {ROOT}:
         raise InputError(
-            f"{gradient} is one {_described(found[ROOT])}, and {of} has {len(taken)} blocks: {_listed(taken)}. "
+            f"{gradient} has no block {name!r}: it is one {_described(found[ROOT])}, and {of} has {len(taken)} blocks. "
             f"Return one array for every block of {of}, as in {{{name!r}: ...}}."
         )
     raise InputError(
         f"{gradient} has no block {name!r} (nor {spelled[0]!r}); it has: {', '.join(map(repr, found)) or 'nothing'}. "
         f"Return one array for every block of {of}, under the same name."
     )
-
-
-def _listed(names: set[str]) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")
 
 
 def _described(leaf: Any) -> str:
@@ -188,7 +183,7 @@ def _described(leaf: Any) -> str:
 def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArray[Any]:
     """Return a leaf as the array of a block; name and block are as messages call the two."""
     if leaf is None:
-        raise InputError(f"{name} is None, not a float array of {shape}: is its `return` missing?")
+        raise InputError(f"{name}=None is not a float array of {shape}: is a `return` missing?")
     if isinstance(leaf, (str, bytes, bool)) or callable(leaf):
         raise InputError(f"{name}={leaf!r} (type={type(leaf).__name__}) is not a float array of {shape}.")
     refuse_masked(leaf, name)

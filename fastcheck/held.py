@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -24,6 +25,7 @@ from fastcheck.errors import InputError
 __all__ = ["Attributes", "Called", "attributes"]
 
 DEEP = 4  # containers inside containers that are looked into for a second name of an array
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "pandas", "torch", "jax", "tensorflow"} - {"types"}
 _ONE_AT_A_TIME = threading.RLock()  # threads share the object, whose attributes can be set to one theta only
 
 
@@ -35,8 +37,8 @@ def attributes(target: Any, *names: str) -> Attributes:
     target : object or dict
         The net, or a dict that it holds, as ``net.params``.
     *names : str
-        Names of float arrays, with dots into what it holds (``"layers.0.W"``); without any, all float arrays that it
-        holds itself.
+        Names of float arrays, or of lists and dicts of such, with dots into what it holds (``"layers.0.W"``); without
+        any, all float arrays that it holds itself.
 
     Returns
     -------
@@ -69,7 +71,8 @@ def attributes(target: Any, *names: str) -> Attributes:
             f"names={wrong[0]!r} (type={type(wrong[0]).__name__}) must be a text, as in "
             "fastcheck.attributes(net, 'W1', 'b1')."
         )
-    return Attributes(target, names, found=not names)
+    expanded = (each for name in names for each in _expanded(name, _slot(target, name).get()))
+    return Attributes(target, tuple(expanded), found=not names)
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,15 @@ def _slot(target: Any, name: str) -> _Slot:
     return _Slot(holder, name)
 
 
+def _expanded(name: str, value: Any) -> Iterator[str]:
+    """Yield the names of the arrays in a list or a dict; of anything else, its own."""
+    if not isinstance(value, (list, dict)) or not value:
+        yield name
+        return
+    for key, item in _held(value):
+        yield from _expanded(f"{name}.{key}", item)
+
+
 def _refuse(name: str, value: Any) -> None:
     if not _is_float(value) and not isinstance(value, (float, np.floating)):
         kind = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type={type(value).__name__}"
@@ -295,8 +307,13 @@ def _holders(target: Any, depth: int = DEEP, seen: set[int] | None = None) -> It
     seen.add(id(target))
     yield target
     for _, value in _held(target):
-        if not isinstance(value, np.ndarray) and (isinstance(value, (dict, list)) or hasattr(value, "__dict__")):
+        if isinstance(value, (dict, list)) or (hasattr(value, "__dict__") and not _is_of_a_library(value)):
             yield from _holders(value, depth - 1, seen)
+
+
+def _is_of_a_library(value: Any) -> bool:
+    """Say whether an object is none of the user's classes: its insides are not for us."""
+    return type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
 def _is_float(value: Any) -> bool:

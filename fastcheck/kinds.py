@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.errors import InputError
+
 __all__ = ["COMPLEX", "PLAIN", "Kind", "kind_of"]
 
 
@@ -68,6 +70,8 @@ class _Complex(Kind):
 
     def join(self, parts: Sequence[NDArray[Any]]) -> Any:
         real, imag = parts
+        if real.dtype.kind == "c":
+            raise InputError("scheme='complex' is for real parameters; these are complex. Use scheme='central'.")
         array = np.empty(real.shape, np.result_type(real.dtype, np.complex64))
         array.real, array.imag = real, imag
         return array

@@ -31,6 +31,33 @@ def gradient(p, X):
     c = np.cos(X @ p["w"] + p["b"]) / len(X)
     return {"dw": X.T @ c, "db": np.array([c.sum()])}
 """
+BOTH = (
+    RIGHT.replace("def loss", "def value").replace("def gradient", "def gradient_of")
+    + """
+def loss(p, X):
+    return value(p, X), gradient_of(p, X)
+
+gradient = True
+"""
+)
+HELD = (
+    RIGHT
+    + """
+import fastcheck
+
+class Net:
+    w, b = params["w"], params["b"]
+
+    def loss(self, X):
+        return loss({"w": self.w, "b": self.b}, X)
+
+    def backward(self, X):
+        return gradient({"w": self.w, "b": self.b}, X)
+
+net = Net()
+problem = fastcheck.Problem("held", net.loss, net.backward, fastcheck.attributes(net, "w", "b"), args)
+"""
+)
 WRONG = RIGHT.replace("c.sum()", "c.sum() / 3")
 RANDOM = RIGHT.replace("return float(", "return float(np.random.default_rng().random() + ")
 PROBLEM = (
@@ -78,7 +105,13 @@ def write(text, name="net.py"):
 
 @pytest.mark.parametrize(
     ("text", "status", "said"),
-    [(RIGHT, 0, "CORRECT: every block"), (WRONG, 1, "WRONG: b "), (RANDOM, 3, "INCONCLUSIVE: The loss is random")],
+    [
+        (RIGHT, 0, "CORRECT: every block"),
+        (BOTH, 0, "CORRECT: every block"),
+        (HELD, 0, "CORRECT: every block"),
+        (WRONG, 1, "WRONG: b "),
+        (RANDOM, 3, "INCONCLUSIVE: The loss is random"),
+    ],
 )
 def test_exit_status(text, status, said):
     result = run("check", write(text))
@@ -95,8 +128,8 @@ def test_exit_status(text, status, said):
         (RIGHT.replace("params =", "parameters ="), "net.py defines no params"),
         ("def loss(:\n", "net.py does not parse: line 1"),
         ("import no_such_module_at_all", "net.py raised ModuleNotFoundError"),
-        ("1 / 0", "net.py raised ZeroDivisionError when it was run (net.py, line 1): division by zero"),
-        ("import sys; sys.exit(0)", "net.py raised SystemExit when it was run (net.py, line 1): 0"),
+        ("x = 0\n1 / x", "net.py raised ZeroDivisionError when it was run: division by zero (net.py, line 2)"),
+        ("import sys; sys.exit(0)", "net.py raised SystemExit when it was run: 0"),
         ("\0", "net.py"),
         (RIGHT.replace("args = (X,)", "args = X"), "args (type=ndarray) must be a tuple"),
         (RIGHT + "\nloss = 3.0", "loss=3.0 (type=float) is not callable"),
@@ -126,7 +159,7 @@ def test_bad_file(text, said):
         ("notes.txt", "its name must end in .py"),
         ("net.py:absent", "net.py defines no 'absent'. It has problem, other."),
         ("net.py:X", "net.py:X is of type ndarray; it must be a fastcheck.Problem"),
-        ("net.py:broken", "net.py:broken raised RuntimeError (net.py, line"),
+        ("net.py:broken", "net.py:broken raised RuntimeError: no data"),
         ("net.py:nothing", "net.py:nothing is of type int"),
         ("net.py:loss", "net.py:loss raised TypeError"),
     ],

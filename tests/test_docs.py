@@ -18,7 +18,7 @@ from fastcheck.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NEEDS = {"torch.md": "torch", "jax.md": "jax"}  # pages about what need not be installed
+NEEDS = {"torch.md": "torch", "jax.md": "jax", "forms.md": "pandas"}  # pages about what need not be installed
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 

@@ -193,7 +193,7 @@ def test_options(run, pytester, where):
         [
             "E * fastcheck.errors.InputError: tolerance=2 must lie strictly between 0 and 1.",
             "E * ValueError: the user's own",
-            "E * fastcheck.errors.LossError: loss raised ValueError at theta itself (test_options.py, line *): the user's own*",
+            "E * fastcheck.errors.LossError: loss raised ValueError at theta itself: the user's own*",
             "*pytest.mark.fastcheck('full',): options go by name, as mode='full'*",
         ]
     )

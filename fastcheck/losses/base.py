@@ -15,6 +15,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import LossError, said
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import Parameters
+from fastcheck.userline import line_of
 
 __all__ = ["PerturbedLoss", "as_float"]
 
@@ -139,8 +140,10 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            became = f"raised {said(what)}" if isinstance(what, BaseException) else f"returned {what}"
-            self.failure = f"the loss {became} (step at {place})"
+            became, line = f"returned {what}", ""
+            if isinstance(what, BaseException):
+                became, line = f"raised {said(what, line=False)}", line_of(what)
+            self.failure = f"the loss {became} ({line}{'; ' if line else ''}step at {place})"
         return math.nan
 
     def _direction_in(self, start: int) -> str:

@@ -77,6 +77,8 @@ class ImaginaryLoss:
         try:
             with theirs():
                 return complex(np.asarray(self.real.loss(self._tree, *self.real.args)).item())
+        except InputError:
+            raise
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"scheme='complex': the loss raised {type(error).__name__} at complex parameters: {text_of(error)}. It "

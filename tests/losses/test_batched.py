@@ -89,7 +89,7 @@ def test_one_that_raises_does_not_take_the_others_with_it():
     expected = np.tile([7.0, 5.0], (6, 1))
     expected[3, 0] = np.nan
     assert np.array_equal(values, expected, equal_nan=True)
-    assert fast.failure == "the loss raised ValueError: too far (step at theta[3])"
+    assert fast.failure == "the loss raised ValueError: too far (test_batched.py, line 84; step at theta[3])"
 
 
 @pytest.mark.parametrize("returned", [1.0, np.ones((4, 1)), np.ones(3), np.ones(4, complex), None])

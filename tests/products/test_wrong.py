@@ -346,7 +346,7 @@ def fails(*_):
 
 
 def test_what_raises_is_named():
-    with pytest.raises(fastcheck.LossError, match=r"function raised ValueError at inputs \(test_wrong.py, line \d+\): no such thing"):
+    with pytest.raises(fastcheck.LossError, match=r"function raised ValueError at inputs: no such thing"):
         fastcheck.check_vjp(fails, right, np.ones(3))
     with pytest.raises(fastcheck.LossError, match="vjp raised ValueError"):
         fastcheck.check_vjp(np.sin, fails, np.ones(3))
