@@ -56,6 +56,12 @@ def _width(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(params=[pytest.param(False, id="gate"), pytest.param(True, id="fresh", marks=pytest.mark.explore)])
+def first_seed(request, fresh):
+    """Return 0, and in a second, exploring run of the same test the first of the seeds that no run has used before."""
+    return fresh(1)[0] if request.param else 0
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)

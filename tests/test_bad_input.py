@@ -67,9 +67,7 @@ def test_loss_raises_at_theta_itself():
     def loss(t):
         raise ZeroDivisionError("m is 0")
 
-    with pytest.raises(
-        LossError, match=r"loss raised ZeroDivisionError at theta itself: m is 0"
-    ) as caught:
+    with pytest.raises(LossError, match=r"loss raised ZeroDivisionError at theta itself: m is 0") as caught:
         fastcheck.check(loss, np.ones(4), AT)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 

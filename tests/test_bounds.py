@@ -46,25 +46,25 @@ def test_quantiles_are_those_of_scipy(chance):
 @pytest.mark.parametrize("k", [1, 3, 12])
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("noise", [0.0, 2.0])
-def test_the_bound_covers_the_norm_as_often_as_it_says_whatever_the_noise(k, confidence, noise):
-    rng = np.random.default_rng(k)
+def test_the_bound_covers_the_norm_as_often_as_it_says_whatever_the_noise(k, confidence, noise, first_seed):
+    rng = np.random.default_rng(first_seed + k)
     runs, norm = 1000, 3.0
     residuals = norm * rng.standard_normal((runs, k)) + noise * norm * rng.standard_normal((runs, k))
     missed = sum(error_norm_bound(row, confidence) < norm for row in residuals)
     assert within(missed, runs, 1 - confidence)
     if noise == 0:  # and it is no looser than it must be
-        assert not within(runs - missed, runs, confidence - 0.12)
+        assert not within(runs - missed, runs, confidence - 0.16)  # 5 standard deviations away, 1e-6
 
 
-def test_a_systematic_shift_does_not_break_the_bound():
-    rng = np.random.default_rng(5)
+def test_a_systematic_shift_does_not_break_the_bound(first_seed):
+    rng = np.random.default_rng(first_seed + 5)
     residuals = rng.standard_normal((1000, 3)) + np.array([2.0, -1.0, 0.5])
     assert within(sum(error_norm_bound(row, 0.9) < 1 for row in residuals), 1000, 0.1)
 
 
 @pytest.mark.parametrize("k", [1, 3, 12])
-def test_the_floor_lies_below_the_norm_as_often_as_it_says(k):
-    rng = np.random.default_rng(k)
+def test_the_floor_lies_below_the_norm_as_often_as_it_says(k, first_seed):
+    rng = np.random.default_rng(first_seed + k)
     missed = sum(error_norm_floor(row, 0.9) > 1 for row in rng.standard_normal((1000, k)))
     assert within(missed, 1000, 0.1)
     assert not within(1000 - missed, 1000, 0.8)

@@ -150,11 +150,11 @@ def test_one_wrong_coordinate_in_a_block_so_large_that_its_ratio_hides_it(rng):
 
 
 @pytest.mark.parametrize("count", [1, 10, 1000])
-def test_noise_exceeds_z_as_seldom_as_promised(count):
+def test_noise_exceeds_z_as_seldom_as_promised(count, first_seed):
     # With confidence 0.9 and `count` draws a run, noise alone exceeds z in at most 10% of the runs; of 4000 runs at
     # most 10% + 4 standard errors (1.9%).
     z = Judge(1e-7, 0.9, count).z
-    draws = np.random.default_rng(count).standard_normal((4000, count))
+    draws = np.random.default_rng(first_seed + count).standard_normal((4000, count))
     share = np.mean(np.abs(draws).max(axis=1) > z)
     assert share < 0.119
     assert share > 0.07  # and it is not wasteful: Bonferroni is nearly exact here
@@ -166,10 +166,10 @@ def test_z_grows_slowly():
 
 
 @pytest.mark.parametrize("count", [1, 3, 30, 300])
-def test_norm_of_equal_noise_stays_below_its_bound(count):
+def test_norm_of_equal_noise_stays_below_its_bound(count, first_seed):
     # The bound has a safety factor of 2 in the noise: without an error it is exceeded in none of 2000 runs.
     judge = Judge(1e-7, 0.9999, count)
-    rng = np.random.default_rng(count)
+    rng = np.random.default_rng(first_seed + count)
     level = 1e-6
     truth = np.ones(count)
     for _ in range(2000):

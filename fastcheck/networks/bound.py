@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.differences import Measured
 from fastcheck.errors import InputError, said
-from fastcheck.networks.engines import ENGINES, Problem
+from fastcheck.networks.engines import ENGINES, Request
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
 
@@ -212,8 +212,8 @@ class BoundNetwork:
                 raise InputError(
                     f"the loss of the network is {forward.data_term()} at theta; no difference can be measured."
                 )
-            problem = Problem(self.network, forward, layout, theta, chosen, coordinates is None, h, workers)
-            return ENGINES[engine](problem)
+            request = Request(self.network, forward, layout, theta, chosen, coordinates is None, h, workers)
+            return ENGINES[engine](request)
 
 
 def _samples_last(array: Any, name: str, rows: bool) -> NDArray[Any]:

@@ -24,13 +24,13 @@ from fastcheck.networks.slopes import Tally
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
 
-__all__ = ["ENGINES", "Problem"]
+__all__ = ["ENGINES", "Request"]
 
 _ALONE = 0.06  # seconds of work left that are not worth starting threads for
 
 
 @dataclass(frozen=True)
-class Problem:
+class Request:
     """Everything one measurement needs; ``whole`` says that all coordinates are wanted."""
 
     network: Network
@@ -90,22 +90,22 @@ def _run(jobs: list[Callable[[], None]], workers: int) -> None:
         Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
 
 
-def _by_coordinate(problem: Problem) -> Measured:
-    tally = Tally(problem.layout.size)
-    mask = problem.wanted()
-    tasks = [task for operator, after in problem.forward.paths() for task in problem.tasks(operator, after, mask)]
-    _reference(problem, tasks, tally)
-    return problem.finish(tally)
+def _by_coordinate(request: Request) -> Measured:
+    tally = Tally(request.layout.size)
+    mask = request.wanted()
+    tasks = [task for operator, after in request.forward.paths() for task in request.tasks(operator, after, mask)]
+    _reference(request, tasks, tally)
+    return request.finish(tally)
 
 
-def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
-    forward = problem.forward
+def _reference(request: Request, tasks: list[Task], tally: Tally) -> None:
+    forward = request.forward
     jobs: list[Callable[[], None]] = []
     for task in tasks:
         for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
             share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
-            jobs.append(partial(coordinate.measure, share, forward.loss, forward.factor, problem.step, tally))
-    _run(jobs, problem.workers)
+            jobs.append(partial(coordinate.measure, share, forward.loss, forward.factor, request.step, tally))
+    _run(jobs, request.workers)
     for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
         # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what
         # counts as zero is told by the operator's other coordinates.
@@ -113,33 +113,33 @@ def _reference(problem: Problem, tasks: list[Task], tally: Tally) -> None:
         tally.noise[at] = np.maximum(tally.noise[at], np.sqrt(np.mean(tally.noise[at] ** 2)))
 
 
-def _by_unit(problem: Problem) -> Measured:
-    tally = Tally(problem.layout.size)
-    mask = None if problem.whole else problem.wanted()
-    fields, direct = _fields(problem, mask)
-    loss, h = problem.forward.loss, problem.step
-    _run([job for field in fields for job in unit.shards(field, loss, h)], problem.workers)
-    _run([job for field in fields for job in unit.unsure(field, loss, h)], problem.workers)
+def _by_unit(request: Request) -> Measured:
+    tally = Tally(request.layout.size)
+    mask = None if request.whole else request.wanted()
+    fields, direct = _fields(request, mask)
+    loss, h = request.forward.loss, request.step
+    _run([job for field in fields for job in unit.shards(field, loss, h)], request.workers)
+    _run([job for field in fields for job in unit.unsure(field, loss, h)], request.workers)
     crossed = [field.far.copy() for field in fields]
-    _run([job for field in fields for job in unit.again(field, loss)], problem.workers)
+    _run([job for field in fields for job in unit.again(field, loss)], request.workers)
     _run(
         [partial(settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
-        problem.workers,
+        request.workers,
     )
     again: list[list[Task]] = [[] for _ in fields]
-    _run([partial(_contract, problem, *pair, tally) for pair in zip(fields, again, strict=True)], problem.workers)
+    _run([partial(_contract, request, *pair, tally) for pair in zip(fields, again, strict=True)], request.workers)
     # A kink seen from entries that move together in one coordinate is decided by moving that coordinate.
-    _reference(problem, [*direct, *(task for tasks in again for task in tasks)], tally)
-    return problem.finish(tally)
+    _reference(request, [*direct, *(task for tasks in again for task in tasks)], tally)
+    return request.finish(tally)
 
 
-def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Field], list[Task]]:
+def _fields(request: Request, mask: NDArray[np.bool_] | None) -> tuple[list[Field], list[Task]]:
     """Return the fields to measure, and the coordinates that are cheaper one by one (coupled samples, few of them)."""
     fields: list[Field] = []
     direct: list[Task] = []
-    everything = np.ones(problem.layout.size, bool)
-    for operator, after in problem.forward.paths():
-        tasks = problem.tasks(operator, after, everything if mask is None else mask)
+    everything = np.ones(request.layout.size, bool)
+    for operator, after in request.forward.paths():
+        tasks = request.tasks(operator, after, everything if mask is None else mask)
         if not tasks:
             continue
         if unit.coupled(after) and sum(len(task.flat) for task in tasks) <= operator.out.size:
@@ -152,21 +152,21 @@ def _fields(problem: Problem, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     return fields, direct
 
 
-def _contract(problem: Problem, field: Field, left: list[Task], tally: Tally) -> None:
+def _contract(request: Request, field: Field, left: list[Task], tally: Tally) -> None:
     """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
-    operator, factor = field.operator, problem.forward.factor
+    operator, factor = field.operator, request.forward.factor
     value = operator.contract(field.central)
     scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
     for name in operator.blocks:
-        at = problem.coordinates_of(name)
+        at = request.coordinates_of(name)
         tally.value[at] = factor * value[name].ravel()
         tally.noise[at] = tally.rounding(factor * scale[name].ravel(), len(field.after))
     if field.bits.any():
-        left += _kinks(problem, field, tally)
+        left += _kinks(request, field, tally)
 
 
-def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
-    operator, factor = field.operator, problem.forward.factor
+def _kinks(request: Request, field: Field, tally: Tally) -> list[Task]:
+    operator, factor = field.operator, request.forward.factor
     crossed = operator.contract(_marks(field.bits & CROSSED), _nonzero)
     kinked = operator.contract(_marks(field.bits & AT_KINK), _nonzero)
     if operator.single and not unit.coupled(field.after):
@@ -175,18 +175,18 @@ def _kinks(problem: Problem, field: Field, tally: Tally) -> list[Task]:
         back, fore = operator.contract(field.left, _positive), operator.contract(field.right, _negative)
         for name in operator.blocks:
             met = ((crossed[name] > 0) | (kinked[name] > 0)).ravel()
-            at = problem.coordinates_of(name)[met]
+            at = request.coordinates_of(name)[met]
             right, left = (up[name] + down[name]).ravel()[met], (back[name] + fore[name]).ravel()[met]
             tally.settle(at, factor * right, factor * left, crossed[name].ravel()[met] > 0)
         return []
-    marked = np.zeros(problem.layout.size, bool)
+    marked = np.zeros(request.layout.size, bool)
     for name in operator.blocks:
-        at = problem.coordinates_of(name)
+        at = request.coordinates_of(name)
         marked[at] = kinked[name].ravel() > 0
         tally.status[at[crossed[name].ravel() > 0]] = Status.CROSSED
-    if not problem.whole:
-        marked &= problem.wanted()
-    return problem.tasks(operator, field.after, marked)
+    if not request.whole:
+        marked &= request.wanted()
+    return request.tasks(operator, field.after, marked)
 
 
 def _sizes(x: FloatArray, zeros: bool = False) -> FloatArray:
@@ -211,4 +211,4 @@ def _negative(x: FloatArray) -> FloatArray:
     return np.minimum(x, 0.0)
 
 
-ENGINES: dict[str, Callable[[Problem], Measured]] = {"unit": _by_unit, "coordinate": _by_coordinate}
+ENGINES: dict[str, Callable[[Request], Measured]] = {"unit": _by_unit, "coordinate": _by_coordinate}

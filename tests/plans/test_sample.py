@@ -40,10 +40,10 @@ def test_without_a_number_the_sample_keeps_the_promise():
     assert len(drawn.uniform) == sample_size(60_000, SHARE, 0.01)
 
 
-def test_coordinates_are_drawn_equally_often():
+def test_coordinates_are_drawn_equally_often(first_seed):
     blocks = layout(20, 5, 40).blocks
     counts = np.zeros(65)
-    for seed in range(600):
+    for seed in range(first_seed, first_seed + 600):
         for places in draw(blocks, 20, 0.9, np.random.default_rng(seed)).places:
             counts[places] += 1
     for block in blocks:  # filling up a block to its minimum favours none of its own
@@ -76,13 +76,13 @@ def test_a_sample_with_failures_states_the_bound_with_failures():
     assert not report.passed
 
 
-def test_the_bound_covers_the_wrong_ones_as_often_as_it_says():
+def test_the_bound_covers_the_wrong_ones_as_often_as_it_says(first_seed):
     from scipy import stats
 
     loss, gradient, params = smooth()
     wrong = planted(gradient, params, lambda tree: tree["W"].__setitem__((slice(4), 0), 0.5))
     runs, missed = 60, 0
-    for seed in range(runs):
+    for seed in range(first_seed, first_seed + runs):
         report = fastcheck.check(loss, wrong, params, mode="sample", samples=30, confidence=0.9, seed=seed)
         (finding,) = [f for f in report.findings if f.kind == "sample"]
         missed += finding.evidence["at_most"] < 4
