@@ -17,13 +17,13 @@ from scipy import stats
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import BlockDerivatives, Status
+from fastcheck.noise import SAFETY
 from fastcheck.verdict import RESOLUTION, Verdict, grade, worst
 
 __all__ = ["BlockComparison", "Judge", "Norms"]
 
 CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
 GRADIENT_ROUNDING = 32.0  # unit roundoffs of the block's largest entry that backpropagation may lose itself
-SAFETY = 2.0  # on the measured noise, whose own estimate is uncertain
 EXCUSED = (Status.CROSSED, Status.KINK)
 
 

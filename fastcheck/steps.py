@@ -19,6 +19,7 @@ from fastcheck.noise import Noise, scale_of_blocks, uneven
 
 __all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds", "unit_of"]
 
+PILOT_Z = 1.5  # standard deviations, with the safety on them, by which pilots may differ and agree
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
@@ -170,15 +171,15 @@ def choose_steps(
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
         unit[unit == 0] = 1.0
         swing = max(abs(base), float(np.abs(gradient[pilots] * unit).max()), 1e-300)
-        first = min(max((noise.level / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
-        h, truncation[number] = _climb(evaluator, pilots, unit, first, noise.level, scheme)
+        first = min(max((noise.typical / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
+        h, truncation[number] = _climb(evaluator, pilots, unit, first, noise, scheme)
         per_block[number] = _power_of_two(np.array([h * size]))[0]
         truncation[number] /= size
     return Steps(per_block, truncation, relative, exact=True)
 
 
 def _climb(
-    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: float, scheme: Scheme
+    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: Noise, scheme: Scheme
 ) -> tuple[float, float]:
     """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder.
 
@@ -194,7 +195,7 @@ def _climb(
         return float(np.max((np.abs(high - low) * unit)[told])) if told.any() else np.inf
 
     def explained(shorter: float) -> float:
-        return float(3 * scheme.amplification * noise / shorter)
+        return float(scheme.amplification * noise.error(PILOT_Z) / shorter)
 
     for _ in range(RUNGS):
         longer = good * RUNG

@@ -89,7 +89,7 @@ def second_opinion(
     steps = np.array(STEPS)
     with np.errstate(all="ignore"):
         signed = _remainders(plan, direction, steps)
-    errors = math.sqrt(2) * plan.noise.level + steps * _lost(plan, chosen, direction)
+    errors = math.sqrt(2) * plan.noise.level + plan.noise.bias + steps * _lost(plan, chosen, direction)
     order = order_of(steps, np.abs(signed), errors)
     taylor = Taylor(order, STEPS, tuple(np.abs(signed).tolist()))
     contradiction = _contradiction(report, plan, found, direction, order, signed, errors)

@@ -16,7 +16,7 @@ from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
-from fastcheck.second_look import LADDER, look_again, look_along
+from fastcheck.ladder import LADDER, look_again, look_along
 from fastcheck.steps import Steps, lost_to_rounding, rough, rounds, within_scale
 
 __all__ = ["Full", "derivatives", "measure"]
@@ -184,6 +184,9 @@ def _quotients(
     with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
         found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
+    if scheme.subtracts and plan.noise.grain:  # half a quantum is a bound, and no deviation that averages out
+        with np.errstate(over="ignore", divide="ignore"):
+            found.truncation[rows] += plan.noise.bias * scheme.amplification / np.abs(divisor)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)
@@ -274,7 +277,7 @@ def _least_error(
     if not largest:
         return 0.0
     unit = direction / largest
-    seen = look_along(plan.evaluator, plan.base, found.block.start, unit, step, plan.judge.loss_error(plan.noise.level))
+    seen = look_along(plan.evaluator, plan.base, found.block.start, unit, step, plan.noise.error(plan.judge.z))
     low, high = seen.interval
     predicted = float(analytic @ unit)
     apart = max(low - predicted, predicted - high, 0.0) - MARGIN * seen.uncertainty
@@ -305,7 +308,7 @@ def _look(plan: Full, found: BlockDerivatives, rows: IntArray) -> None:
     steps = plan.steps.of(plan.evaluator, places)
     if not plan.steps.exact:
         steps = within_scale(plan.evaluator, places, steps)
-    loss_error = plan.judge.loss_error(plan.noise.level)
+    loss_error = plan.noise.error(plan.judge.z)
     seen = look_again(plan.run, plan.evaluator, plan.base, places, steps, loss_error)
     for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
         found.put(place, _weighed(plan, found, place, resolved))

@@ -138,11 +138,11 @@ class Probing:
 
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
-        return self.noise.level / (math.sqrt(2.0) * step)
+        return self.noise.typical / (math.sqrt(2.0) * step)
 
     def uncertainty(self, step: float) -> float:
         """Return what the noise of a central difference stays below in the whole run."""
-        return self.judge.loss_error(self.noise.level) / (math.sqrt(2.0) * step)
+        return self.judge.loss_error(self.noise.level) / (math.sqrt(2.0) * step) + self.noise.bias / step
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     scale : float
         Typical magnitude of its parameters.
     """
-    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
+    wanted = plan.noise.typical / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
