@@ -167,8 +167,8 @@ def _check(
     report = assemble(layout, chosen, seen, plan, found, settings)
     measured = run.stopped
     with run.interruptible():  # what was measured stands without them
-        report = diagnosed(report, plan, found, loss, gradient, args)
         report = second_opinion(report, plan, chosen, found, settings.seed)
+        report = diagnosed(report, plan, found, loss, gradient, args)
     report = _cut_short(report, run, measured)
     return sample.stated(report, drawn, layout, settings.confidence) if mode == "sample" else report
 

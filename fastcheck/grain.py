@@ -18,7 +18,7 @@ __all__ = ["exactly_rounded", "grain_in_words", "grain_of"]
 
 ULPS = 16.0  # spacings of the values themselves below which a remainder is none
 COARSE = 64.0  # spacings of the values that a quantum must be: every loss is a multiple of the spacing of floats
-MULTIPLE = 1e-3  # of a quantum that a distance may miss a multiple by; chance agrees with that once in 500
+MULTIPLE = 1e-4  # of a quantum that a move may miss a multiple by; chance agrees with that once in 5000
 CONFIRMED = 3  # moves that must be multiples
 MOST_QUANTA = 1e6  # a distance is no longer than this, for `MULTIPLE` to mean anything
 MISSED = 0.55  # quanta that an exactly rounded value is at most off, its fit included

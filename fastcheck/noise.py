@@ -21,6 +21,9 @@ from fastcheck.losses.evaluator import Evaluator
 __all__ = ["LossNoise", "Noise", "difference_table_noise", "measure_noise", "scale_of_blocks", "uneven"]
 
 POINTS = 7  # values of J on the grid, the base among them
+# One more at a golden section: an even grid cannot tell a grain from an even slope.
+PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 0.5 * (3 - math.sqrt(5)), 4.0, 5.0, 6.0])
+PLACES_AND_THETA = np.concatenate([[0.0], PLACES])
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 COARSER = 64.0  # times as wide is the next grid
@@ -174,17 +177,24 @@ class _Line:
             part = self.evaluator.theta[block.slice]
             self.direction[block.slice] *= np.abs(part) if uneven(part) else scale
 
-    def values(self, spacing: float, places: FloatArray | None = None) -> FloatArray:
-        """Return J on the grid, to one side: a kink at theta itself is no noise."""
+    def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
+        """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
         self._round(spacing)
-        places = np.arange(1, POINTS, dtype=float) if places is None else places
         values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
         self.seen.append(values[np.isfinite(values)])
         return values
 
     def level(self, spacing: float) -> float:
         """Return the noise that a grid shows, as `difference_table_noise`."""
-        return difference_table_noise(self.values(spacing))
+        return difference_table_noise(self.table(spacing))
+
+    def table(self, spacing: float) -> FloatArray:
+        """Return J at theta and at the even places of the grid."""
+        return self.values(spacing)[PLACES_AND_THETA % 1 == 0]
+
+    def away(self, spacing: float) -> float:
+        """Return the noise of a grid that theta is not on: J may jump there."""
+        return difference_table_noise(self.values(spacing, np.arange(1.0, POINTS + 1))[1:])
 
     def all(self) -> FloatArray:
         """Return the different values seen, rising."""
@@ -220,6 +230,13 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     line = _Line(evaluator, base, rng)
     spacing, level = _where_it_shows(line)
     grain = grain_of(line.seen)
+    for closer in CLOSER if grain else ():
+        fine = closer * min(spacing, FIRST_SPACING)
+        line.values(fine)
+        if grain_of(line.seen) < grain:  # it moves by less where it is looked at more closely: that was its shape
+            spacing, level = _where_it_shows(line, fine)
+            line.seen = line.seen[-1:]
+            grain = grain_of(line.seen)
     floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
     seen = line.all()
     if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
@@ -234,7 +251,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         level = _less_its_shape(line, spacing, level)
     if level > IMPRECISE * abs(base):
         level = _on_wider_grids(line, level)
-    if grain and _exactly_rounded(line, grain):
+    if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
     return _record(max(level, floor), grain, base, resolved)
 
@@ -257,9 +274,9 @@ def _words(level: float, grain: float, base: float, relative: float) -> str:
     return f"{what}, as an iterative solver, a random or a low-precision part leaves it"
 
 
-def _where_it_shows(line: _Line) -> tuple[float, float]:
+def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float, float]:
     """Return the spacing of a grid that shows a noise, and the noise; 0 or NaN where none does."""
-    spacing, level = FIRST_SPACING, 0.0
+    level = 0.0
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
     for _ in range(SPACINGS):
         level = line.level(spacing)
@@ -281,13 +298,13 @@ def _between(low: float, high: float) -> float:
 def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
     """Return the noise without what is the shape of J: a kink near theta, an oscillation shorter than the grid."""
     line.turn()  # another direction crosses a kink elsewhere or not at all
-    again = line.level(spacing)
+    again = line.away(spacing)
     if 0 < again < level / SHAPE:
         level = again
     for closer in CLOSER:
         if level <= ROUNDINGS * FLOAT64_EPS * abs(line.base):
             break
-        values = line.values(closer * spacing)
+        values = line.table(closer * min(spacing, FIRST_SPACING))
         if difference_table_noise(values) == 0:  # it does not move any more: it rounds its parameters, or has a grain
             break
         again = max(_columns(values)[0][-2:])  # all that is left when the smooth part has died out, and more

@@ -112,9 +112,13 @@ def _is_doubtful(
     name = one.block.name
     if not one.failed:
         return False
-    if one.rounded or plan.noise.relative > IMPRECISE:
+    if one.rounded:
         return True
-    if name not in located or (name in compared and len(compared[name].wrong)):
+    if name in compared and len(compared[name].wrong):
+        return False
+    if plan.noise.relative > IMPRECISE:
+        return True
+    if name not in located:
         return False
     if not any(finding.kind == "not_located" for finding in located[name].findings):
         return False
