@@ -25,6 +25,8 @@ from fastcheck.steps import GRAIN, lost_to_rounding, rounds
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
+UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
+VAGUE = 1e-4  # relative uncertainty, above which no pass can be given
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
 SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
@@ -88,6 +90,11 @@ class _Ladder:
     def ratio(self) -> float:
         return float(self.ahead[0] / self.ahead[1])
 
+    @property
+    def spacing(self) -> float:
+        """Distance of floats at the largest loss: no value is known better."""
+        return float(np.spacing(max(abs(self.base), np.abs(self.plus).max(), np.abs(self.minus).max())))
+
     def shown(self, k: int, truncation: float) -> float:
         """Return the error of a loss value that the shorter steps show, if the derivative of rung k is right.
 
@@ -141,7 +148,7 @@ def resolve(
     ladder = _Ladder.of(ahead, behind, plus, minus, base, loss_error)
     if len(ladder) < 3:
         return Resolved(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
-    ladder = replace(ladder, error=max(loss_error, ladder.stairs()))
+    ladder = replace(ladder, error=max(loss_error, ladder.stairs(), ladder.spacing))
     left, right = ladder.left, ladder.right
     if _is_jump(ladder):
         return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
@@ -275,7 +282,7 @@ def _is_jump(ladder: _Ladder) -> bool:
 def look_again(
     run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
 ) -> list[Resolved]:
-    """Measure some coordinates again down the ladder; 16 evaluations each.
+    """Measure some coordinates again down the ladder; 16 evaluations each, and 8 more where they told too little.
 
     Parameters
     ----------
@@ -298,8 +305,27 @@ def look_again(
         Of the coordinates whose ladder was done, from the first.
     """
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
-    h = np.outer(first, LADDER).ravel()
-    places = np.repeat(coordinates, len(LADDER))
+    rungs = _measured(run, evaluator, coordinates, first, LADDER)
+    seen = [resolve(*one, base, loss_error) for one in rungs]
+    vague = [k for k, one in enumerate(seen) if _is_vague(one)]
+    longer = _measured(run, evaluator, coordinates[vague], first[vague], UP) if vague else []
+    for k, above in zip(vague, longer, strict=False):
+        one = resolve(*(np.concatenate(pair) for pair in zip(above, rungs[k], strict=True)), base, loss_error)
+        seen[k] = one if one.uncertainty < seen[k].uncertainty or one.status is not Status.SMOOTH else seen[k]
+    return seen
+
+
+def _is_vague(seen: Resolved) -> bool:
+    """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
+    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
+
+
+def _measured(
+    run: Run, evaluator: Evaluator, coordinates: IntArray, first: FloatArray, ladder: tuple[float, ...]
+) -> list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+    """Return the achieved steps ahead and behind, and the losses there, of every coordinate that the run came to."""
+    h = np.outer(first, ladder).ravel()
+    places = np.repeat(coordinates, len(ladder))
     pair, reached = np.empty((len(h), 2)), 0
     for rows, values in run.grid(evaluator, places, h, (1.0, -1.0)):
         pair[rows], reached = values, rows.stop
@@ -307,8 +333,8 @@ def look_again(
     ahead, behind = evaluator.represent(places, at + h) - at, at - evaluator.represent(places, at - h)
     if rounds(evaluator):  # a step of a few spacings is too uneven for a ladder
         ahead[lost_to_rounding(evaluator, places, h) > GRAIN] = 0.0
-    ladders = (slice(k, k + len(LADDER)) for k in range(0, reached - reached % len(LADDER), len(LADDER)))
-    return [resolve(ahead[k], behind[k], pair[k, 0], pair[k, 1], base, loss_error) for k in ladders]
+    done = (slice(k, k + len(ladder)) for k in range(0, reached - reached % len(ladder), len(ladder)))
+    return [(ahead[k], behind[k], pair[k, 0], pair[k, 1]) for k in done]
 
 
 def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, steps: FloatArray) -> FloatArray:

@@ -147,7 +147,7 @@ def _kinks(
             f"{_shown(layout, at)} {'is' if len(at) == 1 else 'are'} at a kink, where any value between the "
             "one-sided slopes is a subgradient"
         )
-    yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
+    yield Finding("kinks", None, f"Kinks: {'; '.join(parts)}.", {"share": total / max(1, measured), "at": at})
 
 
 def rounding(name: str, difference: float) -> Finding:

@@ -23,7 +23,7 @@ from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, uneven
 from fastcheck.plans.regions import Region
 from fastcheck.run import Run
-from fastcheck.steps import unit_of
+from fastcheck.steps import GRAIN, rounds, unit_of
 
 __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
@@ -33,6 +33,7 @@ NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
 OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 BENT = 0.01  # share of the slope by which those to the two sides differ where many kinks coincide
+LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
@@ -197,10 +198,13 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     # theta + t v is rounded, each coordinate by up to half a unit of its own last place
     theta = plan.evaluator.theta[start : start + len(direction)]
     size = 1.0 if region.number in plan.uneven else max(float(theta.max()), -float(theta.min()))
-    lost = unit_of(plan.evaluator, region.number) * size * plan.norm(region.number)
+    unit = unit_of(plan.evaluator, region.number) * size
+    lost = unit * plan.norm(region.number)
+    if lost > LOSES * plan.noise.error(plan.judge.z) and not rounds(plan.evaluator):
+        step = max(step, float(2.0 ** np.ceil(np.log2(unit / GRAIN))))  # so long that the direction can be rounded
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
-        rung = _rung(plan, start, direction, analytic, step, lost)
+        rung = _rung(plan, start, direction, analytic, step, lost, unit)
         if rung is None:
             return None
         rungs.append(rung)
@@ -208,7 +212,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
         if found is None and shortened == 0 and abs(rung.residual) <= expected:
             found = rung, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
-            longer = _rung(plan, start, direction, analytic, 2 * step, lost)
+            longer = _rung(plan, start, direction, analytic, 2 * step, lost, unit)
             if longer is None:
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
@@ -224,9 +228,14 @@ def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State
     return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
 
 
-def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float) -> _Rung | None:
+def _rung(
+    plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float, unit: float
+) -> _Rung | None:
     if plan.run.over():
         return None
+    if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not rounds(plan.evaluator):
+        direction = _representable(plan.evaluator.theta[start : start + len(direction)], direction, step)
+        analytic, lost = float(plan.analytic.flat[start : start + len(direction)] @ direction), 0.0
     try:
         values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
     except KeyboardInterrupt:
@@ -236,6 +245,13 @@ def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, ste
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
     uncertainty = plan.uncertainty(step) + lost / step
     return _Rung(step, slope, analytic - slope, uncertainty, gap)
+
+
+def _representable(theta: FloatArray, direction: FloatArray, step: float) -> FloatArray:
+    """Return the direction, changed so little that theta plus and minus the step along it are vectors of floats."""
+    moved = step * direction
+    unit = np.spacing(np.abs(theta) + np.abs(moved))
+    return np.asarray(np.round(moved / unit) * unit / step)
 
 
 def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
