@@ -159,27 +159,24 @@ def _check(
     verdicts, said = decided_elsewhere(outcome, judge(outcome))
     measured = run.stopped
     reasons: tuple[Finding, ...] = ()
+    taylor, contradiction = None, None
     with run.interruptible():  # what was measured stands without them
+        taylor, verdicts, contradiction = second_opinion(outcome, verdicts)
         reasons = explained(outcome, verdicts)
     noted = [*context.preflight.findings, *said, *noticed(outcome, verdicts)]
     if reasons:
         better = superseded(outcome)
         noted = [finding for finding in noted if not any(finding is one for one in better)]
-    report = conclude(outcome, verdicts, (*reasons, *noted))
-    with run.interruptible():
-        if not outcome.directions:
-            chosen = [block for _, block in context.blocks]
-            report = second_opinion(report, outcome.context, chosen, outcome.estimates, settings.seed)
-    return report if run.stopped != "interrupted" or measured is not None else _cut_short(report)
+    first = [contradiction] if contradiction is not None else []
+    last = [_CUT_SHORT] if run.stopped == "interrupted" and measured is None else []
+    return conclude(outcome, verdicts, (*first, *reasons, *noted, *last), taylor)
 
 
-def _cut_short(report: Report) -> Report:
-    finding = Finding(
-        Kind.STOPPED,
-        None,
-        "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing.",
-    )
-    return replace(report, findings=(*report.findings, finding))
+_CUT_SHORT = Finding(
+    Kind.STOPPED,
+    None,
+    "Interrupted during the diagnosis: verdict and numbers are complete, reasons may be missing.",
+)
 
 
 def assert_gradient(loss: Callable[..., Any], gradient: Any, params: Tree, **options: Unpack[Options]) -> Report[Tree]:

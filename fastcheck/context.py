@@ -107,7 +107,7 @@ class Context:
     @property
     def loss_error(self) -> float:
         """Largest error of one loss value in the whole run, at its confidence."""
-        return self.judge.loss_error(self.noise.level)
+        return self.noise.error(self.judge.z)
 
     def counting(self, count: int) -> Context:
         """Return the context of a strategy that measures so many things."""

@@ -1,31 +1,53 @@
-"""The noise of the loss: how far J is from the smooth function it stands for.
+"""The noise of the loss: how far a value of J is from the smooth function it stands for.
 
-Source: J. J. Moré, S. M. Wild, "Estimating Computational Noise", SIAM J. Sci. Comput. 33 (2011) 1292-1314, algorithm
-ECNoise (section 5). In a difference table of J on a fine equidistant grid the smooth part dies out from column to
-column, and what stays is the noise, amplified by a known factor.
+It has two parts. The *level* is random: rounding, an inner solver. Source: J. J. Moré, S. M. Wild, "Estimating
+Computational Noise", SIAM J. Sci. Comput. 33 (2011) 1292-1314, algorithm ECNoise (section 5). In a difference table of
+J on a fine equidistant grid the smooth part dies out from column to column, and what stays is the noise, amplified by
+a known factor. The *grain* is a bound: J is a multiple of a quantum, because it was printed, or because it is the
+logarithm of a number near one, and a value is off by half a quantum at most.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
+from fastcheck.grain import exactly_rounded, grain_in_words, grain_of
 from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["FAINTEST", "Noise", "difference_table_noise", "measure_noise", "scale_of_blocks", "uneven"]
+__all__ = [
+    "FAINTEST",
+    "LossNoise",
+    "Noise",
+    "difference_table_noise",
+    "measure_noise",
+    "scale_of_blocks",
+    "uneven",
+]
 
 POINTS = 7  # values of J on the grid, the base among them
+# One more at a golden section: an even grid cannot tell a grain from an even slope.
+PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 0.5 * (3 - math.sqrt(5)), 4.0, 5.0, 6.0])
+PLACES_AND_THETA = np.concatenate([[0.0], PLACES])
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
+COARSER = 64.0  # times as wide is the next grid
 IMPRECISE = 1e-11  # relative noise above which a loss is not evaluated in float64
 WIDER = (2.0**-18, 2.0**-13)
+CLOSER = (2.0**-9, 2.0**-18)  # of the spacing that showed a noise: where that is a shape of J, it is smooth there
+SHAPE = 16.0  # times less noise on another grid or along another direction: the first one saw a kink, an oscillation
+ROUNDINGS = 64.0  # unit roundoffs of J that need no explanation
 GROWTH = 1e4  # of the noise on a wider grid; more is the shape of J: an oscillation, a pole nearby
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
+CHUNK = 1 << 16  # entries of a direction that are rounded at a time
+WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
+BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FAINTEST = 1e-280  # magnitude of a block that has a scale: a step in proportion to less leaves the range of float64
 SMALL = 1e-290  # of a sum of squares; below, they lose digits
@@ -33,22 +55,46 @@ FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
-class Noise:
+class LossNoise:
     """The noise of one loss value.
 
     Attributes
     ----------
     level : float
-        Standard deviation, in units of the loss.
+        Standard deviation of its random part, in units of the loss.
     relative : float
-        The level over |J|.
+        The noise, grain included, over |J|.
     resolved : bool
         Whether the difference table showed a noise; if not, `level` is the rounding unit of J.
+    grain : float
+        Quantum that J is a multiple of, in units of the loss; 0 where it is none but the spacing of floats.
+    words : str
+        What was seen, for people.
     """
 
     level: float
     relative: float
     resolved: bool
+    grain: float = 0.0
+    words: str = "float64 rounding"
+
+    def error(self, z: float) -> float:
+        """Return the largest error of a loss value: half a quantum, and z standard deviations with safety."""
+        return self.bias + self.random_error(z)
+
+    def random_error(self, z: float) -> float:
+        """Return the largest random error of a loss value, z standard deviations with safety."""
+        return thresholds.SAFETY * z * self.level
+
+    @property
+    def bias(self) -> float:
+        """The part of the error that is a bound and no deviation: half a quantum."""
+        return 0.5 * self.grain
+
+    @property
+    def typical(self) -> float:
+        """A typical error of a value, in units of the loss."""
+        return math.hypot(self.level, self.grain / math.sqrt(12))
 
     @property
     def digits(self) -> int:
@@ -57,12 +103,11 @@ class Noise:
 
     @property
     def kind(self) -> str:
-        """Name of what such a noise usually comes from."""
-        if self.relative < 1e3 * FLOAT64_EPS:
-            return "float64 rounding"
-        if 0.01 * FLOAT32_EPS < self.relative < 100 * FLOAT32_EPS:
-            return "float32 arithmetic inside the loss"
-        return "an inexact loss (an iterative solver, a random or a low-precision part)"
+        """What was seen of the noise, and what it may come from."""
+        return self.words
+
+
+Noise = LossNoise
 
 
 def difference_table_noise(values: FloatArray) -> float:
@@ -82,18 +127,24 @@ def difference_table_noise(values: FloatArray) -> float:
     m = len(values)
     if len(np.unique(values)) < (m + 1) // 2 + 1:
         return 0.0
-    levels, changes = [], []
-    column, gamma = values.astype(np.float64), 1.0
-    for k in range(1, m - 1):
-        column = np.diff(column)
-        gamma *= 0.5 * k / (2 * k - 1)  # gamma_k = (k!)^2 / (2k)!
-        levels.append(math.sqrt(gamma * float(np.mean(column**2))))
-        changes.append(bool(column.min() < 0 < column.max()))
+    levels, changes = _columns(values)
     for k in range(len(levels) - 2):
         three = levels[k : k + 3]
         if max(three) <= 4 * min(three) and changes[k]:
             return levels[k]
     return math.nan
+
+
+def _columns(values: FloatArray) -> tuple[list[float], list[bool]]:
+    """Return the noise that each column of the difference table would be, and whether it changes sign."""
+    levels, changes = [], []
+    column, gamma = values.astype(np.float64), 1.0
+    for k in range(1, len(values) - 1):
+        column = np.diff(column)
+        gamma *= 0.5 * k / (2 * k - 1)  # gamma_k = (k!)^2 / (2k)!
+        levels.append(math.sqrt(gamma * float(np.mean(column**2))))
+        changes.append(bool(column.min() < 0 < column.max()))
+    return levels, changes
 
 
 def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
@@ -124,7 +175,65 @@ def uneven(theta: FloatArray) -> bool:
     return bool(max(float(theta.max()), -float(theta.min())) > UNEVEN * smallest)
 
 
-def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
+@dataclass
+class _Line:
+    """J on grids along one direction, and every value that was seen, on this line or on another."""
+
+    evaluator: Evaluator
+    base: float
+    rng: np.random.Generator
+    direction: FloatArray = field(init=False, repr=False)
+    seen: list[FloatArray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.turn()
+
+    def turn(self) -> None:
+        """Take another direction: through all parameters, in proportion to their magnitudes."""
+        layout = self.evaluator.layout
+        self.direction = np.empty(0)  # two vectors like theta are one too many
+        self.direction = self.rng.standard_normal(layout.size)
+        for block, scale in zip(layout.blocks, scale_of_blocks(self.evaluator), strict=True):
+            part = self.evaluator.theta[block.slice]
+            self.direction[block.slice] *= np.abs(part) if uneven(part) else scale
+
+    def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
+        """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
+        self._round(spacing)
+        values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
+        self.seen.append(values[np.isfinite(values)])
+        return values
+
+    def level(self, spacing: float) -> float:
+        """Return the noise that a grid shows, as `difference_table_noise`."""
+        return difference_table_noise(self.table(spacing))
+
+    def table(self, spacing: float) -> FloatArray:
+        """Return J at theta and at the even places of the grid."""
+        return self.values(spacing)[PLACES_AND_THETA % 1 == 0]
+
+    def away(self, spacing: float) -> float:
+        """Return the noise of a grid that theta is not on: J may jump there."""
+        return difference_table_noise(self.values(spacing, np.arange(1.0, POINTS + 1))[1:])
+
+    def all(self) -> FloatArray:
+        """Return the different values seen, rising."""
+        return np.unique(np.concatenate([*self.seen, [self.base]]))
+
+    def _round(self, spacing: float) -> None:
+        """Round the direction so that every point of the grid is a vector of floats.
+
+        Large parameters (a time in seconds) would otherwise be rounded to places off the grid, and a steep J would
+        seem to be noisy. The spacing is a power of two.
+        """
+        theta = self.evaluator.theta
+        for start in range(0, len(theta), CHUNK):
+            part = self.direction[start : start + CHUNK]
+            unit = np.spacing(np.abs(theta[start : start + CHUNK]) + 8 * spacing * np.abs(part)) / spacing
+            part[...] = np.round(part / unit) * unit
+
+
+def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> LossNoise:
     """Measure the noise of J along one random direction through theta; usually 6 evaluations.
 
     Parameters
@@ -138,59 +247,108 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     repeat : float
         |difference| of two calls at the same theta, a noise of its own.
     """
-    direction = _direction(evaluator, rng)
-    places = np.arange(POINTS)  # to one side: a kink at theta itself is no noise
-    spacing, level = FIRST_SPACING, 0.0
+    line = _Line(evaluator, base, rng)
+    spacing, level = _where_it_shows(line)
+    grain = grain_of(line.seen)
+    for closer in CLOSER if grain else ():
+        fine = closer * min(spacing, FIRST_SPACING)
+        line.values(fine)
+        if grain_of(line.seen) < grain:  # it moves by less where it is looked at more closely: that was its shape
+            spacing, level = _where_it_shows(line, fine)
+            line.seen = line.seen[-1:]
+            grain = grain_of(line.seen)
+    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
+    seen = line.all()
+    if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
+        floor = max(floor, 0.5 * FLOAT32_EPS * abs(base))  # every value is a float32: J has no more digits
+    resolved = level > 0
+    if not resolved:
+        # Flat as far as it can be seen: its terms may cancel, so their rounding is that of numbers of size one. Where
+        # there are a few different values, their distance is the grain of J.
+        apart = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
+        level = max(apart, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
+    elif level > ROUNDINGS * FLOAT64_EPS * abs(base):
+        level = _less_its_shape(line, spacing, level)
+    if level > IMPRECISE * abs(base):
+        level = _on_wider_grids(line, level)
+    if level <= grain and _exactly_rounded(line, grain):
+        level = BESIDE_GRAIN * grain
+    return _record(max(level, floor), grain, base, resolved)
+
+
+def _record(level: float, grain: float, base: float, resolved: bool) -> LossNoise:
+    bare = LossNoise(level, 0.0, resolved, grain)
+    relative = bare.typical / abs(base) if base else 0.0
+    return LossNoise(level, relative, resolved, grain, _words(level, grain, base, relative))
+
+
+def _words(level: float, grain: float, base: float, relative: float) -> str:
+    """Say what was measured, and name causes as what they are: possibilities."""
+    if grain > level:
+        return grain_in_words(grain, base)
+    if relative < 1e3 * FLOAT64_EPS:
+        return "float64 rounding"
+    what = f"values close to each other scatter by {level:.1g}"
+    if 0.01 * FLOAT32_EPS < relative < 100 * FLOAT32_EPS:
+        return f"{what}, as float32 arithmetic inside the loss leaves it, or a solver that stops early"
+    return f"{what}, as an iterative solver, a random or a low-precision part leaves it"
+
+
+def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float, float]:
+    """Return the spacing of a grid that shows a noise, and the noise; 0 or NaN where none does."""
+    level = 0.0
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
-    grids: list[FloatArray] = []
     for _ in range(SPACINGS):
-        values = np.full(POINTS, base)
-        values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
-        level = difference_table_noise(values)
-        grids.append(values[np.isfinite(values)])
+        level = line.level(spacing)
         if level > 0:
             break
         if level == 0:
             coarsest = spacing
-            spacing = 64 * spacing if finest == math.inf else math.sqrt(coarsest * finest)
+            spacing = COARSER * spacing if finest == math.inf else _between(coarsest, finest)
         else:  # too coarse, or no value there: stay closer
             finest = spacing
-            spacing = spacing / 64 if coarsest == 0 else math.sqrt(coarsest * finest)
-    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
-    seen = np.unique(np.concatenate(grids)) if grids else np.array([base])
-    if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
-        floor = max(floor, 0.5 * FLOAT32_EPS * abs(base))  # every value is a float32: J has no more digits
-    if not level > 0:
-        # Flat as far as it can be seen: its terms may cancel, so their rounding is that of numbers of size one. Where
-        # there are a few different values, their distance is the grain of J.
-        grain = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
-        level = max(floor, grain, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
-        return Noise(level, level / abs(base) if base else 0.0, False)
-    if level > 64 * FLOAT64_EPS * abs(base):
-        # A kink near theta looks like noise; another direction crosses it elsewhere or not at all.
-        del direction  # two vectors like theta are one too many
-        direction = _direction(evaluator, rng)
-        values[places != 0] = evaluator.along(0, direction, spacing * places[places != 0].astype(float))
-        again = difference_table_noise(values)
-        if 0 < again < level / 16:
+            spacing = spacing / COARSER if coarsest == 0 else _between(coarsest, finest)
+    return spacing, level
+
+
+def _between(low: float, high: float) -> float:
+    return float(2.0 ** np.round(0.5 * np.log2(low * high)))
+
+
+def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
+    """Return the noise without what is the shape of J: a kink near theta, an oscillation shorter than the grid."""
+    line.turn()  # another direction crosses a kink elsewhere or not at all
+    again = line.away(spacing)
+    if 0 < again < level / SHAPE:
+        level = again
+    for closer in CLOSER:
+        if level <= ROUNDINGS * FLOAT64_EPS * abs(line.base):
+            break
+        values = line.table(closer * min(spacing, FIRST_SPACING))
+        if difference_table_noise(values) == 0:  # it does not move any more: it rounds its parameters, or has a grain
+            break
+        again = max(_columns(values)[0][-2:])  # all that is left when the smooth part has died out, and more
+        if again < level / SHAPE:
             level = again
-    if level > IMPRECISE * abs(base):
-        # Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too
-        # little. Look again on grids as wide as the steps that such a noise asks for.
-        for wider in WIDER:
-            values[places != 0] = evaluator.along(0, direction, wider * places[places != 0].astype(float))
-            again = difference_table_noise(values)
-            if level < again <= GROWTH * level:
-                level = again
-    level = max(level, floor)
-    return Noise(level, level / abs(base) if base else 0.0, True)
+    return level
 
 
-def _direction(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray:
-    """Draw a direction through all parameters, in proportion to their magnitudes."""
-    layout = evaluator.layout
-    direction = rng.standard_normal(layout.size)
-    for block, scale in zip(layout.blocks, scale_of_blocks(evaluator), strict=True):
-        part = evaluator.theta[block.slice]
-        direction[block.slice] *= np.abs(part) if uneven(part) else scale
-    return direction
+def _on_wider_grids(line: _Line, level: float) -> float:
+    """Return the noise of a loss of few digits on grids as wide as the steps that it asks for.
+
+    Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little.
+    """
+    for wider in WIDER:
+        again = line.level(wider)
+        if level < again <= GROWTH * level:
+            level = again
+    return level
+
+
+def _exactly_rounded(line: _Line, grain: float) -> bool:
+    """Say whether J is a smooth function rounded to its grain and nothing else, from more values close by."""
+    spacing = FIRST_SPACING
+    while np.ptp(line.values(spacing)) < 4 * grain and spacing < 1 / COARSER:
+        spacing *= COARSER / 8
+    places = np.arange(1, WITNESSES + 1) * (POINTS / WITNESSES)
+    return exactly_rounded(np.concatenate([[0.0], places]), line.values(spacing, places), grain)

@@ -8,17 +8,19 @@ quotients begin to differ by more than the noise explains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Scheme
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise, scale_of_blocks, uneven
+from fastcheck.noise import FEW, Noise, scale_of_blocks, uneven
 
 __all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds", "unit_of"]
 
+PILOT_Z = 1.5  # standard deviations, with the safety on them, by which pilots may differ and agree
 PILOTS = 3  # coordinates of a block
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
@@ -44,12 +46,15 @@ class Steps:
         The block's entries differ by orders of magnitude: each is stepped in proportion to itself.
     exact : bool
         Divide by the achieved step; otherwise (the user named the step) by the named one, as the textbook does.
+    own : mapping of int to (float, float)
+        Step and truncation of coordinates that have their own, by place in theta.
     """
 
     per_block: FloatArray
     truncation: FloatArray
     relative: np.ndarray[tuple[int], np.dtype[np.bool_]]
     exact: bool
+    own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the step of each coordinate, shape (m,)."""
@@ -59,6 +64,8 @@ class Steps:
             size = np.abs(evaluator.theta[coordinates])
             size[size == 0] = 1.0
             h = np.where(self.relative[block], _power_of_two(h * size), h)
+        for place, (step, _) in self.own.items():
+            h[coordinates == place] = step
         return _representable(evaluator, coordinates, h)
 
     def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
@@ -66,7 +73,10 @@ class Steps:
         block = _block_numbers(evaluator, coordinates)
         size = np.abs(evaluator.theta[coordinates])
         size[(size == 0) | ~self.relative[block]] = 1.0
-        return np.asarray(self.truncation[block] / size)
+        left = np.asarray(self.truncation[block] / size)
+        for place, (_, truncation) in self.own.items():
+            left[coordinates == place] = truncation
+        return left
 
 
 def rounds(evaluator: Evaluator) -> bool:
@@ -159,26 +169,35 @@ def choose_steps(
     """
     blocks = evaluator.layout.blocks
     scales = scale_of_blocks(evaluator)
+    own: dict[int, tuple[float, float]] = {}
     per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
     relative = np.array([uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
     for number in selected:
         block = blocks[number]
         if not block.size:
             continue
+        each = relative[number] and block.size <= FEW  # a quantity of its own unit, and with its own scale
+        pilots = (
+            np.arange(block.start, block.stop) if each else _pilot_coordinates(gradient[block.slice], rng) + block.start
+        )
         size = 1.0 if relative[number] else scales[number]
-        pilots = _pilot_coordinates(gradient[block.slice], rng) + block.start
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
         unit[unit == 0] = 1.0
-        swing = max(abs(base), float(np.abs(gradient[pilots] * unit).max()), 1e-300)
-        first = min(max((noise.level / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
-        h, truncation[number] = _climb(evaluator, pilots, unit, first, noise.level, scheme)
-        per_block[number] = _power_of_two(np.array([h * size]))[0]
-        truncation[number] /= size
-    return Steps(per_block, truncation, relative, exact=True)
+        swing = np.maximum(max(abs(base), 1e-300), np.abs(gradient[pilots] * unit))
+        for some in np.arange(len(pilots))[:, None] if each else np.arange(len(pilots))[None]:
+            first = min(
+                max((noise.typical / float(swing[some].max())) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG
+            )
+            h, left = _climb(evaluator, pilots[some], unit[some], first, noise, scheme)
+            if each:
+                own[int(pilots[some[0]])] = float(_power_of_two(h * unit[some])[0]), left / float(unit[some[0]])
+            per_block[number] = _power_of_two(np.array([h * size]))[0]
+            truncation[number] = left / size
+    return Steps(per_block, truncation, relative, exact=True, own=own)
 
 
 def _climb(
-    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: float, scheme: Scheme
+    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: Noise, scheme: Scheme
 ) -> tuple[float, float]:
     """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder.
 
@@ -194,7 +213,7 @@ def _climb(
         return float(np.max((np.abs(high - low) * unit)[told])) if told.any() else np.inf
 
     def explained(shorter: float) -> float:
-        return float(3 * scheme.amplification * noise / shorter)
+        return float(scheme.amplification * noise.error(PILOT_Z) / shorter)
 
     for _ in range(RUNGS):
         longer = good * RUNG

@@ -4,7 +4,8 @@ For a right gradient of a smooth loss the remainder R(t) = |J(theta + t v) - J(t
 t; an error e of the gradient leaves the linear term t e.v, which wins as t falls. The slope of log R over log t tells
 the two apart without a step to choose. The test is that of adjoint codes, e.g. P. E. Farrell, D. A. Ham, S. W. Funke,
 M. E. Rognes, "Automated derivation of the adjoint of high-level transient finite element programs", SIAM J. Sci.
-Comput. 35 (2013) C369-C393, section 6. It changes no verdict: where it contradicts one, a finding says so.
+Comput. 35 (2013) C369-C393, section 6. Where it contradicts a pass, a finding says so. Where it contradicts a
+refutation, two witnesses differ and nothing is proven: the verdict is then inconclusive.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.context import Context
+from fastcheck.context import Context, Outcome
 from fastcheck.differences import BlockDerivatives
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdicts import Verdicts
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
-from fastcheck.report.report import Report, Taylor
+from fastcheck.report.report import Taylor
+from fastcheck.verdict import Verdict
 
 __all__ = ["STEPS", "order_of", "second_opinion"]
 
@@ -33,6 +36,7 @@ FITTED = 4  # remainders, the smallest clear ones: those of the longest steps st
 LOST = 4.0  # unit roundoffs of its block's largest entry that a gradient's product with v may have lost
 CHUNK = 1 << 15  # coordinates moved at a time, so that the test needs no second vector like theta
 LINEAR, SQUARE = (0.75, 1.5), 1.75  # orders of a wrong gradient, and from where on of a right one
+NEARER = 64.0  # times closer to theta the remainder must still be linear, as far as the noise can tell
 APART = 4.0  # times what the verdict claims that the remainders must show to contradict it
 
 
@@ -63,46 +67,40 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
     return float(x @ y / (x @ x))
 
 
-def second_opinion(
-    report: Report, plan: Context, chosen: Sequence[Block], found: Sequence[BlockDerivatives], seed: int
-) -> Report:
-    """Return the report with the Taylor test of its gradient; 7 evaluations, and one more before it contradicts a pass.
+def second_opinion(outcome: Outcome, verdicts: Verdicts) -> tuple[Taylor | None, Verdicts, Finding | None]:
+    """Put the gradient to the Taylor test; 7 evaluations, and two more before it contradicts a pass.
 
-    A gradient of more than a million coordinates goes without.
+    A screen, whose bounds need no witness, and a gradient of more than a million coordinates go without.
 
-    Parameters
-    ----------
-    report : Report
-        With its verdict.
-    plan : Context
-        What the run worked with.
-    chosen : sequence of Block
-        The blocks that were checked: the direction moves no others.
-    found : sequence of BlockDerivatives
-        What was measured in them.
-    seed : int
-        Of the direction.
+    Returns
+    -------
+    Taylor or None, Verdicts, Finding or None
+        The test; the verdicts, without their refutations where it contradicts them; and a finding where it contradicts.
     """
-    if plan.run.stopped or plan.run.over() or plan.evaluator.theta.size > MOST:
-        return report
-    direction = _direction(plan.evaluator, chosen, np.random.default_rng(seed))
+    context = outcome.context
+    if outcome.directions or context.run.stopped or context.run.over() or context.theta.size > MOST:
+        return None, verdicts, None
+    chosen = [block for _, block in context.blocks]
+    direction = _direction(context.evaluator, chosen, np.random.default_rng(context.seed))
     steps = np.array(STEPS)
     with np.errstate(all="ignore"):
-        signed = _remainders(plan, direction, steps)
-    errors = math.sqrt(2) * plan.noise.level + steps * _lost(plan, chosen, direction)
+        signed = _remainders(context, direction, steps)
+    errors = math.sqrt(2) * context.noise.level + context.noise.bias + steps * _lost(context, chosen, direction)
     order = order_of(steps, np.abs(signed), errors)
     taylor = Taylor(order, STEPS, tuple(np.abs(signed).tolist()))
-    contradiction = _contradiction(report, plan, found, direction, order, signed, errors)
-    findings = report.findings
-    if contradiction is not None:
-        findings = (contradiction, *findings) if report.passed else (*findings, contradiction)
-    return dataclasses.replace(
-        report,
-        taylor=taylor,
-        findings=findings,
-        evaluations=plan.evaluator.evaluations,
-        seconds=plan.run.seconds,
-    )
+    contradiction = _contradiction(outcome, verdicts, direction, order, signed, errors)
+    if contradiction is None or verdicts.verdict.passed:
+        return taylor, verdicts, contradiction
+    return taylor, _withdrawn(verdicts), contradiction
+
+
+def _withdrawn(verdicts: Verdicts) -> Verdicts:
+    """Return the verdicts without their refutations: two independent witnesses contradict each other."""
+    blocks = {
+        name: dataclasses.replace(one, verdict=Verdict.INCONCLUSIVE, doubtful=True) if one.verdict.refuted else one
+        for name, one in verdicts.blocks.items()
+    }
+    return dataclasses.replace(verdicts, verdict=Verdict.INCONCLUSIVE, blocks=blocks)
 
 
 def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Generator) -> FloatArray:
@@ -116,9 +114,9 @@ def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Gen
     return direction
 
 
-def _remainders(plan: Context, direction: FloatArray, steps: FloatArray) -> FloatArray:
+def _remainders(context: Context, direction: FloatArray, steps: FloatArray) -> FloatArray:
     """Return J(theta + t v) - J(theta) - t g.v with its sign, where t v is what the loss really saw."""
-    evaluator, g = plan.evaluator, plan.analytic.flat
+    evaluator, g = context.evaluator, context.analytic.flat
     values = evaluator.along(0, direction, steps)
     predicted = np.zeros(len(steps))
     for start in range(0, len(direction), CHUNK):
@@ -127,24 +125,23 @@ def _remainders(plan: Context, direction: FloatArray, steps: FloatArray) -> Floa
         for k, t in enumerate(steps.tolist()):
             moved = evaluator.represent(places, at + t * direction[places]) - at
             predicted[k] += float(g[places] @ moved)
-    return np.asarray(values - plan.base - predicted)
+    return np.asarray(values - context.base - predicted)
 
 
-def _lost(plan: Context, chosen: Sequence[Block], direction: FloatArray) -> float:
+def _lost(context: Context, chosen: Sequence[Block], direction: FloatArray) -> float:
     """Return what the gradient's own rounding may have cost g.v, in units of the loss."""
-    numbers = {block: number for number, block in enumerate(plan.evaluator.layout.blocks)}
+    numbers = {block: number for number, block in enumerate(context.evaluator.layout.blocks)}
     total = 0.0
     for block in chosen:
-        g = plan.analytic.flat[block.slice]
+        g = context.analytic.flat[block.slice]
         largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
-        total += float(plan.analytic.eps[numbers[block]]) * largest * float(np.linalg.norm(direction[block.slice]))
+        total += float(context.analytic.eps[numbers[block]]) * largest * float(np.linalg.norm(direction[block.slice]))
     return LOST * total
 
 
 def _contradiction(
-    report: Report,
-    plan: Context,
-    found: Sequence[BlockDerivatives],
+    outcome: Outcome,
+    verdicts: Verdicts,
     direction: FloatArray,
     order: float,
     signed: FloatArray,
@@ -153,19 +150,25 @@ def _contradiction(
     """Return a finding where the order is not that of the verdict, and the verdict's own margins can't explain it."""
     if math.isnan(order):
         return None
+    context = outcome.context
     with np.errstate(invalid="ignore"):
         k = int(np.flatnonzero(np.abs(signed) > CLEAR * errors)[-1])  # the smallest clear remainder
     t, slope = STEPS[k], abs(float(signed[k])) / STEPS[k]
     evidence = {"order": order, "slope": slope}
-    if report.passed and LINEAR[0] < order < LINEAR[1] and not any(b.kinks for b in report.blocks.values()):
-        allowed = max(plan.judge.tolerance, report.bound if report.coverage == 1 else 0.0)
-        allowed *= float(np.linalg.norm(plan.analytic.flat)) * float(np.abs(direction).max())
-        back = float(_remainders(plan, direction, np.array([-t]))[0])
+    kinks = any(one.compared.kinks for one in verdicts.blocks.values() if one.compared is not None)
+    if verdicts.verdict.passed and LINEAR[0] < order < LINEAR[1] and not kinks:
+        complete = sum(map(len, outcome.estimates)) == context.theta.size
+        allowed = max(context.judge.tolerance, verdicts.bound if complete else 0.0)
+        allowed *= float(np.linalg.norm(context.analytic.flat)) * float(np.abs(direction).max())
+        back, near = _remainders(context, direction, np.array([-t, t / NEARER])).tolist()
         # A kink at theta leaves a linear remainder on one side; an error of the gradient one of either sign on both.
-        if slope > APART * allowed and abs(signed[k] + back) < 0.25 * abs(signed[k]):
+        two_sided = abs(signed[k] + back) < 0.25 * abs(signed[k])
+        # Steps longer than an oscillation leave one as large as g.v; nearer by it falls.
+        stays = abs(near) + CLEAR * float(errors[k]) > 0.5 * slope * t / NEARER
+        if slope > APART * allowed and two_sided and stays:
             return Finding(Kind.TAYLOR, None, _PASSED.format(order=order), evidence)
-    if report.verdict.refuted and order > SQUARE:
-        claimed = abs(sum(_claimed(plan, block, direction) for block in found))
+    if verdicts.verdict.refuted and order > SQUARE:
+        claimed = abs(sum(_claimed(context, found, direction) for found in outcome.estimates))
         if claimed > APART * (slope + float(errors[k]) / t):
             return Finding(Kind.TAYLOR, None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
     return None
@@ -177,14 +180,14 @@ _PASSED = (
     "mode='full', or screen with mode='screen'."
 )
 _REFUSED = (
-    "The Taylor test contradicts this verdict: along a random direction the remainder falls with the power {order:.2f} "
-    "of the step, as with a right gradient, and shows nothing of the errors measured. Does the loss differ from itself "
-    "at short steps (kinks, jumps, a noise that was not seen)?"
+    "The Taylor test contradicts the errors measured, so they prove nothing: along a random direction the remainder "
+    "falls with the power {order:.2f} of the step, as with a right gradient, and shows nothing of these errors. Does "
+    "the loss differ from itself at short steps (kinks, jumps, a noise that was not seen)?"
 )
 
 
-def _claimed(plan: Context, found: BlockDerivatives, direction: FloatArray) -> float:
+def _claimed(context: Context, found: BlockDerivatives, direction: FloatArray) -> float:
     """Return the slope that the errors measured in a block must leave along the direction."""
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
-    return float((plan.analytic.flat[places] - found.value[rows]) @ direction[places])
+    return float((context.analytic.flat[places] - found.value[rows]) @ direction[places])

@@ -153,10 +153,6 @@ class Judge:
         """Standard deviations that noise exceeds nowhere in the run, at its confidence (Bonferroni)."""
         return normal_above((1 - self.confidence) / (2 * max(1, self.count)))
 
-    def loss_error(self, noise: float) -> float:
-        """Return the largest error of a loss value in the whole run, given its standard deviation."""
-        return thresholds.SAFETY * self.z * noise
-
     @property
     def limit(self) -> float:
         """Relative uncertainty above which nothing can be passed."""

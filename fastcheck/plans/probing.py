@@ -23,7 +23,7 @@ from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import Noise, uneven
 from fastcheck.plans.regions import Region
 from fastcheck.run import Run
-from fastcheck.steps import unit_of
+from fastcheck.steps import GRAIN, rounds, unit_of
 
 __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
@@ -33,6 +33,7 @@ NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
 OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 BENT = 0.01  # share of the slope by which those to the two sides differ where many kinks coincide
+LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
@@ -136,20 +137,24 @@ class Probing:
             g = g * np.where(size > 0, size, self.uneven[number])
         return math.sqrt(float(g @ g))
 
-    def lost(self, region: Region) -> float:
-        """Return what a residual may lose, times the step: each coordinate of theta + t v is rounded by half a unit."""
+    def unit(self, region: Region) -> float:
+        """Return the largest unit in the last place of theta over a region, in units of what a direction moves."""
         low, high = region.span
         theta = self.evaluator.theta[region.block.start + low : region.block.start + high]
         size = 1.0 if region.number in self.uneven else max(float(theta.max()), -float(theta.min()))
-        return unit_of(self.evaluator, region.number) * size * self.norm(region.number)
+        return unit_of(self.evaluator, region.number) * size
+
+    def lost(self, region: Region) -> float:
+        """Return what a residual may lose, times the step: each coordinate of theta + t v is rounded by half a unit."""
+        return self.unit(region) * self.norm(region.number)
 
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
-        return self.noise.level / (math.sqrt(2.0) * step)
+        return self.noise.typical / (math.sqrt(2.0) * step)
 
     def uncertainty(self, step: float) -> float:
         """Return what the noise of a central difference stays below in the whole run."""
-        return self.judge.loss_error(self.noise.level) / (math.sqrt(2.0) * step)
+        return self.noise.random_error(self.judge.z) / (math.sqrt(2.0) * step) + self.noise.bias / step
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     scale : float
         Typical magnitude of its parameters.
     """
-    wanted = plan.noise.level / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
+    wanted = plan.noise.typical / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
@@ -201,10 +206,12 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     start, direction = plan.direction(region, number)
     gradient = plan.analytic.flat[start : start + len(direction)]
     analytic = float(gradient @ direction)
-    lost = plan.lost(region)
+    unit, lost = plan.unit(region), plan.lost(region)
+    if lost > LOSES * plan.noise.error(plan.judge.z) and not rounds(plan.evaluator):
+        step = max(step, float(2.0 ** np.ceil(np.log2(unit / GRAIN))))  # so long that the direction can be rounded
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
-        rung = _rung(plan, start, direction, analytic, step, lost)
+        rung = _rung(plan, start, direction, analytic, step, lost, unit)
         if rung is None:
             return None
         rungs.append(rung)
@@ -212,7 +219,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
         if found is None and shortened == 0 and abs(rung.residual) <= expected:
             found = rung, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
-            longer = _rung(plan, start, direction, analytic, 2 * step, lost)
+            longer = _rung(plan, start, direction, analytic, 2 * step, lost, unit)
             if longer is None:
                 return None
             if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
@@ -228,9 +235,14 @@ def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State
     return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
 
 
-def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float) -> _Rung | None:
+def _rung(
+    plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float, unit: float
+) -> _Rung | None:
     if plan.run.over():
         return None
+    if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not rounds(plan.evaluator):
+        direction = _representable(plan.evaluator.theta[start : start + len(direction)], direction, step)
+        analytic, lost = float(plan.analytic.flat[start : start + len(direction)] @ direction), 0.0
     try:
         values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
     except KeyboardInterrupt:
@@ -240,6 +252,13 @@ def _rung(plan: Probing, start: int, direction: FloatArray, analytic: float, ste
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
     uncertainty = plan.uncertainty(step) + lost / step
     return _Rung(step, slope, analytic - slope, uncertainty, gap)
+
+
+def _representable(theta: FloatArray, direction: FloatArray, step: float) -> FloatArray:
+    """Return the direction, changed so little that theta plus and minus the step along it are vectors of floats."""
+    moved = step * direction
+    unit = np.spacing(np.abs(theta) + np.abs(moved))
+    return np.asarray(np.round(moved / unit) * unit / step)
 
 
 def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:

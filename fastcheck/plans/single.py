@@ -8,9 +8,9 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
+from fastcheck.ladder import LADDER, look_again
 from fastcheck.noise import scale_of_blocks
 from fastcheck.plans.probing import Probing
-from fastcheck.second_look import LADDER, look_again
 
 __all__ = ["is_wrong", "measured", "quickly"]
 
@@ -46,7 +46,7 @@ def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Res
     """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
     at = np.array(sorted(set(places)), dtype=np.int64)
     steps = _scales(plan, number, at) / LADDER[0]  # the ladder then begins at the size of the parameters
-    seen = look_again(plan.run, plan.evaluator, plan.base, at, steps, plan.judge.loss_error(plan.noise.level))
+    seen = look_again(plan.run, plan.evaluator, plan.base, at, steps, plan.noise.error(plan.judge.z))
     return dict(zip(at.tolist(), seen, strict=False))  # the run may have been stopped
 
 

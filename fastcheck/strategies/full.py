@@ -13,10 +13,10 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
 from fastcheck.differences import SCHEMES, TINY, BlockDerivatives, Resolved, Scheme, Status
+from fastcheck.ladder import LADDER, look_again, look_along
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import FLOAT64_EPS
-from fastcheck.second_look import LADDER, look_again, look_along
 from fastcheck.steps import Steps, choose_steps, fixed_steps, lost_to_rounding, rough, rounds, within_scale
 
 __all__ = ["Differencing", "derivatives", "measure"]
@@ -188,7 +188,7 @@ def _quotients(
         quotient[~np.isfinite(quotient)] = np.nan
     found.value[rows] = quotient
     if scheme.subtracts:
-        rounding = plan.context.loss_error * scheme.amplification / divisor
+        rounding = plan.context.noise.random_error(plan.context.judge.z) * scheme.amplification / divisor
     else:
         rounding = np.full(
             len(steps),
@@ -197,6 +197,9 @@ def _quotients(
     with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
         found.rounding[rows] = np.maximum(rounding, TINY)
     found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
+    if scheme.subtracts and plan.context.noise.grain:  # half a quantum is a bound, and no deviation that averages out
+        with np.errstate(over="ignore", divide="ignore"):
+            found.truncation[rows] += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)

@@ -29,7 +29,6 @@ from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.plans.probing import NEAR, Probe, Probing, State, measure, probe_step
 from fastcheck.plans.regions import Region
-from fastcheck.steps import unit_of
 
 __all__ = ["Joint", "screen_jointly"]
 
@@ -89,23 +88,26 @@ class Joint(Probing):
         start = min(one.block.start for one in members)
         drawn = np.zeros(max(one.block.stop for one in members) - start)
         for one in members:
-            _, part = super().direction(Region.whole(one.number, one.block), number)
+            _, part = super().direction(_whole(one), number)
             part *= one.scale
             drawn[one.block.start - start : one.block.stop - start] = part
         return start, drawn
 
+    def unit(self, region: Region) -> float:
+        """Return the largest unit in the last place of theta, in units of what a direction moves there."""
+        return max(super(Joint, self).unit(_whole(one)) / one.scale for one in cast(Group, region).members)
+
     def lost(self, region: Region) -> float:
         """Return what a residual may lose, times the step, because theta + t v is rounded; see `Probing.lost`."""
-        total = 0.0
-        for one in cast(Group, region).members:
-            theta = self.evaluator.theta[one.block.slice]
-            size = 1.0 if one.number in self.uneven else max(float(theta.max()), -float(theta.min()))
-            total += (unit_of(self.evaluator, one.number) * size * self.norm(one.number)) ** 2
-        return math.sqrt(total)
+        return math.hypot(*(super(Joint, self).lost(_whole(one)) for one in cast(Group, region).members))
 
     def along(self, group: Group, number: int, step: float, expected: float = 0.0) -> Probe | None:
         """Measure one direction through a group; None when the run was stopped."""
         return measure(self, cast(Region, group), number, step, expected)
+
+
+def _whole(one: Member) -> Region:
+    return Region.whole(one.number, one.block)
 
 
 def screen_jointly(plan: Joint, found: Sequence[Screened], looks: Sequence[int]) -> list[Screened]:

@@ -11,6 +11,8 @@ Adv. Eng. Software 4 (1982) 75-76; the reading of the one-sided slopes follows f
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -23,10 +25,104 @@ from fastcheck.steps import GRAIN, lost_to_rounding, rounds
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
+UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
+VAGUE = 1e-4  # relative uncertainty, above which no pass can be given
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
 SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
+APART = 2.0  # times as long is the next longer step at least, when theta has been rounded
+FLAT = 3  # rungs without a movement, and with an even one, that make stairs
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """Losses down a ladder of steps, and the quotients they make.
+
+    `ahead` and `behind` are the achieved steps, falling; `plus`, `minus` and `base` the losses; `error` the largest
+    error of one of them, at the run's confidence.
+    """
+
+    ahead: FloatArray
+    behind: FloatArray
+    plus: FloatArray
+    minus: FloatArray
+    base: float
+    error: float
+
+    @classmethod
+    def of(
+        cls, ahead: FloatArray, behind: FloatArray, plus: FloatArray, minus: FloatArray, base: float, error: float
+    ) -> _Ladder:
+        """Return the rungs that say something: a step may round to nothing, or to the one before, beside a large theta.
+
+        And the loss may have no value at a far one.
+        """
+        fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
+        fine[1:] &= (ahead[1:] <= ahead[:-1] / APART) & (behind[1:] <= behind[:-1] / APART) | (ahead[:-1] <= 0)
+        return cls(ahead[fine], behind[fine], plus[fine], minus[fine], base, error)
+
+    def __len__(self) -> int:
+        return len(self.ahead)
+
+    @cached_property
+    def central(self) -> FloatArray:
+        return np.asarray((self.plus - self.minus) / (self.ahead + self.behind))
+
+    @cached_property
+    def right(self) -> FloatArray:
+        return np.asarray((self.plus - self.base) / self.ahead)
+
+    @cached_property
+    def left(self) -> FloatArray:
+        return np.asarray((self.base - self.minus) / self.behind)
+
+    @cached_property
+    def gap(self) -> FloatArray:
+        """F'' h where J is smooth; constant at a kink."""
+        return np.asarray(self.right - self.left)
+
+    @property
+    def rounding(self) -> FloatArray:
+        return np.asarray(2 * self.error / (self.ahead + self.behind))
+
+    @property
+    def ratio(self) -> float:
+        return float(self.ahead[0] / self.ahead[1])
+
+    @property
+    def spacing(self) -> float:
+        """Distance of floats at the largest loss: no value is known better."""
+        return float(np.spacing(max(abs(self.base), np.abs(self.plus).max(), np.abs(self.minus).max())))
+
+    def shown(self, k: int, truncation: float) -> float:
+        """Return the error of a loss value that the shorter steps show, if the derivative of rung k is right.
+
+        From it and the curvature there the losses below are predicted; what they miss beside its truncation is noise.
+        A noise that was measured too small is so found out, where it decides.
+        """
+        below = slice(k + 1, None)
+        bend = self.gap[k] / (self.ahead[k] + self.behind[k])
+        up = self.base + self.central[k] * self.ahead[below] + bend * self.ahead[below] ** 2
+        down = self.base - self.central[k] * self.behind[below] + bend * self.behind[below] ** 2
+        missed = np.maximum(np.abs(self.plus[below] - up), np.abs(self.minus[below] - down))
+        return float(np.max(missed - truncation * np.maximum(self.ahead[below], self.behind[below]), initial=0.0))
+
+    def stairs(self) -> float:
+        """Return the height of the stairs that this coordinate alone climbs; 0 where it climbs none.
+
+        J has the same bits at the shortest steps and moves evenly to both sides at the longest: a part of it is
+        rounded, though J as a whole has no grain. (A unit that is dead near theta moves J to one side.)
+        """
+        moved = np.maximum(np.abs(self.plus - self.base), np.abs(self.minus - self.base))
+        flat = int(np.argmax(moved[::-1] > 0)) if moved.any() else 0
+        if flat < FLAT or len(self) - flat < FLAT:
+            return 0.0
+        height = float(moved[moved > 0].min())
+        allowed = 2 * height / np.minimum(self.ahead, self.behind)[:FLAT]
+        even = np.abs(self.gap[:FLAT]) <= allowed + SMOOTHLY * np.abs(self.central[:FLAT])
+        steady = np.abs(np.diff(self.central[:FLAT])) <= allowed[1:] + SMOOTHLY * np.abs(self.central[: FLAT - 1])
+        return height if bool(even.all() and steady.all()) else 0.0
 
 
 def resolve(
@@ -49,22 +145,18 @@ def resolve(
     -------
     Resolved
     """
-    # A step may round to nothing beside a large theta, and the loss may have no value at a far one.
-    fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
-    ahead, behind, plus, minus = ahead[fine], behind[fine], plus[fine], minus[fine]
-    if len(ahead) < 3:
+    ladder = _Ladder.of(ahead, behind, plus, minus, base, loss_error)
+    if len(ladder) < 3:
         return Resolved(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
-    central = (plus - minus) / (ahead + behind)
-    right, left = (plus - base) / ahead, (base - minus) / behind
-    rounding = 2 * loss_error / (ahead + behind)
-    ratio = float(ahead[0] / ahead[1])
-    gap = right - left  # f'' h where J is smooth; constant at a kink
-    if _is_jump(plus, minus, base, loss_error):
+    ladder = replace(ladder, error=max(loss_error, ladder.stairs(), ladder.spacing))
+    left, right = ladder.left, ladder.right
+    if _is_jump(ladder):
         return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
-    if _has_kink(gap, rounding):
-        return _at_kink(left, right, rounding)
-    value, rounded, truncated, rung = _best_pair(central, gap, rounding, ratio)
-    crossed = _crossed(np.abs(central - value), rounding + rounded + truncated, rung, ratio)
+    if _has_kink(ladder.gap, ladder.rounding):
+        return _at_kink(ladder)
+    value, rounded, truncated, rung = _best_pair(ladder)
+    explained = ladder.rounding + rounded + truncated
+    crossed = _crossed(np.abs(ladder.central - value), explained, rung, ladder.ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
     return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
 
@@ -80,9 +172,7 @@ def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) 
     return False
 
 
-def _best_pair(
-    central: FloatArray, gap: FloatArray, rounding: FloatArray, ratio: float
-) -> tuple[float, float, float, int]:
+def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
     """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty.
 
     What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
@@ -91,8 +181,10 @@ def _best_pair(
     longest step that no shorter one contradicts). Where J bends to one side, at kinks or not, half of the gap between
     the one-sided slopes bounds the error too. Only changes that fell like the square of the step promise the next one:
     a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided slopes that do not
-    close up as the step shrinks leave the derivative open between them.
+    close up as the step shrinks leave the derivative open between them. The noise is at least what the rungs below
+    show of it.
     """
+    central, gap, rounding, ratio = ladder.central, ladder.gap, ladder.rounding, ladder.ratio
     change = np.abs(np.diff(central))
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
@@ -105,8 +197,9 @@ def _best_pair(
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
         contradicted = float(np.max(np.abs(central[k + 1 :] - central[k]) - rounding[k + 1 :]))
         truncation = max(truncation, SAFETY * contradicted)
-        if rounding[k] + truncation < best[1] + best[2]:
-            best = (float(central[k]), float(rounding[k]), truncation, k)
+        rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
+        if rounded + truncation < best[1] + best[2]:
+            best = (float(central[k]), rounded, truncation, k)
     return best
 
 
@@ -157,20 +250,31 @@ def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a)
 
 
-def _at_kink(left: FloatArray, right: FloatArray, rounding: FloatArray) -> Resolved:
-    """Return the slopes to both sides from the rung where their drift and their rounding are smallest together."""
+def _at_kink(ladder: _Ladder) -> Resolved:
+    """Return the slopes to both sides: the limits of the one-sided quotients, where they are known best.
+
+    A one-sided quotient is off by f'' h / 2. Two of them leave their limit, and the change from one limit to the next
+    bounds what is left.
+    """
+
+    def limits(slope: FloatArray, h: FloatArray) -> FloatArray:
+        return np.asarray(slope[1:] + np.diff(slope) * h[1:] / (h[:-1] - h[1:]))
+
+    left, right = limits(ladder.left, ladder.behind), limits(ladder.right, ladder.ahead)
     drift = np.maximum(np.abs(np.diff(left)), np.abs(np.diff(right)))
-    rung = 1 + int(np.argmin(2 * rounding[1:] + SAFETY * drift))
-    slopes = (float(left[rung]), float(right[rung]))
+    rounding = 2 * (1 + 2 / (ladder.ratio - 1)) * ladder.rounding[2:]
+    rung = int(np.argmin(rounding + SAFETY * drift))
+    slopes = (float(left[rung + 1]), float(right[rung + 1]))
     middle = 0.5 * (slopes[0] + slopes[1])
-    return Resolved(middle, 2 * float(rounding[rung]), SAFETY * float(drift[rung - 1]), *slopes, Status.KINK)
+    return Resolved(middle, float(rounding[rung]), SAFETY * float(drift[rung]), *slopes, Status.KINK)
 
 
-def _is_jump(plus: FloatArray, minus: FloatArray, base: float, loss_error: float) -> bool:
+def _is_jump(ladder: _Ladder) -> bool:
     """Say whether J changes by the same amount however small the step."""
+    plus, minus, base = ladder.plus, ladder.minus, ladder.base
     for side in (plus - base, minus - base, plus - minus):
         last = np.abs(side[-4:])
-        if len(last) >= 3 and last[-1] > 32 * loss_error and last.max() < 1.5 * last.min():
+        if len(last) >= 3 and last[-1] > 32 * ladder.error and last.max() < 1.5 * last.min():
             return True
     return False
 
@@ -178,7 +282,7 @@ def _is_jump(plus: FloatArray, minus: FloatArray, base: float, loss_error: float
 def look_again(
     run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
 ) -> list[Resolved]:
-    """Measure some coordinates again down the ladder; 16 evaluations each.
+    """Measure some coordinates again down the ladder; 16 evaluations each, and 8 more where they told too little.
 
     Parameters
     ----------
@@ -201,8 +305,27 @@ def look_again(
         Of the coordinates whose ladder was done, from the first.
     """
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
-    h = np.outer(first, LADDER).ravel()
-    places = np.repeat(coordinates, len(LADDER))
+    rungs = _measured(run, evaluator, coordinates, first, LADDER)
+    seen = [resolve(*one, base, loss_error) for one in rungs]
+    vague = [k for k, one in enumerate(seen) if _is_vague(one)]
+    longer = _measured(run, evaluator, coordinates[vague], first[vague], UP) if vague else []
+    for k, above in zip(vague, longer, strict=False):
+        one = resolve(*(np.concatenate(pair) for pair in zip(above, rungs[k], strict=True)), base, loss_error)
+        seen[k] = one if one.uncertainty < seen[k].uncertainty or one.status is not Status.SMOOTH else seen[k]
+    return seen
+
+
+def _is_vague(seen: Resolved) -> bool:
+    """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
+    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
+
+
+def _measured(
+    run: Run, evaluator: Evaluator, coordinates: IntArray, first: FloatArray, ladder: tuple[float, ...]
+) -> list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+    """Return the achieved steps ahead and behind, and the losses there, of every coordinate that the run came to."""
+    h = np.outer(first, ladder).ravel()
+    places = np.repeat(coordinates, len(ladder))
     pair, reached = np.empty((len(h), 2)), 0
     for rows, values in run.grid(evaluator, places, h, (1.0, -1.0)):
         pair[rows], reached = values, rows.stop
@@ -210,8 +333,8 @@ def look_again(
     ahead, behind = evaluator.represent(places, at + h) - at, at - evaluator.represent(places, at - h)
     if rounds(evaluator):  # a step of a few spacings is too uneven for a ladder
         ahead[lost_to_rounding(evaluator, places, h) > GRAIN] = 0.0
-    ladders = (slice(k, k + len(LADDER)) for k in range(0, reached - reached % len(LADDER), len(LADDER)))
-    return [resolve(ahead[k], behind[k], pair[k, 0], pair[k, 1], base, loss_error) for k in ladders]
+    done = (slice(k, k + len(ladder)) for k in range(0, reached - reached % len(ladder), len(ladder)))
+    return [(ahead[k], behind[k], pair[k, 0], pair[k, 1]) for k in done]
 
 
 def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, steps: FloatArray) -> FloatArray:

@@ -1,0 +1,111 @@
+"""The grain of a loss: the quantum that its values are multiples of.
+
+A program prints nine decimals, ``log(1 + exp(-x))`` moves with the spacing of floats near one, single precision is kept
+in a double. The values near theta then lie on a lattice, and the greatest common divisor of their distances is its
+constant: Euclid's algorithm for real numbers, stopped where the spacing of floats hides the remainder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastcheck.arrays import FloatArray
+
+__all__ = ["exactly_rounded", "grain_in_words", "grain_of"]
+
+ULPS = 16.0  # spacings of the values themselves below which a remainder is none
+COARSE = 64.0  # spacings of the values that a quantum must be: every loss is a multiple of the spacing of floats
+MULTIPLE = 1e-4  # of a quantum that a move may miss a multiple by; chance agrees with that once in 5000
+CONFIRMED = 3  # moves that must be multiples
+MOST_QUANTA = 1e6  # a distance is no longer than this, for `MULTIPLE` to mean anything
+MISSED = 0.55  # quanta that an exactly rounded value is at most off, its fit included
+DEGREE = 4  # of the polynomial that stands for the smooth function close by
+DECIMAL = 1e-6  # relative distance from a power of ten
+MARGIN = 1.1  # on |J|, near a power of ten: with a fixed number of digits the quantum is ten times as large beyond
+DIGITS = 12  # a number printed with more digits has no grain that matters
+
+
+def grain_of(grids: Sequence[FloatArray]) -> float:
+    """Return the quantum that values are multiples of, up to a common offset; 0 where there is none.
+
+    Parameters
+    ----------
+    grids : sequence of float64, shape (m,)
+        Losses on equidistant grids, in their order.
+    """
+    values = np.concatenate(grids)
+    if len(values) < 2:
+        return 0.0
+    unit = float(np.spacing(np.abs(values).max()))
+    return max(_common_divisor([np.diff(grid) for grid in grids], unit), _of_printed(np.unique(values)))
+
+
+def _common_divisor(moves: Sequence[FloatArray], unit: float) -> float:
+    """Return what all moves are multiples of, where that is more than the spacing of floats.
+
+    On one grid a smooth J moves evenly, and every even move is a multiple of itself: only where it moves by different
+    multiples from place to place, or not at all, there is a grain.
+    """
+    moved = np.abs(np.concatenate(moves))
+    divisor = 0.0
+    for distance in np.unique(moved[moved > ULPS * unit]).tolist():
+        a, b = distance, divisor
+        while b > max(ULPS * unit, MULTIPLE * divisor):
+            a, b = b, abs(a - b * round(a / b))
+        divisor = a
+    if divisor < COARSE * unit:
+        return 0.0
+    quanta = moved[moved < MOST_QUANTA * divisor] / divisor
+    hits = np.abs(quanta - np.round(quanta)) <= MULTIPLE + ULPS * unit / divisor
+    uneven = any(np.abs(one).max() > 0 and np.ptp(np.round(one / divisor)) for one in moves if one.size)
+    return divisor if np.count_nonzero(quanta > 0.5) >= CONFIRMED and hits.all() and uneven else 0.0
+
+
+def _of_printed(values: FloatArray) -> float:
+    """Return the quantum of numbers that were printed with a few significant digits."""
+    shown = [f"{abs(value):.16e}" for value in values.tolist() if value]
+    digits = max((_digits(text) for text in shown), default=DIGITS + 1)
+    if digits > DIGITS or len(shown) < CONFIRMED:
+        return 0.0
+    return float(10.0 ** (math.floor(math.log10(MARGIN * float(np.abs(values).max()))) - digits + 1))
+
+
+def _digits(text: str) -> int:
+    """Return how many significant decimal digits give a number back, or one more than matters."""
+    value = float(text)
+    return next((p for p in range(1, DIGITS + 1) if float(f"{value:.{p - 1}e}") == value), DIGITS + 1)
+
+
+def exactly_rounded(places: FloatArray, values: FloatArray, grain: float) -> bool:
+    """Say whether values at some places are a smooth function rounded to a grain, and nothing else.
+
+    Parameters
+    ----------
+    places : float64, shape (m,)
+        On a line.
+    values : float64, shape (m,)
+        The loss there.
+    grain : float
+        Its quantum.
+    """
+    if not np.isfinite(values).all():
+        return False
+    x = places / np.abs(places).max()
+    fit = np.polynomial.Polynomial.fit(x, values - values[0], DEGREE)
+    return bool(np.abs(values - values[0] - fit(x)).max() <= MISSED * grain)
+
+
+def grain_in_words(grain: float, base: float) -> str:
+    """Say how a loss moves, and what that may come from."""
+    moves = f"J moves in steps of {grain:.2g}"
+    power = round(math.log10(grain))
+    if abs(grain / 10.0**power - 1) < DECIMAL and base:
+        digits = math.floor(math.log10(abs(base))) - power + 1
+        decimals = f"{-power} decimals or " if power < 0 else ""
+        return f"{moves}: printed with {decimals}{digits} digits?"
+    if math.log2(grain).is_integer():
+        return f"{moves}, a power of two: single precision, or the spacing of floats beside a larger number (1 + tiny)?"
+    return f"{moves}: rounded, or counted?"
