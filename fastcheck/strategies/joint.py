@@ -95,11 +95,14 @@ class Joint(Probing):
 
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta, in units of what a direction moves there."""
-        return max(super(Joint, self).unit(_whole(one)) / one.scale for one in cast(Group, region).members)
+        return max(self._unit(one) / one.scale for one in cast(Group, region).members)
 
     def lost(self, region: Region) -> float:
         """Return what a residual may lose, times the step, because theta + t v is rounded; see `Probing.lost`."""
-        return math.hypot(*(super(Joint, self).lost(_whole(one)) for one in cast(Group, region).members))
+        return math.hypot(*(self._unit(one) * self.norm(one.number) for one in cast(Group, region).members))
+
+    def _unit(self, one: Member) -> float:
+        return super().unit(_whole(one))
 
     def along(self, group: Group, number: int, step: float, expected: float = 0.0) -> Probe | None:
         """Measure one direction through a group; None when the run was stopped."""
