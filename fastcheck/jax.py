@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import call_of, framework, input_names, measured, multiplied
+from fastcheck.adapters import framework, input_names
+from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.precision import (
     converted,
     flat,
