@@ -6,6 +6,7 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,7 @@ def check(
     into a private copy, and every evaluation starts from the same buffers.
     """
     torch = framework("torch")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(loss) or (isinstance(loss, torch.nn.Module) and not isinstance(model, torch.nn.Module)):
         raise InputError(
             f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
@@ -95,7 +96,7 @@ def check(
     with undisturbed(torch, threads), borrowed:
         report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options)
         own = borrowed if gradient is None and dtype is None else None
-        return concluded(report, own, _remarks(borrowed, report), throw)
+        return concluded(report, own, _remarks(borrowed, report), throw, began)
 
 
 def check_function(
@@ -134,7 +135,7 @@ def check_function(
         As in `check`.
     """
     torch = framework("torch")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(function):
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
@@ -147,7 +148,7 @@ def check_function(
             threads=threads if threads > 1 else None,
         )
         report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, tensors.params(), options, call)
-        return concluded(report, tensors if dtype is None else None, [], throw)
+        return concluded(report, tensors if dtype is None else None, [], throw, began)
 
 
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -72,7 +73,14 @@ def multiplied(
     return replace(report, settings={**settings, "call": call})
 
 
-def concluded(report: Report, subject: Subject | None, remarks: Iterable[Finding], throw: bool) -> Report:
+def concluded(
+    report: Report,
+    subject: Subject | None,
+    remarks: Iterable[Finding],
+    throw: bool,
+    began: float,
+    compilation: Callable[[], float] | None = None,
+) -> Report:
     """Return a report with all that an adapter adds to it.
 
     Parameters
@@ -85,6 +93,10 @@ def concluded(report: Report, subject: Subject | None, remarks: Iterable[Finding
         What else a reader must know.
     throw : bool
         Raise unless it passed.
+    began : float
+        When the call began, of ``time.perf_counter()``: the report's seconds are all that it took, with compilation.
+    compilation : callable, optional
+        Returns how many of those seconds went into tracing and compiling.
 
     Raises
     ------
@@ -94,7 +106,9 @@ def concluded(report: Report, subject: Subject | None, remarks: Iterable[Finding
     if subject is not None and (subject.narrowed or subject.own - {"float64"}):
         if not any(finding.kind == "low_precision" for finding in report.findings):
             report = with_own_precision(report, subject)
-    report = replace(report, findings=(*report.findings, *remarks))
+    seconds = time.perf_counter() - began
+    settings = {**report.settings, **({} if compilation is None else {"compilation": compilation()})}
+    report = replace(report, findings=(*report.findings, *remarks), seconds=seconds, settings=settings)
     return report.raise_if_wrong() if throw else report
 
 
