@@ -6,23 +6,16 @@ loss it is compared with is compiled, and run forward only. jax is imported when
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import call_of, framework, input_names, measured, multiplied
-from fastcheck.adapters.precision import (
-    converted,
-    flat,
-    in_double,
-    remark,
-    weights_like,
-    with_own_precision,
-    without_rounding,
-)
+from fastcheck.adapters import framework, input_names
+from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
+from fastcheck.adapters.precision import remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
@@ -84,24 +77,24 @@ def check(
         jax is not installed.
     """
     framework("jax")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(loss):
         raise InputError(f"loss={loss!r} (type={type(loss).__name__}) is not callable: pass the function.")
     wanted = _dtype(dtype)
     leaves = Leaves(params, wanted)
     traced = TracedLoss((lambda *inputs: loss(*inputs)[0]) if has_aux else loss, leaves, as_args(args), wanted)
-    report = measured(
-        traced.side_by_side() if wanted in (None, np.float64) else traced,
-        _claimed(gradient, traced) if gradient is not None else traced.gradient,
-        leaves.arrays,
-        traced.args,
-        options,
-    )
-    if gradient is None and converted(report, leaves.arrays):
-        own, double = (traced.gradient(tree, *traced.args) for tree in (leaves.arrays, in_double(leaves.arrays)))
-        report = with_own_precision(report, own, double)
-    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
-    return report.raise_if_wrong() if throw else report
+    try:
+        report = measured(
+            traced.side_by_side() if wanted in (None, np.float64) else traced,
+            _claimed(gradient, traced) if gradient is not None else traced.gradient,
+            leaves.arrays,
+            traced.args,
+            options,
+        )
+        own = traced if gradient is None and dtype is None else None
+        return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+    finally:
+        traced.close()
 
 
 def check_function(
@@ -136,7 +129,7 @@ def check_function(
         As in `check`.
     """
     framework("jax")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(function):
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -144,21 +137,15 @@ def check_function(
     leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
     traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
     check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
-    call = call_of("jax", dtype=dtype, forward=forward or None)
-    report = multiplied(check_product, traced.outputs, product, leaves.arrays, options, call)
-    if converted(report, leaves.arrays):
-        own, double = (_product(traced, forward, tree) for tree in (leaves.arrays, in_double(leaves.arrays)))
-        report = with_own_precision(report, own, double)
-    report = replace(report, findings=(*report.findings, *remark(wanted, leaves.own)))
-    return report.raise_if_wrong() if throw else report
-
-
-def _product(traced: TracedFunction, forward: bool, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what either precision is to agree on, by input: J^T u, or J v for v in that input alone."""
-    if not forward:
-        return traced.pull_back(tree, weights_like(traced.outputs(tree)))
-    still = {name: np.zeros_like(array) for name, array in tree.items()}
-    return {name: flat(traced.push_forward(tree, still | {name: v})) for name, v in weights_like(tree).items()}
+    traced.forward = forward
+    call = call_of("jax.check_function(function, inputs", dtype=dtype, forward=forward or None)
+    try:
+        report = multiplied(check_product, traced.outputs, product, leaves.arrays, options, call)
+        return concluded(
+            report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds
+        )
+    finally:
+        traced.close()
 
 
 def _claimed(gradient: Any, traced: TracedLoss) -> Any:
@@ -171,7 +158,10 @@ def _claimed(gradient: Any, traced: TracedLoss) -> Any:
         return found
 
     def called(tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
-        return traced.leaves.named(traced.run(lambda *inputs: gradient(*traced.inputs(*inputs)), tree, args))
+        return traced.leaves.named(traced.run(claimed, tree, args))
+
+    def claimed(*inputs: Any) -> Any:
+        return gradient(*traced.inputs(*inputs))
 
     return called if callable(gradient) else given
 

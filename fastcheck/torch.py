@@ -6,13 +6,14 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from fastcheck.adapters import call_of, framework, measured, multiplied
+from fastcheck.adapters import framework
 from fastcheck.adapters.borrowed import Borrowed
-from fastcheck.adapters.precision import converted, in_double, remark, weights_like, with_own_precision
+from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
+from fastcheck.adapters.precision import remark
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
@@ -84,7 +85,7 @@ def check(
     into a private copy, and every evaluation starts from the same buffers.
     """
     torch = framework("torch")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(loss) or (isinstance(loss, torch.nn.Module) and not isinstance(model, torch.nn.Module)):
         raise InputError(
             f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
@@ -93,14 +94,9 @@ def check(
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
-        params = borrowed.params()
-        report = measured(borrowed.value, borrowed.gradient, params, borrowed.args, options)
-        if gradient is None and converted(report, params):
-            report = with_own_precision(
-                report, borrowed.gradient(params, *borrowed.args), borrowed.gradient(in_double(params), *borrowed.args)
-            )
-    report = replace(report, findings=(*report.findings, *_remarks(borrowed, report)))
-    return report.raise_if_wrong() if throw else report
+        report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options)
+        own = borrowed if gradient is None and dtype is None else None
+        return concluded(report, own, _remarks(borrowed, report), throw, began)
 
 
 def check_function(
@@ -139,25 +135,25 @@ def check_function(
         As in `check`.
     """
     torch = framework("torch")
-    throw = bool(options.pop("throw", False))
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(function):
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     with undisturbed(torch, threads):
         tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
-        params = tensors.params()
-        call = call_of("torch", dtype=dtype, fixed_rng=fixed_rng or None, threads=threads if threads > 1 else None)
-        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, params, options, call)
-        if converted(report, params):
-            outputs = tensors.outputs(params)
-            own, double = (tensors.pull_back(tree, weights_like(outputs)) for tree in (params, in_double(params)))
-            report = with_own_precision(report, own, double)
-    return report.raise_if_wrong() if throw else report
+        call = call_of(
+            "torch.check_function(function, inputs",
+            dtype=dtype,
+            fixed_rng=fixed_rng or None,
+            threads=threads if threads > 1 else None,
+        )
+        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, tensors.params(), options, call)
+        return concluded(report, tensors if dtype is None else None, [], throw, began)
 
 
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
     """Return what a reader of the report must know of the module."""
-    found = remark(borrowed.dtype, {str(p.dtype) for p in borrowed.parameters.values()})
+    found = remark(borrowed.dtype, {f"torch.{name}" for name in borrowed.own})
     active = _dropouts(borrowed) if any(finding.kind is Kind.RANDOM_LOSS for finding in report.findings) else []
     if active:
         found.append(

@@ -1,21 +1,15 @@
-"""What the adapters to torch and jax share: how a framework is loaded, and how a check is run for one."""
+"""What the adapters to torch and jax share: how a framework is loaded, and how its nests are named and walked."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from fastcheck.checks import check
-from fastcheck.errors import InputError, MissingDependencyError
-from fastcheck.losses.batched import Batched
-from fastcheck.report import Report
+from fastcheck.errors import MissingDependencyError
 
-__all__ = ["Sealed", "call_of", "framework", "input_names", "mapped", "measured", "multiplied"]
-
-ONE_AT_A_TIME = ("workers", "backend")
+__all__ = ["Sealed", "framework", "input_names", "mapped"]
 
 
 class Sealed:
@@ -46,74 +40,6 @@ def framework(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependencyError(f"{name} is not installed: pip install 'fastcheck[{name}]'") from error
-
-
-def measured(
-    loss: Callable[..., Any],
-    gradient: Any,
-    params: Any,
-    args: tuple[Any, ...],
-    options: Mapping[str, Any],
-) -> Report:
-    """Check a loss of numpy arrays, one evaluation after another.
-
-    Raises
-    ------
-    InputError
-        An option is none of `fastcheck.check`, or asks for workers.
-    """
-    known = loss if isinstance(loss, Batched) else Sealed(loss)
-    return check(known, gradient, params, args=args, **_serial(options))
-
-
-def multiplied(
-    check_product: Callable[..., Report],
-    function: Callable[..., Any],
-    product: Callable[..., Any],
-    inputs: Mapping[str, Any],
-    options: Mapping[str, Any],
-    call: str,
-) -> Report:
-    """Check a product with the Jacobian of a function of numpy arrays, one evaluation after another.
-
-    Parameters
-    ----------
-    check_product : callable
-        `fastcheck.check_vjp` or `fastcheck.check_jvp`.
-    function, product : callable
-        Of dicts of arrays by name, which they return too.
-    inputs : mapping of str to array
-        Where to check.
-    options : mapping
-        Of the check.
-    call : str
-        What was called, for the report to say how it is repeated; see `call_of`.
-
-    Raises
-    ------
-    InputError
-        An option breaks a rule, or asks for workers.
-    """
-    if "args" in options:
-        raise InputError(f"args={options['args']!r}: check_function takes none. Put them among its inputs.")
-    report = check_product(Sealed(function), Sealed(product), inputs, **_serial(options))
-    settings = {name: value for name, value in report.settings.items() if name not in ONE_AT_A_TIME}
-    return replace(report, settings={**settings, "call": call})
-
-
-def call_of(adapter: str, **own: Any) -> str:
-    """Return how a function's check was called, up to the options of all checks; own options are None by default."""
-    given = [f"{name}={value!r}" for name, value in own.items() if value is not None]
-    return ", ".join([f"{adapter}.check_function(function, inputs", *given])
-
-
-def _serial(options: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ONE_AT_A_TIME:
-        if name in options:
-            raise InputError(
-                f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
-            )
-    return {**options, "backend": "serial"}
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:

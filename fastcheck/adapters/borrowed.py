@@ -17,8 +17,19 @@ import numpy as np
 
 from fastcheck.adapters import framework, mapped
 from fastcheck.adapters.precision import is_double, refuse_another, without_rounding
-from fastcheck.adapters.promotion import promoting
-from fastcheck.adapters.tensors import Start, as_argument, as_number, as_numpy, named_tensors, widened
+from fastcheck.adapters.tensors import (
+    Start,
+    as_argument,
+    as_number,
+    as_numpy,
+    as_tensor,
+    differs,
+    eps_of,
+    named_tensors,
+    refuse_meta,
+    widened,
+)
+from fastcheck.adapters.widening import Way, Ways, pulled_back, under
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
 
@@ -61,6 +72,7 @@ class Borrowed:
         every = dict(model.named_parameters()) if self.modules else named_tensors(self.torch, model)
         self.parameters = {name: p for name, p in every.items() if p.requires_grad}
         self.frozen = {name: p for name, p in every.items() if not p.requires_grad}
+        refuse_meta(self.torch, every)
         if not self.parameters:
             raise InputError(
                 f"model (type={type(model).__name__}) has no parameter with requires_grad=True, so there is no "
@@ -69,20 +81,24 @@ class Borrowed:
         # As arrays, tensors can be seen to change, and be taken apart sample by sample to explain an error.
         self._has_arrays = any(isinstance(leaf, np.ndarray) for _, leaf in leaves(args))
         self.args = tuple(args if self._has_arrays else mapped(lambda x: as_argument(self.torch, x), args))
-        self._wide_args: tuple[Any, ...] | None = None
+        self._wide_args: dict[Any, tuple[Any, ...]] = {}
         self._own = {name: p.data for name, p in every.items()}
         self._start = start
         self._bound: Any = None
-        self._needs_graph = False
-        self._promotes = False
-        self._alike = False  # whether it is known to be the same function in double precision
+        self._ways, self._tried = Ways(self.torch), (None, None)
+        self.own = {str(self._own[name].dtype).removeprefix("torch.") for name in self.parameters}
+        self.narrowed = self._ways.narrowed
+
+    @property
+    def eps(self) -> float:
+        """See `Subject`."""
+        return eps_of(self.torch, self.own | self.narrowed)
 
     def params(self) -> dict[str, Any]:
         """Return the parameters as a dict of arrays; those that the loss may be given as they are, copied."""
-        own = {name: self._own[name] for name in self.parameters}
-        moved = {name: data.to(self.dtype or data.dtype) for name, data in own.items()}
-        low = any(data.dtype is not self.torch.float64 for data in moved.values())
-        return {name: as_numpy(data.clone() if low else data, name) for name, data in moved.items()}
+        moved = {name: widened(self._own[name], self.dtype) for name in self.parameters}
+        low = any(data.dtype not in (self.torch.float64, self.torch.complex128) for data in moved.values())
+        return {name: as_numpy(data.clone() if low else data) for name, data in moved.items()}
 
     def __enter__(self) -> Self:
         self._modes = [(module, module.training) for module in self.modules]
@@ -108,78 +124,74 @@ class Borrowed:
 
     def value(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays, forward only."""
-        value = self._value(tree, args)
-        if not self._alike and isinstance(value, float) and is_double(tree):
+        return self._ways.first(is_double(tree), lambda way: self._attempt(way, tree, args))
+
+    def _attempt(self, way: Way, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
+        """Evaluate in one way; the first time, see whether it is the same function, and has a backward pass so."""
+        mode, graph = way
+        with self.torch.set_grad_enabled(graph):
+            value = as_number(self.torch, self._call(tree, args, mode))
+        if (mode, graph) == self._tried or not isinstance(value, float) or not is_double(tree):
+            return value
+        if (mode is not None and mode.acted) or not is_double(self.params()):
             own = self.params()
-            if not is_double(own):
-                refuse_another(self._value(own, self.args), value, own)
-            self._alike = True
+            with self.torch.set_grad_enabled(graph):
+                plain = as_number(self.torch, self._call(own, self.args, None))
+            eps = max(
+                eps_of(self.torch, getattr(mode, "narrowed", ())), max(np.finfo(x.dtype).eps for x in own.values())
+            )
+            refuse_another(plain, value, float(eps))
+        if mode is not None and mode.acted and self.claimed is None:
+            self._autograd(tree, args, mode)  # a backward pass of the user's own may mix what it should not
+        self._tried = (mode if mode is not None and mode.acted else None, graph)
         return value
-
-    def _value(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
-        """Evaluate forward only; where that fails, with what the loss can't do without, and so from then on.
-
-        That is data in double precision too, which it has from elsewhere than its arguments, or a graph, where it
-        differentiates inside (a gradient penalty, a differential equation).
-        """
-        before = self._promotes, self._needs_graph
-        refused: RuntimeError | None = None
-        for self._promotes, self._needs_graph in (before, (True, before[1]), (before[0], True), (True, True)):
-            try:
-                with self.torch.set_grad_enabled(self._needs_graph):
-                    value = as_number(self.torch, self._call(tree, args))
-                if self._promotes and not before[0] and self.claimed is None:
-                    self._autograd(tree, args)  # a backward pass of the user's own may not promote
-                return value
-            except RuntimeError as error:
-                refused = error
-        self._promotes, self._needs_graph = before
-        assert refused is not None
-        raise refused
 
     def gradient(self, tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
         """Return the claimed gradient at a dict of arrays."""
         if self.claimed is None:
-            return self._autograd(tree, args)
+            return self._autograd(tree, args, self._ways.mode(is_double(tree)))
         if callable(self.claimed):
             with self.torch.enable_grad():
                 return self._by_name(self.claimed(self.model, *self._at(tree, args)))
         found = self._by_name(self.claimed)
         with suppress(Exception):  # where autograd has nothing to say, the claim stands as it is
-            return without_rounding(found, self._autograd(tree, args))
+            return without_rounding(found, self._autograd(tree, args, self._ways.mode(is_double(tree))))
         return found
 
-    def _autograd(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> dict[str, Any]:
+    def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """See `Subject`."""
+        return self._autograd(tree, self.args, None if own else self._ways.mode(True), own)
+
+    def _autograd(self, tree: Mapping[str, Any], args: tuple[Any, ...], mode: Any, own: bool = False) -> dict[str, Any]:
         with self.torch.enable_grad():
-            loss, wanted = self._call(tree, args), list(self.parameters.values())
-            with promoting(self._wide if self._promotes else None):
-                grads = self.torch.autograd.grad(loss, wanted, allow_unused=True)
+            loss, wanted = self._call(tree, args, mode, own), list(self.parameters.values())
+            grads = pulled_back([loss], wanted, [self.torch.ones_like(loss)], mode)
         return self._by_name(dict(zip(self.parameters, grads, strict=True)))
 
-    def _call(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
-        tensors = self._at(tree, args)
-        with promoting(self._wide if self._promotes else None):
+    def _call(self, tree: Mapping[str, Any], args: tuple[Any, ...], mode: Any, own: bool = False) -> Any:
+        tensors = self._at(tree, args, own)
+        with under(mode):
             return self.loss(self.model, *tensors) if self.takes_model else self.loss()
 
-    def _at(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _at(self, tree: Mapping[str, Any], args: tuple[Any, ...], own: bool = False) -> tuple[Any, ...]:
         """Move to a tree of parameters, everything else being what it was at first; return the arguments as tensors."""
-        if tree is not self._bound:
-            wide = self._bind(tree)
-            self._bound, self._wide = tree, wide
+        if tree is not self._bound or own:
+            wide = self._bind(tree, own)
+            self._bound, self._wide = None if own else tree, wide
         self._reset_buffers(self._wide)
         self._start()
         return self._tensors(args, self._wide)
 
-    def _bind(self, tree: Mapping[str, Any]) -> Any:
+    def _bind(self, tree: Mapping[str, Any], own: bool = False) -> Any:
         """Let the parameters be views of the arrays; return the dtype they were widened to, None for their own."""
         wide = None
         for name, parameter in self.parameters.items():
-            own, tensor = self._own[name], self.torch.from_numpy(tree[name])
-            if tensor.dtype != own.dtype:
-                wide = tensor.dtype
+            kept = self._own[name]
+            tensor = as_tensor(self.torch, tree[name], kept)
+            wide = None if own else wide or differs(tensor, kept)
             if wide is not None and self.dtype not in (None, wide):
                 raise TypeError(f"dtype={self.dtype} was asked for")
-            parameter.data = tensor.to(own.device)
+            parameter.data = tensor.to(kept.dtype) if own else tensor
         for name, frozen in self.frozen.items():
             frozen.data = widened(self._own[name], wide)
         return wide
@@ -207,16 +219,16 @@ class Borrowed:
         same = wide is not None and len(args) == len(self.args) and all(map(operator.is_, args, self.args))
         if not same:
             return tuple(mapped(one, args))
-        if self._wide_args is None:  # the batch is converted once
-            self._wide_args = tuple(mapped(one, args))
-        return self._wide_args
+        if wide not in self._wide_args:  # the batch is converted once
+            self._wide_args[wide] = tuple(mapped(one, args))
+        return self._wide_args[wide]
 
     def _by_name(self, found: Any) -> dict[str, Any]:
         named = {".".join(path) or ROOT: leaf for path, leaf in leaves(found)}
         for name, parameter in self.parameters.items():
             if name in named and named[name] is None:  # a grad that backward() never reached
                 named[name] = self.torch.zeros_like(parameter)
-        return {name: as_numpy(leaf, name) for name, leaf in named.items() if name not in self.frozen}
+        return {name: as_numpy(leaf) for name, leaf in named.items() if name not in self.frozen}
 
 
 def _takes_model(loss: Callable[..., Any], args: tuple[Any, ...]) -> bool:

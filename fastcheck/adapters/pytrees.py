@@ -13,11 +13,11 @@ from fastcheck.adapters import framework
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT
 
-__all__ = ["Leaves", "as_argument", "by_name", "double_precision"]
+__all__ = ["Leaves", "as_argument", "as_array", "by_name", "double_precision"]
 
 
 class Leaves:
-    """The floating leaves of a pytree, named by their paths, in jax's order; everything else in it is held fixed.
+    """The floating and complex leaves of a pytree, named by their paths, in jax's order; everything else in it is held fixed.
 
     Parameters
     ----------
@@ -31,39 +31,77 @@ class Leaves:
     Raises
     ------
     InputError
-        No leaf is floating, or two have one name.
+        No leaf is floating or complex, or two have one name.
     """
 
     def __init__(self, tree: Any, dtype: Any = None, first: tuple[str, ...] = ()) -> None:
         self._jax = framework("jax")
         self._treedef = self._jax.tree_util.tree_structure(tree)
         self._all = list(by_name(self._jax, tree, first).items())
-        found_dtypes = {name: self._own_dtype(leaf) for name, leaf in self._all}
-        dtypes = {name: each for name, each in found_dtypes.items() if each is not None}
-        self.own = {str(each) for each in dtypes.values()}
-        self.arrays = {name: np.asarray(leaf, dtype or dtypes[name]) for name, leaf in self._all if name in dtypes}
+        own = {name: self._own_dtype(leaf) for name, leaf in self._all}
+        self.dtypes = {name: each for name, each in own.items() if each is not None}
+        self.own = {str(each) for each in self.dtypes.values()}
+        self.arrays = {
+            name: _carried(leaf, dtype or self.dtypes[name]) for name, leaf in self._all if name in self.dtypes
+        }
         if not self.arrays:
             raise InputError(
                 f"the pytree has no floating leaf to differentiate by (leaves: {[name for name, _ in self._all]})."
             )
 
     def tree(self, values: Mapping[str, Any]) -> Any:
-        """Return the pytree with other floating leaves."""
-        return self._jax.tree_util.tree_unflatten(self._treedef, [values.get(name, leaf) for name, leaf in self._all])
+        """Return the pytree with other floating leaves; a complex one from its two parts on a last axis."""
+        complex_ = self._jax.lax.complex
+        made = {name: complex_(x[..., 0], x[..., 1]) if self.is_complex(name) else x for name, x in values.items()}
+        return self._jax.tree_util.tree_unflatten(self._treedef, [made.get(name, leaf) for name, leaf in self._all])
+
+    def values(self, tree: Mapping[str, Any], own: bool) -> list[Any]:
+        """Return arrays by name in order, in the leaves' own precision if asked."""
+        real = {"complex64": "float32", "complex128": "float64"}
+        names = {name: real.get(str(dtype), dtype) for name, dtype in self.dtypes.items()}
+        asarray = self._jax.numpy.asarray
+        return [asarray(tree[name], dtype=names[name] if own else None) for name in self.arrays]
+
+    def is_complex(self, name: str) -> bool:
+        """Say whether a leaf is complex."""
+        return "complex" in str(self.dtypes[name])
 
     def named(self, tree: Any) -> dict[str, Any]:
-        """Return the array leaves of another pytree, a gradient, by name."""
-        return {k: np.asarray(leaf) for k, leaf in by_name(self._jax, tree).items() if hasattr(leaf, "shape")}
+        """Return the array leaves of another pytree, a gradient, by name.
+
+        The gradient of jax by x + iy is d/dx - i d/dy.
+        """
+        found = {}
+        for name, leaf in by_name(self._jax, tree).items():
+            if hasattr(leaf, "shape"):
+                split = name in self.dtypes and self.is_complex(name)
+                found[name] = _carried(leaf.conj(), leaf.dtype) if split else as_array(leaf)
+        return found
 
     def _own_dtype(self, leaf: Any) -> Any:
-        """Return the dtype that jax gives a leaf here, as numpy has it; None where it is not floating."""
-        if not isinstance(leaf, (float, np.ndarray, np.floating, self._jax.Array)):
+        """Return the dtype that jax gives a leaf here; None where it is not floating."""
+        if not isinstance(leaf, (float, complex, np.ndarray, np.inexact, self._jax.Array)):
             return None
-        dtype = getattr(leaf, "dtype", np.dtype(np.float64))
-        if not self._jax.numpy.issubdtype(dtype, self._jax.numpy.floating):
+        dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+        if not self._jax.numpy.issubdtype(dtype, np.inexact):
             return None
-        dtype = np.dtype(self._jax.dtypes.canonicalize_dtype(dtype))
-        return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float32)  # bfloat16: numpy lacks it
+        return self._jax.dtypes.canonicalize_dtype(dtype)
+
+
+def as_array(value: Any) -> Any:
+    """Return an array of jax as one of numpy: of bfloat16 and the like as float32, which holds them."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.kind == "V" or "float8" in str(array.dtype) else array
+
+
+def _carried(leaf: Any, dtype: Any) -> Any:
+    """Return a leaf as a real array of numpy: a complex one with its two parts on a last axis."""
+    array = np.asarray(leaf)
+    if array.dtype.kind == "c":
+        real = np.float64 if str(np.dtype(dtype)) in ("complex128", "float64") else np.float32
+        return np.stack([array.real, array.imag], axis=-1).astype(real)
+    wanted = dtype if np.issubdtype(dtype, np.floating) else np.float32  # bfloat16: numpy lacks it
+    return np.asarray(array.astype(wanted))
 
 
 def by_name(jax: Any, tree: Any, first: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""A function of tensors and its backward pass, as functions of numpy arrays."""
+"""A function of tensors and its derivatives by autograd, as functions of numpy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastcheck.adapters import framework, input_names
-from fastcheck.adapters.precision import flat, is_double, refuse_another
-from fastcheck.adapters.tensors import Start, as_numpy, widened
+from fastcheck.adapters.precision import flat, is_double, refuse_another, weights_like
+from fastcheck.adapters.tensors import Start, as_numpy, as_tensor, differs, eps_of, refuse_meta, widened
+from fastcheck.adapters.widening import Way, Ways, pulled_back, under
 from fastcheck.errors import InputError
-from fastcheck.parameters import ROOT
+from fastcheck.parameters import ROOT, leaves
 
 __all__ = ["TensorFunction"]
 
@@ -22,7 +23,8 @@ class TensorFunction:
     Parameters
     ----------
     function : callable
-        Returns a tensor, or a tuple or list of them; what is no floating tensor that depends on the inputs is ignored.
+        Returns a tensor, or a nest of dicts, tuples and lists of them; what is no floating or complex tensor that
+        depends on the inputs is ignored.
     inputs : tensor, or sequence of tensors and other things
         Where to check.
     dtype : torch.dtype or None
@@ -33,80 +35,149 @@ class TensorFunction:
     Raises
     ------
     InputError
-        No input, or no output, is a real floating tensor.
+        No input, or no output, is a floating or complex tensor.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Any, dtype: Any, start: Start) -> None:
         self.torch = framework("torch")
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
-        floating = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor) and x.is_floating_point()}
+        names = input_names(function, len(given))
+        tensors = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor)}
+        refuse_meta(self.torch, {names[i]: x for i, x in tensors.items()})
+        floating = {i: x for i, x in tensors.items() if x.is_floating_point() or x.is_complex()}
         chosen = {i: x for i, x in floating.items() if x.requires_grad} or floating
         if not chosen:
             raise InputError("inputs has no floating tensor to differentiate by. Pass at least one.")
         self.function, self.dtype = function, dtype
-        self.inputs = [widened(x.detach(), dtype) if isinstance(x, self.torch.Tensor) else x for x in given]
-        names = input_names(function, len(given))
+        self.inputs = [widened(x.detach(), dtype) if i in tensors else x for i, x in enumerate(given)]
         self.places = {names[i]: i for i in chosen}
+        self.left_out = [names[i] for i in floating if i not in chosen]
         self._start = start
-        self._alike = False  # whether it is known to be the same function in double precision
-        self._differentiable = self._find_differentiable()
+        self._ways = Ways(self.torch)
+        self._tried: Any = None
+        self.own = {str(self.inputs[i].dtype).removeprefix("torch.") for i in chosen}
+        self.narrowed = self._ways.narrowed
+        self.outputs_like = self._find_differentiable()
+
+    @property
+    def eps(self) -> float:
+        """See `Subject`."""
+        return eps_of(self.torch, self.own | self.narrowed)
 
     def params(self) -> dict[str, Any]:
         """Return the inputs to differentiate by, as a dict of arrays."""
-        return {name: as_numpy(self.inputs[i], name) for name, i in self.places.items()}
+        return {name: as_numpy(self.inputs[i]) for name, i in self.places.items()}
 
     def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs by name at a dict of arrays, forward only."""
-        with self.torch.no_grad():
-            found = self._call(self._at(tree))
-        outputs = {name: as_numpy(found[k]) for name, k in self._differentiable.items()}
-        if not self._alike and is_double(tree):
-            own = self.params()
-            if not is_double(own):
-                refuse_another(flat(self.outputs(own)), flat(outputs), own)
-            self._alike = True
+        return self._ways.first(is_double(tree), lambda way: self._attempt(way, tree))  # type: ignore[no-any-return]
+
+    def _attempt(self, way: Way, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate in one way; the first time, see whether it is the same function, and has a backward pass so."""
+        mode, graph = way
+        with self.torch.set_grad_enabled(graph):
+            outputs = self._forward(tree, mode)
+            if (mode, graph) == self._tried or not is_double(tree):
+                return outputs
+            if (mode is not None and mode.acted) or not is_double(self.params()):
+                eps = max(self.eps, eps_of(self.torch, getattr(mode, "narrowed", ())))
+                own = self._forward(self.params(), None)
+                refuse_another(flat(own), flat(outputs), eps)
+        if mode is not None and mode.acted:
+            self.pull_back(tree, weights_like(outputs), mode=mode)
+        self._tried = (mode if mode is not None and mode.acted else None, graph)
         return outputs
 
-    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what autograd gives for a cotangent like the outputs."""
-        with self.torch.enable_grad():
-            inputs = self._at(tree)
-            wanted = [inputs[i].requires_grad_() for i in self.places.values()]
-            outputs = self._call(inputs)
-            found = [outputs[k] for k in self._differentiable.values()]
-            given = [self.torch.as_tensor(cotangent[name]).to(outputs[k]) for name, k in self._differentiable.items()]
-            grads = self.torch.autograd.grad(found, wanted, given, allow_unused=True)
-        filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)]
-        return {name: as_numpy(g, name) for name, g in zip(self.places, filled, strict=True)}
+    def _forward(self, tree: Mapping[str, Any], mode: Any) -> dict[str, Any]:
+        found = self._call(self._at(tree), mode)
+        return {name: as_numpy(found[name]) for name in self.outputs_like}
 
-    def _find_differentiable(self) -> dict[str, int]:
-        """Return the places of the outputs that can be differentiated, by name."""
+    def pull_back(
+        self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False, mode: Any = None
+    ) -> dict[str, Any]:
+        """Return what autograd gives for a cotangent like the outputs; in the inputs' own precision, if asked."""
+        leaves_, inputs = self.traced(tree, own)
+        mode = None if own else mode or self._ways.mode(is_double(tree))
         with self.torch.enable_grad():
-            inputs = list(self.inputs)
+            outputs = self._call(inputs, mode)
+            found = [outputs[name] for name in self.outputs_like]
+            given = [self._like(cotangent[name], y) for name, y in zip(self.outputs_like, found, strict=True)]
+            grads = pulled_back(found, leaves_, given, mode)
+        return self.by_name(leaves_, grads)
+
+    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return the product of the Jacobian with a dict like the tree: forward mode of torch."""
+        forward_ad = self.torch.autograd.forward_ad
+        mode = None if own else self._ways.mode(is_double(tree))
+        with self.torch.enable_grad(), forward_ad.dual_level():
+            inputs = self._at(tree, own)
+            for name, i in self.places.items():
+                inputs[i] = forward_ad.make_dual(inputs[i], self._like(tangent[name], inputs[i]))
+            outputs = self._call(inputs, mode)
+            pairs = {name: forward_ad.unpack_dual(outputs[name]) for name in self.outputs_like}
+            return {
+                name: as_numpy(self.torch.zeros_like(p.primal) if p.tangent is None else p.tangent)
+                for name, p in pairs.items()
+            }
+
+    def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """See `Subject`: J^T u for one random u."""
+        cotangent = {name: as_numpy(like) for name, like in self.outputs_like.items()}
+        return self.pull_back(tree, weights_like(cotangent), own)
+
+    def traced(self, tree: Mapping[str, Any], own: bool = False) -> tuple[list[Any], list[Any]]:
+        """Return leaves of a graph, and inputs that depend on them: they may be written to."""
+        with self.torch.enable_grad():
+            inputs = self._at(tree, own)
+            found = []
             for i in self.places.values():
-                inputs[i] = inputs[i].clone().requires_grad_()
-            found = self._call(inputs)
-        tensors = {k: y for k, y in enumerate(found) if isinstance(y, self.torch.Tensor) and y.requires_grad}
-        places = [k for k, y in tensors.items() if y.numel()]
-        if not places or any(tensors[k].is_complex() for k in places):
+                found.append(inputs[i].requires_grad_())
+                inputs[i] = inputs[i].clone()
+        return found, inputs
+
+    def by_name(self, wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:
+        """Return gradients by the names of the inputs, zero where there is none."""
+        filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)]
+        return {name: as_numpy(g) for name, g in zip(self.places, filled, strict=True)}
+
+    def called(self, inputs: list[Any]) -> dict[str, Any]:
+        """Return the tensors among the outputs that can be differentiated, by name."""
+        found = self._call(inputs, None)
+        return {name: found[name] for name in self.outputs_like}
+
+    def _find_differentiable(self) -> dict[str, Any]:
+        """Return the outputs that can be differentiated, by name."""
+        _, inputs = self.traced(self.params(), own=True)
+        with self.torch.enable_grad():
+            found = self._call(inputs, None)
+        kept = {
+            name: y.detach()
+            for name, y in found.items()
+            if isinstance(y, self.torch.Tensor) and y.requires_grad and y.numel()
+        }
+        if not kept:
             raise InputError(
-                "function returns no tensor that depends on the inputs, or a complex one. Return real floating "
-                "tensors; of a complex one its real and its imaginary part."
+                "function returns no tensor that depends on the inputs. Return floating or complex tensors."
             )
-        return {str(k) if len(found) > 1 else ROOT: k for k in places}
+        return kept
 
-    def _call(self, inputs: list[Any]) -> list[Any]:
+    def _call(self, inputs: list[Any], mode: Any) -> dict[str, Any]:
         self._start()
-        found = self.function(*inputs)
-        return list(found) if isinstance(found, (tuple, list)) else [found]
+        with under(mode):
+            found = self.function(*inputs)
+        return {".".join(path) or ROOT: leaf for path, leaf in leaves(found)}
 
-    def _at(self, tree: Mapping[str, Any]) -> list[Any]:
+    def _like(self, array: Any, tensor: Any) -> Any:
+        return as_tensor(self.torch, array, tensor).to(tensor.dtype)
+
+    def _at(self, tree: Mapping[str, Any], own: bool = False) -> list[Any]:
+        """Return fresh inputs at a dict of arrays, others widened with them."""
         moved, wide = list(self.inputs), None
         for name, i in self.places.items():
-            tensor, own = self.torch.from_numpy(tree[name]), self.inputs[i]
-            if tensor.dtype != own.dtype:
-                wide = tensor.dtype
-            moved[i] = tensor.to(own.device)
+            kept = self.inputs[i]
+            tensor = as_tensor(self.torch, tree[name], kept)
+            wide = None if own else wide or differs(tensor, kept)
+            moved[i] = tensor.to(kept.dtype, copy=True) if own else tensor.clone()
         if wide is not None and self.dtype not in (None, wide):
             raise TypeError(f"dtype={self.dtype} was asked for")
         return [widened(x, wide) if isinstance(x, self.torch.Tensor) else x for x in moved]

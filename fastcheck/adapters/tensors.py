@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from fastcheck.adapters import framework
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
 
-__all__ = ["Start", "as_argument", "as_number", "as_numpy", "dtype_of", "named_tensors", "undisturbed", "widened"]
+__all__ = [
+    "Start",
+    "as_argument",
+    "as_number",
+    "as_numpy",
+    "as_tensor",
+    "differs",
+    "dtype_of",
+    "eps_of",
+    "named_tensors",
+    "refuse_meta",
+    "undisturbed",
+    "widened",
+]
 
 
 @contextmanager
@@ -62,12 +76,15 @@ def dtype_of(torch: Any, dtype: Any) -> Any:
     Raises
     ------
     InputError
-        It is none that NumPy has too.
+        It is none that differences can be taken in.
     """
     found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
     if found in (None, torch.float64, torch.float32, torch.float16):
         return found
-    raise InputError(f"dtype={dtype!r} must be torch.float64, float32 or float16, or None to have it chosen.")
+    raise InputError(
+        f"dtype={dtype!r} must be torch.float64, float32 or float16, or None to have it chosen. What runs in bfloat16 "
+        "alone is compared with a reference: fastcheck.torch.check_function(kernel, inputs, reference=plain)."
+    )
 
 
 def named_tensors(torch: Any, tree: Any) -> dict[str, Any]:
@@ -88,20 +105,51 @@ def named_tensors(torch: Any, tree: Any) -> dict[str, Any]:
     return named
 
 
-def as_numpy(tensor: Any, name: str = "") -> Any:
+def as_numpy(tensor: Any) -> Any:
     """Return a tensor as an array, without copying where it is dense and in the CPU's memory; anything else as it is.
+
+    bfloat16 becomes float32, which has all of its values; a complex tensor gets a last axis of two, its real and its
+    imaginary part. The gradient of torch by a complex tensor is that by the two, so that it goes over likewise.
+    """
+    if not hasattr(tensor, "detach"):
+        return tensor
+    dense = tensor.detach().to_dense().cpu().resolve_conj()
+    if dense.is_complex():
+        return framework("torch").view_as_real(dense).contiguous().numpy()
+    return (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).resolve_neg().numpy()
+
+
+def as_tensor(torch: Any, array: Any, own: Any) -> Any:
+    """Return an array as a tensor of its own precision, on the device and of the kind, real or complex, of another."""
+    tensor = torch.from_numpy(array)
+    return (torch.view_as_complex(tensor) if own.is_complex() else tensor).to(own.device)
+
+
+def differs(tensor: Any, own: Any) -> Any:
+    """Return the real dtype of a tensor if it is wider or narrower than that of the owner's, else None."""
+    return None if tensor.dtype == own.dtype else tensor.dtype.to_real()
+
+
+def eps_of(torch: Any, dtypes: Iterable[str]) -> float:
+    """Return the largest machine epsilon of some dtypes by name; that of float64 for none."""
+    names = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}
+    return max((float(torch.finfo(getattr(torch, names.get(d, d))).eps) for d in dtypes), default=2.0**-52)
+
+
+def refuse_meta(torch: Any, named: Mapping[str, Any]) -> None:
+    """Raise where a tensor has no values.
 
     Raises
     ------
     InputError
-        NumPy has no such dtype.
+        It is on the meta device.
     """
-    if not hasattr(tensor, "detach"):
-        return tensor
-    try:
-        return tensor.detach().to_dense().cpu().numpy()
-    except TypeError as error:
-        raise InputError(f"{name} has dtype {tensor.dtype}, which NumPy lacks: pass dtype=torch.float64.") from error
+    for name, tensor in named.items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            raise InputError(
+                f"{name} is on the meta device: it has a shape and no values, so there is no point to check at. "
+                "Give it values first (module.to_empty(device='cpu'), then initialise)."
+            )
 
 
 def as_argument(torch: Any, value: Any) -> Any:
@@ -120,5 +168,7 @@ def as_number(torch: Any, value: Any) -> Any:
 
 
 def widened(tensor: Any, dtype: Any) -> Any:
-    """Return a floating tensor in a dtype, unless that is None; others as they are."""
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    """Return a floating or complex tensor in a real dtype's precision, unless that is None; others as they are."""
+    if dtype is None or not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
+    return tensor.to(dtype.to_complex() if tensor.is_complex() else dtype)

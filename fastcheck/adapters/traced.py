@@ -9,15 +9,14 @@ from __future__ import annotations
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastcheck.adapters import Sealed, framework
-from fastcheck.adapters.precision import flat, is_double, refuse_another
-from fastcheck.adapters.pytrees import Leaves, as_argument, by_name, double_precision
+from fastcheck.adapters.precision import flat, is_double, refuse_another, weights_like
+from fastcheck.adapters.programs import Program
+from fastcheck.adapters.pytrees import Leaves, as_argument, as_array, by_name, double_precision
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import batched
 
@@ -28,11 +27,14 @@ WIDEST = 512
 FEWEST = 4  # sets side by side that are worth another compilation
 SAME = 1e-9  # relative difference of a loss from itself under vmap
 
+OWN, AS_GIVEN, DOUBLE = "own", "as given", "double"
+
 
 class Traced:
     """A function of a pytree and arguments, to be called with a dict of arrays by name.
 
-    Given arrays of float64 it runs in double precision, given others in the leaves' own.
+    Given arrays of float64 it runs in double precision: the program that it is in the leaves' own, with every float
+    widened; where that is impossible (a callback, a branch on a value), traced or run anew with 64 bits enabled.
 
     Parameters
     ----------
@@ -51,15 +53,34 @@ class Traced:
     ) -> None:
         self.jax = framework("jax")
         self.function, self.leaves, self._dtype = function, leaves, dtype
+        self.own, self.narrowed = leaves.own, set[str]()
         self._alike = False  # whether it is known to be the same function in double precision
+        self.retraced = False  # whether it ran with 64 bits enabled, of which caches of jax may tell later
         self.args = self.jax.tree_util.tree_map(lambda x: as_argument(self.jax, x), args)
         self._template, self._argdef = self.jax.tree_util.tree_flatten(self.args)
         self._converted: dict[bool, list[Any]] = {}
-        try:
-            self.run(lambda *inputs: self.jax.eval_shape(self.call, *inputs), leaves.arrays, self.args)
-            self.compiled = self.jax.jit
-        except Exception:  # a branch on a value, a callback: it may still run step by step
-            self.compiled = lambda one: one
+        self._programs: dict[Any, Any] = {}
+
+    @property
+    def eps(self) -> float:
+        """See `Subject`."""
+        return max(
+            float(self.jax.numpy.finfo(np.dtype(d) if d in np.sctypeDict else d).eps) for d in self.own | self.narrowed
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that tracing and compiling took."""
+        return sum(one.seconds for one in self._programs.values() if isinstance(one, Program))
+
+    def params(self) -> dict[str, Any]:
+        """Return the leaves by name."""
+        return self.leaves.arrays
+
+    def close(self) -> None:
+        """Let jax forget what it traced with 64 bits enabled: some of its caches would mistake it for the user's."""
+        if self.retraced and not self.jax.config.jax_enable_x64:
+            self.jax.clear_caches()
 
     def call(self, values: Sequence[Any], arrays: Sequence[Any]) -> Any:
         """Return the function of the leaves and of the arrays among the arguments; to be traced."""
@@ -74,14 +95,103 @@ class Traced:
         tree = self.leaves.tree(dict(zip(self.leaves.arrays, moved, strict=True)))
         return [tree, *self.jax.tree_util.tree_unflatten(self._argdef, args)]
 
-    def run(self, traced: Callable[..., Any], tree: Mapping[str, Any], args: tuple[Any, ...]) -> Any:
-        """Call ``traced(values, arrays)`` in the precision of the tree."""
-        values = [tree[name] for name in self.leaves.arrays]
-        if self._dtype is not None and any(value.dtype != self._dtype for value in values):
+    def run(
+        self,
+        function: Callable[..., Any],
+        tree: Mapping[str, Any],
+        args: tuple[Any, ...] = (),
+        *vectors: Any,
+        own: bool = False,
+        stacked: bool = False,
+    ) -> Any:
+        """Call ``function(values, arrays, *vectors)`` in the precision of the tree, or in the leaves' own.
+
+        Parameters
+        ----------
+        function : callable
+            A method of this class: what it is called with is compiled once.
+        tree : mapping of str to array
+            The leaves.
+        args : tuple
+            Of the function.
+        *vectors : list of array
+            Further inputs to be traced: a cotangent, a tangent.
+        own : bool
+            Run it as the user does.
+        stacked : bool
+            The leaves have a leading axis of many sets.
+        """
+        if self._dtype is not None and not own and any(tree[n].dtype != self._dtype for n in self.leaves.arrays):
             raise TypeError(f"dtype={self._dtype} was asked for")
-        wide = any(value.dtype == np.float64 for value in values)
-        with double_precision() if wide else nullcontext():
-            return traced(values, self._arrays(args, wide))
+        how = OWN if own else DOUBLE if any(x.dtype == np.float64 for x in tree.values()) else AS_GIVEN
+        arrays, count = self._arrays(args, how is DOUBLE), len(self.leaves.arrays)
+        shapes = tuple((x.shape, str(x.dtype)) for x in arrays)
+        key = (function.__name__, how, stacked, shapes)
+        if key not in self._programs:
+            self._programs[key] = self._program(function, tree, arrays, vectors, how, count if stacked else 0)
+        program = self._programs[key]
+        values = [tree[name] for name in self.leaves.arrays]
+        if how is OWN:
+            values = self.leaves.values(tree, own=True)
+        return program(*values, *arrays, *(x for vector in vectors for x in vector))
+
+    def _program(
+        self,
+        function: Callable[..., Any],
+        tree: Mapping[str, Any],
+        arrays: Sequence[Any],
+        vectors: Sequence[Any],
+        how: str,
+        stacked: int,
+    ) -> Callable[..., Any]:
+        count, lengths = len(self.leaves.arrays), [len(vector) for vector in vectors]
+
+        def flat_function(*given: Any) -> Any:
+            parts, rest = [], list(given)
+            for length in (count, len(arrays), *lengths):
+                parts.append(rest[:length])
+                rest = rest[length:]
+            return function(*parts)
+
+        one_set = {name: x[0] for name, x in tree.items()} if stacked else tree
+        values = self.leaves.values(one_set, own=how is not AS_GIVEN)
+        example = [*values, *map(self.jax.numpy.asarray, arrays), *(self._real(x) for v in vectors for x in v)]
+        try:
+            program = Program(flat_function, example, how is DOUBLE, stacked)
+        except Exception:  # a branch on a value, a callback, or an error of the user's own, which is then raised again
+            return self._retracing(flat_function, how is DOUBLE, stacked)
+        self.narrowed |= program.narrowed
+        return program
+
+    def _retracing(self, function: Callable[..., Any], double: bool, stacked: int) -> Callable[..., Any]:
+        """Return the function as it is, compiled where it can be traced, with 64 bits enabled for double precision."""
+        jax = self.jax
+        compiled: list[Callable[..., Any]] = []
+
+        def called(*given: Any) -> Any:
+            self.retraced |= double
+            moved = [jax.numpy.asarray(x) for x in given]
+            if not compiled:
+                one = jax.vmap(function, in_axes=[0 if k < stacked else None for k in range(len(given))])
+                each = one if stacked else function
+                try:
+                    jax.eval_shape(each, *moved)
+                    compiled.append(jax.jit(each))
+                except Exception:  # it may still run step by step
+                    compiled.append(each)
+            return jax.tree_util.tree_map(as_array, compiled[0](*moved))
+
+        if not double:
+            return called
+
+        def wide(*given: Any) -> Any:
+            with double_precision():
+                return called(*given)
+
+        return wide
+
+    def _real(self, vector: Any) -> Any:
+        return self.jax.numpy.asarray(vector)
 
     def _arrays(self, args: tuple[Any, ...], wide: bool) -> list[Any]:
         """Return the arrays among the arguments, on the device; those of the adapter's own call are put there once."""
@@ -94,11 +204,14 @@ class Traced:
 
     def _put(self, found: Sequence[Any], wide: bool) -> list[Any]:
         arrays = [leaf for leaf in found if isinstance(leaf, np.ndarray)]
-        floats = (wide and np.issubdtype(array.dtype, np.floating) for array in arrays)
-        return [
-            self.jax.numpy.array(array, dtype=np.float64 if widen else None)
-            for array, widen in zip(arrays, floats, strict=True)
-        ]
+        if not wide:
+            return [self.jax.numpy.array(array) for array in arrays]
+        wider = {"f": np.float64, "c": np.complex128}
+        with double_precision():  # integers stay what they are here without it
+            return [
+                self.jax.numpy.array(x, dtype=wider.get(x.dtype.kind, self.jax.dtypes.canonicalize_dtype(x.dtype)))
+                for x in arrays
+            ]
 
 
 class TracedLoss(Traced):
@@ -106,34 +219,41 @@ class TracedLoss(Traced):
 
     def __call__(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays."""
-        value = np.asarray(self.run(self._value, tree, args))[()]
-        if not self._alike and np.ndim(value) == 0 and is_double(tree):
+        value = self.run(self.call, tree, args)[()]
+        if np.ndim(value) == 0 and is_double(tree):
             self._verify(value)
         return value
 
-    def gradient(self, tree: Mapping[str, Any], *args: Any) -> dict[str, Any]:
+    def gradient(self, tree: Mapping[str, Any], *args: Any, own: bool = False) -> dict[str, Any]:
         """Return the gradient of jax at a dict of arrays."""
-        return self._value_and_gradient(tree, args)[1]
+        return self._value_and_gradient(tree, args, own)[1]
 
-    def _value_and_gradient(self, tree: Mapping[str, Any], args: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
-        value, grads = self.run(self._both, tree, args)
-        return np.asarray(value)[()], {
-            name: np.asarray(grad) for name, grad in zip(self.leaves.arrays, grads, strict=True)
-        }
+    def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """See `Subject`."""
+        return self.gradient(tree, *self.args, own=own)
+
+    def both(self, values: Sequence[Any], arrays: Sequence[Any]) -> Any:
+        """Return the loss and its gradient; to be traced."""
+        return self.jax.value_and_grad(self.call)(values, arrays)
+
+    def _value_and_gradient(
+        self, tree: Mapping[str, Any], args: tuple[Any, ...], own: bool = False
+    ) -> tuple[Any, dict[str, Any]]:
+        value, grads = self.run(self.both, tree, args, own=own)
+        return value[()], dict(zip(self.leaves.arrays, grads, strict=True))
 
     def _verify(self, double: Any) -> None:
-        """See `refuse_another`."""
-        own = self.leaves.arrays
-        if not is_double(own):
-            refuse_another(self._alone(own), double, own)
+        """See `refuse_another`; a program that was only widened is the same one."""
+        if self.retraced and not self._alike and not is_double(self.leaves.arrays):
+            refuse_another(self._alone(self.leaves.arrays, own=True), double, self.eps)
         self._alike = True
 
-    def _alone(self, tree: Mapping[str, Any]) -> Any:
+    def _alone(self, tree: Mapping[str, Any], own: bool = False) -> Any:
         """Return the loss by what its gradient compiles anyway, where it has one."""
         try:
-            return self._value_and_gradient(tree, self.args)[0]
+            return self._value_and_gradient(tree, self.args, own)[0]
         except Exception:
-            return np.asarray(self.run(self._value, tree, self.args))[()]
+            return self.run(self.call, tree, self.args, own=own)[()]
 
     def side_by_side(self) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
@@ -144,79 +264,76 @@ class TracedLoss(Traced):
             return self
         count = 1 << (fits.bit_length() - 1)
         stack = {name: np.repeat(array[None], count, axis=0) for name, array in tree.items()}
-        many = self.jax.jit(self.jax.vmap(self.call, in_axes=(0, None)))
         try:
-            alone, found = self._alone(tree), np.asarray(self.run(many, stack, self.args))
+            alone, found = self._alone(tree), self.run(self.call, stack, self.args, stacked=True)
             self._verify(alone)
         except Exception:  # whatever it is, the check says it of the loss as it is
             return self
         if found.shape != (count,) or not abs(found[0] - alone) <= SAME * abs(alone):
             return self
-        return batched(Sealed(lambda trees, *args: np.asarray(self.run(many, trees, args))), size=count)
-
-    @cached_property
-    def _value(self) -> Any:
-        return self.compiled(self.call)
-
-    @cached_property
-    def _both(self) -> Any:
-        return self.compiled(self.jax.value_and_grad(self.call))
+        return batched(Sealed(lambda trees, *args: self.run(self.call, trees, args, stacked=True)), size=count)
 
 
 class TracedFunction(Traced):
-    """A function of any outputs, by name, and its products with the Jacobian and its transpose."""
+    """A function of any outputs, by name, and its products with the Jacobian and its transpose.
+
+    Parameters
+    ----------
+    forward : bool
+        Whether its derivative is to be J v, in the place of J^T u.
+    """
+
+    forward = False
 
     def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the floating outputs at a dict of arrays.
+        """Return the floating outputs at a dict of arrays, complex ones with their two parts on a last axis.
 
         Raises
         ------
         InputError
             There is none.
         """
-        found = {name: np.asarray(y) for name, y in self.run(self._outputs, tree, ()).items()}
+        found = dict(self.run(self._floating, tree))
         if not sum(y.size for y in found.values()):
             raise InputError("function returns no floating array; there is nothing to check.")
-        if not self._alike and is_double(tree):
+        if self.retraced and not self._alike and is_double(tree):
             own = self.leaves.arrays
             if not is_double(own):
-                refuse_another(flat(self.outputs(own)), flat(found), own)
+                refuse_another(flat(dict(self.run(self._floating, own, own=True))), flat(found), self.eps)
             self._alike = True
         return found
 
-    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any]) -> dict[str, Any]:
+    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """Return the product of the transposed Jacobian with a dict like the outputs: reverse mode."""
-        found = self.run(lambda values, _: self._reverse(values, cotangent), tree, ())
-        return {name: np.asarray(g) for name, g in zip(self.leaves.arrays, found, strict=True)}
+        found = self.run(self._reverse, tree, (), list(cotangent.values()), own=own)
+        return dict(zip(self.leaves.arrays, found, strict=True))
 
-    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any]) -> dict[str, Any]:
+    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """Return the product of the Jacobian with a dict like the tree: forward mode."""
-        along = [tangent[name] for name in self.leaves.arrays]
-        found = self.run(lambda values, _: self._forward(values, along), tree, ())
-        return {name: np.asarray(y) for name, y in found.items()}
+        return dict(self.run(self._forward, tree, (), [tangent[name] for name in self.leaves.arrays], own=own))
 
-    def _floating(self, values: Sequence[Any]) -> OrderedDict[str, Any]:  # which jax keeps in order, unlike a dict
-        outputs = by_name(self.jax, self.call(values, ()))
-        arrays = OrderedDict((name, self.jax.numpy.asarray(y)) for name, y in outputs.items())
-        is_floating = self.jax.numpy.issubdtype
-        return OrderedDict((k, y) for k, y in arrays.items() if is_floating(y.dtype, self.jax.numpy.floating))
+    def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """See `Subject`: J^T u for a random u, or J v for v in each input alone."""
+        if not self.forward:
+            return self.pull_back(tree, weights_like(self.outputs(tree)), own)
+        still = {name: np.zeros_like(array) for name, array in tree.items()}
+        return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()}
 
-    @cached_property
-    def _outputs(self) -> Any:
-        return self.compiled(lambda values, _: self._floating(values))
+    def _floating(self, values: Sequence[Any], arrays: Sequence[Any]) -> OrderedDict[str, Any]:  # jax keeps its order
+        jnp, found = self.jax.numpy, OrderedDict[str, Any]()
+        for name, y in by_name(self.jax, self.call(values, arrays)).items():
+            y = jnp.asarray(y)
+            if jnp.issubdtype(y.dtype, np.complexfloating):
+                found[name] = jnp.stack([y.real, y.imag], axis=-1)
+            elif jnp.issubdtype(y.dtype, np.floating):
+                found[name] = y
+        return found
 
-    @cached_property
-    def _reverse(self) -> Any:
-        def product(values: Sequence[Any], cotangent: Mapping[str, Any]) -> Any:
-            found, pull_back = self.jax.vjp(self._floating, list(values))
-            return pull_back(OrderedDict((name, cotangent[name].astype(y.dtype)) for name, y in found.items()))[0]
+    def _reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangent: Sequence[Any]) -> Any:
+        found, pull_back = self.jax.vjp(lambda x: self._floating(x, arrays), list(values))
+        given = OrderedDict((k, u.astype(y.dtype)) for (k, y), u in zip(found.items(), cotangent, strict=True))
+        return pull_back(given)[0]
 
-        return self.compiled(product)
-
-    @cached_property
-    def _forward(self) -> Any:
-        def product(values: Sequence[Any], along: Sequence[Any]) -> Any:
-            tangents = [v.astype(x.dtype) for v, x in zip(along, values, strict=True)]
-            return self.jax.jvp(self._floating, (list(values),), (tangents,))[1]
-
-        return self.compiled(product)
+    def _forward(self, values: Sequence[Any], arrays: Sequence[Any], along: Sequence[Any]) -> Any:
+        tangents = [v.astype(x.dtype) for v, x in zip(along, values, strict=True)]
+        return self.jax.jvp(lambda x: self._floating(x, arrays), (list(values),), (tangents,))[1]

@@ -1,0 +1,127 @@
+"""How a check is run for a framework: on numpy arrays, in double precision, and then in the owner's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastcheck.adapters import Sealed
+from fastcheck.adapters.precision import Subject, with_own_precision
+from fastcheck.checks import check
+from fastcheck.errors import InputError
+from fastcheck.findings import Finding
+from fastcheck.losses.batched import Batched
+from fastcheck.report import Report
+
+__all__ = ["call_of", "concluded", "measured", "multiplied"]
+
+ONE_AT_A_TIME = ("workers", "backend")
+
+
+def measured(
+    loss: Callable[..., Any],
+    gradient: Any,
+    params: Any,
+    args: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> Report:
+    """Check a loss of numpy arrays, one evaluation after another.
+
+    Raises
+    ------
+    InputError
+        An option is none of `fastcheck.check`, or asks for workers.
+    """
+    known = loss if isinstance(loss, Batched) else Sealed(loss)
+    return check(known, gradient, params, args=args, **_serial(options))
+
+
+def multiplied(
+    check_product: Callable[..., Report],
+    function: Callable[..., Any],
+    product: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    call: str,
+) -> Report:
+    """Check a product with the Jacobian of a function of numpy arrays, one evaluation after another.
+
+    Parameters
+    ----------
+    check_product : callable
+        `fastcheck.check_vjp`, `fastcheck.check_jvp` or `fastcheck.check_hvp`.
+    function, product : callable
+        Of dicts of arrays by name, which they return too.
+    inputs : mapping of str to array
+        Where to check.
+    options : mapping
+        Of the check.
+    call : str
+        What was called, for the report to say how it is repeated; see `call_of`.
+
+    Raises
+    ------
+    InputError
+        An option breaks a rule, or asks for workers.
+    """
+    if "args" in options:
+        raise InputError(f"args={options['args']!r}: check_function takes none. Put them among its inputs.")
+    report = check_product(Sealed(function), Sealed(product), inputs, **_serial(options))
+    settings = {name: value for name, value in report.settings.items() if name not in ONE_AT_A_TIME}
+    return replace(report, settings={**settings, "call": call})
+
+
+def concluded(
+    report: Report,
+    subject: Subject | None,
+    remarks: Iterable[Finding],
+    throw: bool,
+    began: float,
+    compilation: Callable[[], float] | None = None,
+) -> Report:
+    """Return a report with all that an adapter adds to it.
+
+    Parameters
+    ----------
+    report : Report
+        Of the check itself.
+    subject : Subject or None
+        What is to be compared once in its own precision, if it was checked in another; None for nothing.
+    remarks : iterable of Finding
+        What else a reader must know.
+    throw : bool
+        Raise unless it passed.
+    began : float
+        When the call began, of ``time.perf_counter()``: the report's seconds are all that it took, with compilation.
+    compilation : callable, optional
+        Returns how many of those seconds went into tracing and compiling.
+
+    Raises
+    ------
+    GradientError
+        As asked.
+    """
+    if subject is not None and (subject.narrowed or subject.own - {"float64"}):
+        if not any(finding.kind == "low_precision" for finding in report.findings):
+            report = with_own_precision(report, subject)
+    seconds = time.perf_counter() - began
+    settings = {**report.settings, **({} if compilation is None else {"compilation": compilation()})}
+    report = replace(report, findings=(*report.findings, *remarks), seconds=seconds, settings=settings)
+    return report.raise_if_wrong() if throw else report
+
+
+def call_of(call: str, **own: Any) -> str:
+    """Return how a check was called, up to the options of all checks; own options are None by default."""
+    given = [f"{name}={value!r}" for name, value in own.items() if value is not None]
+    return ", ".join([call, *given])
+
+
+def _serial(options: Mapping[str, Any]) -> dict[str, Any]:
+    for name in ONE_AT_A_TIME:
+        if name in options:
+            raise InputError(
+                f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
+            )
+    return {**options, "backend": "serial"}
