@@ -18,6 +18,7 @@ from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
 from fastcheck.report import diff, plots, words
 from fastcheck.report.files import write_text
+from fastcheck.report.ladder import Ladder, tolerance_of
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.verdict import Verdict
 
@@ -93,7 +94,7 @@ def as_html(report: Report) -> str:
         filtered=len(ordered) > FILTERED,
         findings=findings[:FINDINGS],
         more_findings=findings[FINDINGS:],
-        ladder=plots.Ladder.of(report.blocks.values(), plots.tolerance_of(report)),
+        ladder=Ladder.of(report.blocks.values(), tolerance_of(report)),
         blocks=ordered[:BLOCKS],
         more_blocks=ordered[BLOCKS:],
         coordinates=report.wrong[:COORDINATES],
@@ -118,7 +119,7 @@ def diff_as_html(before: Report, after: Report) -> str:
         rest=rest.strip(),
         policy=_policy(environment if len(rows) > FILTERED else None),
         filtered=len(rows) > FILTERED,
-        ladder=plots.Ladder.of(both, plots.tolerance_of(after)),
+        ladder=Ladder.of(both, tolerance_of(after)),
         rows=rows,
         reports=[("before", before), ("after", after)],
         unlike=diff.unlike(before, after),

@@ -1,106 +1,39 @@
-"""The plots: each block on one log axis, and where and how the wrong coordinates of a block are wrong."""
+"""The drawings of a block: where its wrong coordinates are, and how they are wrong."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import MissingDependencyError
-from fastcheck.report import words
 from fastcheck.report.kernels import Grid, kernels
-from fastcheck.report.report import BlockReport, Coordinate, Report
-from fastcheck.settings import Settings
-from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE, Verdict
+from fastcheck.report.ladder import FLOOR, power
+from fastcheck.report.report import Coordinate
+from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Ladder",
-    "by_index",
-    "overview",
-    "relative_error",
-    "require_matplotlib",
-    "tolerance_of",
-    "wrong_coordinates",
-]
+__all__ = ["by_index", "draw_map", "relative_error", "require_matplotlib", "wrong_coordinates"]
 
 FloatArray = NDArray[np.float64]
 
-LOWEST, FLOOR = 1e-17, 1e-7
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
 FEW = 8  # points that make no line yet: the table beside them says more
-BARS = 24  # blocks of an overview
-COLOURS = {
-    Verdict.CORRECT: "#2a9258",
-    Verdict.ACCEPTABLE: "#7a9a1f",
-    Verdict.INCONCLUSIVE: "#b27810",
-    Verdict.SUSPICIOUS: "#a654be",
-    Verdict.WRONG: "#d6404a",
-}
 NEAR = 0.04  # of the largest value: smaller differences are drawn themselves, since the two values would look equal
 
 # Stand-ins that become the variables of the page's style sheet, so that a plot follows light and dark.
 INK, MUTED, MARK, QUIET = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", MARK: "var(--wrong)", QUIET: "var(--panel)"}
 HEAT = ("#e3b341", "#ee7b30", "#d7263d", "#a8237f")
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """A log axis from `low` to 1 with the grades of the textbook, `width` units long.
-
-    Attributes
-    ----------
-    low : float
-        The left end; what is smaller stands there.
-    tolerance : float
-        Relative error that still counts as correct.
-    width : float
-        Length of the axis in the units of the drawing.
-    """
-
-    low: float
-    tolerance: float
-    width: float = 220.0
-
-    @classmethod
-    def of(cls, blocks: Iterable[BlockReport], tolerance: float) -> Ladder:
-        """Return the axis that holds all that is known of the blocks."""
-        seen = [v for b in blocks for v in (b.difference, b.uncertainty) if v > 0 and math.isfinite(v)]
-        smallest = max(LOWEST, min([*seen, tolerance / 10, FLOOR]))
-        return cls(10.0 ** math.floor(math.log10(smallest)), tolerance)
-
-    def at(self, value: float) -> float | None:
-        """Return the place of a value, at an end of the axis if it lies beyond; None where it is unknown."""
-        if math.isnan(value):
-            return None
-        share = math.log10(min(max(value, self.low), 1.0) / self.low) / -math.log10(self.low)
-        return round(self.width * share, 2)
-
-    @property
-    def limits(self) -> tuple[float, ...]:
-        """The limits between the grades: correct, acceptable with kinks, suspicious, wrong."""
-        return tuple(sorted({self.tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE}))
-
-    @property
-    def labels(self) -> list[tuple[float, str]]:
-        """Places and texts of the labels, none too near another."""
-        placed: list[tuple[float, str]] = []
-        for value in (1.0, self.tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE, self.low):
-            place = self.at(value)
-            if place is not None and all(abs(place - other) > 30 for other, _ in placed):
-                placed.append((place, _power(value)))
-        return placed
 
 
 def relative_error(coordinate: Coordinate) -> float:
@@ -167,7 +100,7 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
         where = Figure(figsize=(4.4, 3.1), layout="constrained")
-        _map(where, where.subplots(), shape, coordinates, QUIET)
+        draw_map(where, where.subplots(), shape, coordinates, QUIET)
         drawings = [where]
         if len(coordinates) > FEW:
             how = Figure(figsize=(3.6, 3.1), layout="constrained")
@@ -190,60 +123,7 @@ def require_matplotlib() -> None:
         raise MissingDependencyError("plots need matplotlib: pip install 'fastcheck[html]'") from error
 
 
-def tolerance_of(report: Report) -> float:
-    """Return the tolerance of the run, or the usual one where a report does not say."""
-    value = report.settings.get("tolerance")
-    return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else Settings().tolerance
-
-
-def overview(report: Report) -> Figure:
-    """Return a figure of the worst blocks on one axis and, where coordinates are wrong, of those in the worst block.
-
-    Raises
-    ------
-    MissingDependencyError
-        matplotlib is not installed.
-    """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    class Shown(Figure):
-        """A figure that a notebook shows, though nobody may have loaded pyplot."""
-
-        def _repr_png_(self) -> bytes:
-            file = io.BytesIO()
-            self.savefig(file, format="png", dpi=100)
-            return file.getvalue()
-
-    rows = words.block_order(report)[:BARS]
-    worst = report.wrong[0].block if report.wrong else None
-    figure = Shown(figsize=(10 if worst else 6, max(2.4, 1.2 + 0.24 * len(rows))), layout="constrained")
-    panels = figure.subplots(1, 2 if worst else 1, squeeze=False)[0]
-    _ladder(panels[0], rows, tolerance_of(report))
-    if worst:
-        _map(figure, panels[1], report.blocks[worst].shape, [c for c in report.wrong if c.block == worst], "0.93")
-        panels[1].set_title(f"{worst}: relative error by index", parse_math=False)
-    return figure
-
-
-def _ladder(axes: Axes, rows: Sequence[tuple[str, BlockReport]], tolerance: float) -> None:
-    """Draw each block on a line: its difference a dot, its uncertainty a bar, what was detectable a stroke."""
-    low = Ladder.of((block for _, block in rows), tolerance).low
-    for place, (_, block) in enumerate(rows):
-        if block.uncertainty > low:
-            axes.barh(place, min(block.uncertainty, 1.0) - low, left=low, height=0.5, color="0.82", zorder=1)
-        if block.detectable <= 1:
-            axes.plot([max(block.detectable, low)], [place], "|", color="0.4", markersize=9, zorder=2)
-        if not math.isnan(block.difference):
-            axes.plot([min(max(block.difference, low), 1.0)], [place], "o", color=COLOURS[block.verdict], zorder=3)
-    for limit in (tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE):
-        axes.axvline(limit, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set(xscale="log", xlim=(low, 1.5), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
-    axes.set_title("relative difference (bar: its uncertainty, |: detectable)", fontsize="medium")
-
-
-def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
+def draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
     """Draw the relative errors of a block where they are: a matrix, or kernels side by side."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.ticker import MaxNLocator
@@ -271,7 +151,7 @@ def _map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence
         axes.set_xlabel({0: "", 1: "index", 2: "second index"}.get(len(shape), "other indices, taken together"))
         axes.set_ylabel("first index" if len(shape) > 1 else "")
     bar = figure.colorbar(image, ax=axes, shrink=0.9, ticks=[FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0])
-    bar.ax.set_yticklabels([_power(v) for v in (FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0)])
+    bar.ax.set_yticklabels([power(v) for v in (FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0)])
     bar.ax.minorticks_off()
 
 
@@ -338,9 +218,3 @@ def _inline(figure: Figure, number: str) -> str:
     svg = re.sub(r'\bid="', f'id="plot{number}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#plot{number}-", svg)
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-
-
-def _power(value: float) -> str:
-    """Return ``"1e-7"``, ``"2.5e-4"``, ``"1"``."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}" if int(exponent) else mantissa.removesuffix(".0")

@@ -199,7 +199,7 @@ class Report(Generic[Tree]):
         MissingDependencyError
             matplotlib is not installed.
         """
-        from fastcheck.report.plots import overview
+        from fastcheck.report.overview import overview
 
         return overview(self)
 

@@ -24,6 +24,7 @@ from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
 from fastcheck.report.kernels import SIDE, kernels
+from fastcheck.report.ladder import Ladder
 from fastcheck.verdict import Verdict
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -239,7 +240,7 @@ def test_a_right_gradient_needs_no_matplotlib(monkeypatch):
 
 
 def test_the_log_axis_keeps_order_and_limits():
-    ladder = plots.Ladder.of([block(difference=3e-13, uncertainty=2e-9)], 1e-7)
+    ladder = Ladder.of([block(difference=3e-13, uncertainty=2e-9)], 1e-7)
     assert ladder.low == pytest.approx(1e-13)
     assert ladder.at(ladder.low) == 0 == ladder.at(0.0)
     assert ladder.at(1.0) == ladder.width == ladder.at(math.inf)
@@ -252,7 +253,7 @@ def test_the_log_axis_keeps_order_and_limits():
 
 @pytest.mark.parametrize("tolerance", [1e-15, 1e-7, 1e-4, 3e-2, 0.5])
 def test_labels_of_the_axis_do_not_overlap(tolerance):
-    places = sorted(place for place, _ in plots.Ladder.of([block()], tolerance).labels)
+    places = sorted(place for place, _ in Ladder.of([block()], tolerance).labels)
     assert min(np.diff(places)) > 30
 
 

@@ -1,0 +1,90 @@
+"""One direction through many blocks: the number of evaluations does not grow with them, and nothing hides in the sum."""
+
+import numpy as np
+import pytest
+
+import fastcheck
+from fastcheck import Verdict
+
+
+def blocks(count, decades=0.0, seed=0):
+    """Return loss, gradient and params of many blocks in units of their own, gradients over some decades."""
+    rng = np.random.default_rng(seed)
+    params = {f"w{i}": rng.normal(size=(3, 4)) * 10.0 ** rng.integers(-2, 3) for i in range(count)}
+    A = {name: rng.normal(size=(3, 4)) for name in params}
+    unit = {name: np.abs(value).max() for name, value in params.items()}
+    size = {name: 10.0 ** rng.uniform(-decades, 0) for name in params}
+
+    def loss(p):
+        return float(sum(size[n] * np.sum(np.tanh(A[n] * p[n] / unit[n])) for n in p) / count)
+
+    def gradient(p):
+        return {n: size[n] * A[n] / unit[n] / np.cosh(A[n] * p[n] / unit[n]) ** 2 / count for n in p}
+
+    return loss, gradient, params
+
+
+def screened(loss, gradient, params, **options):
+    return fastcheck.check(loss, gradient, params, mode="screen", **options)
+
+
+@pytest.mark.parametrize("count", [1, 6, 100])
+def test_the_evaluations_do_not_depend_on_the_number_of_blocks(count):
+    report = screened(*blocks(count))
+    assert report.verdict is Verdict.CORRECT
+    assert report.evaluations <= 24
+    assert max(block.bound for block in report.blocks.values()) <= 1e-6
+
+
+@pytest.mark.slow
+def test_a_thousand_blocks_and_one_wrong_among_them():
+    loss, gradient, params = blocks(1000)
+    right = screened(loss, gradient, params)
+    assert right.verdict is Verdict.CORRECT
+    assert right.evaluations <= 64  # a few groups
+    wrong = gradient(params)
+    wrong["w617"] = 1.01 * wrong["w617"]
+    report = screened(loss, wrong, params)
+    assert [name for name, block in report.blocks.items() if block.verdict.refuted] == ["w617"]
+    assert report.evaluations <= right.evaluations + 130
+
+
+def test_gradients_over_six_decades_are_bounded_in_groups():
+    report = screened(*blocks(60, decades=6))
+    assert report.verdict is Verdict.CORRECT
+    assert report.evaluations < 6 * 60
+    assert all(block.bound <= 1e-4 for block in report.blocks.values())
+
+
+@pytest.mark.parametrize("decades", [0, 6])
+@pytest.mark.parametrize("seed", range(6))
+def test_one_wrong_coordinate_in_any_block_is_found_and_nothing_else(seed, decades):
+    loss, gradient, params = blocks(30, decades, seed)
+    rng = np.random.default_rng(seed)
+    name, index = f"w{rng.integers(30)}", (int(rng.integers(3)), int(rng.integers(4)))
+    wrong = gradient(params)
+    wrong[name][index] *= 1.5
+    report = screened(loss, wrong, params, seed=seed)
+    assert [one.name for one in report.wrong] == [f"{name}[{index[0]}, {index[1]}]"], report
+    assert {n for n, block in report.blocks.items() if not block.verdict.passed} == {name}
+
+
+def test_errors_that_cancel_along_a_direction_are_found_along_others():
+    """Two blocks whose errors are the same in size and opposite in sign."""
+    loss, gradient, params = blocks(2)
+    wrong = gradient(params)
+    wrong["w0"], wrong["w1"] = 1.01 * wrong["w0"], 0.99 * wrong["w1"]
+    report = screened(loss, wrong, params)
+    assert {name for name, block in report.blocks.items() if block.verdict.refuted} == {"w0", "w1"}
+
+
+def test_a_joint_bound_holds():
+    """The bound of each block against its error, over many draws: at 99.99% none may be exceeded."""
+    loss, gradient, params = blocks(8)
+    right = gradient(params)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        errors = {n: 1e-9 * np.linalg.norm(g) * rng.standard_normal(g.shape) for n, g in right.items()}
+        report = screened(loss, {n: g + errors[n] for n, g in right.items()}, params, seed=seed)
+        for name, block in report.blocks.items():
+            assert np.linalg.norm(errors[name]) <= block.bound * np.linalg.norm(right[name]), (seed, name)
