@@ -33,8 +33,8 @@ class Norms:
     """Squared norms of one block or more, to be added up.
 
     ``error`` is of g - n, ``analytic`` of g, ``measured`` of n, ``noise`` of one standard deviation of n (with safety),
-    ``truncation`` of the systematic part of the uncertainty; ``count`` coordinates went in, and the largest standard
-    deviation of one is ``noisiest``, not squared.
+    ``truncation`` of the systematic part of the uncertainty, ``excused`` of the part of the error that is at kinks;
+    ``count`` coordinates went in, and the largest standard deviation of one is ``noisiest``, not squared.
     """
 
     error: float = 0.0
@@ -44,6 +44,7 @@ class Norms:
     truncation: float = 0.0
     count: int = 0
     noisiest: float = 0.0
+    excused: float = 0.0
 
     def __add__(self, other: Norms) -> Norms:
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
@@ -190,11 +191,15 @@ class Judge:
             clear += int(np.count_nonzero(each > 0))
             suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
         lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
-        first = norms + Norms(truncation=lost**2 - min(found.forgiven, norms.truncation))
-        norms = norms + Norms(truncation=found.slack**2 + lost**2)
+        at_kinks = [found.row(place) for place, estimate in found.looked.items() if estimate.status in EXCUSED]
+        off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
+        excused = min(norms.error, float(np.nansum(np.square(off))))
+        norms = norms + Norms(truncation=lost**2, excused=excused)
+        first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
+        norms = norms + Norms(truncation=found.slack**2)
         compared = self._verdict(found, analytic, norms, suspects, clear)
         unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
-        if compared.verdict.passed and not grade(unconfirmed, self.tolerance, compared.kinks > 0).passed:
+        if compared.verdict.passed and unconfirmed and not self.norm_grade(first, unconfirmed).passed:
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
         compared = replace(compared, missing=missing, doubt=doubt)
         if compared.verdict.passed and (missing or compared.jumps or compared.unresolved):
@@ -229,7 +234,7 @@ class Judge:
                 if abs(_claimed(found, analytic, row) - float(found.value[row])) > thresholds.ALIKE * typical
             }
         bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
-        verdict = worst([grade(relative, self.tolerance, kinks > 0), *set(grades.values())])
+        verdict = worst([self.norm_grade(norms, relative), *set(grades.values())])
         resolved = self.resolved(norms)
         if verdict.passed and not resolved:
             verdict = Verdict.INCONCLUSIVE
@@ -252,6 +257,12 @@ class Judge:
         if not norms.count:
             return 0.0
         return float(excess(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale))
+
+    def norm_grade(self, norms: Norms, relative: float) -> Verdict:
+        """Grade the relative error of a block, or of the whole; kinks excuse what is at them, and nothing else."""
+        rest = replace(norms, error=norms.error - norms.excused)
+        elsewhere = grade(self.norm_excess(rest), self.tolerance, kinks=False)
+        return worst([elsewhere, grade(relative, self.tolerance, kinks=norms.excused > 0)])
 
     def refutes(self, estimate: Resolved, claimed: float) -> bool:
         """Say whether a measured coordinate shows a claimed derivative to be suspicious or wrong, by itself."""
@@ -287,7 +298,7 @@ class Judge:
         norms = sum((block.norms for block in blocks), Norms())
         verdict = worst(block.verdict for block in blocks if not (allow and not block.resolved and not block.checked))
         if not any(block.doubtful for block in blocks):
-            verdict = worst([verdict, grade(self.norm_excess(norms), self.tolerance, any(b.kinks for b in blocks))])
+            verdict = worst([verdict, self.norm_grade(norms, self.norm_excess(norms))])
         if verdict.passed and not self.resolved(norms):
             verdict = Verdict.INCONCLUSIVE
         return norms, verdict
