@@ -60,7 +60,7 @@ def _common_divisor(moves: Sequence[FloatArray], unit: float) -> float:
         return 0.0
     quanta = moved[moved < MOST_QUANTA * divisor] / divisor
     hits = np.abs(quanta - np.round(quanta)) <= MULTIPLE + ULPS * unit / divisor
-    uneven = any(0 < np.abs(one).max() and np.ptp(np.round(one / divisor)) for one in moves if one.size)
+    uneven = any(np.abs(one).max() > 0 and np.ptp(np.round(one / divisor)) for one in moves if one.size)
     return divisor if np.count_nonzero(quanta > 0.5) >= CONFIRMED and hits.all() and uneven else 0.0
 
 

@@ -23,7 +23,7 @@ __all__ = ["LossNoise", "Noise", "difference_table_noise", "measure_noise", "sca
 POINTS = 7  # values of J on the grid, the base among them
 # One more at a golden section: an even grid cannot tell a grain from an even slope.
 PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 0.5 * (3 - math.sqrt(5)), 4.0, 5.0, 6.0])
-PLACES_AND_THETA = np.concatenate([[0.0], PLACES])
+EVEN = np.concatenate([[True], PLACES % 1 == 0])
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 COARSER = 64.0  # times as wide is the next grid
@@ -93,7 +93,7 @@ class LossNoise:
         return self.words
 
 
-Noise = LossNoise
+Noise = LossNoise  # as it is called where only its level is asked for
 
 
 def difference_table_noise(values: FloatArray) -> float:
@@ -190,7 +190,8 @@ class _Line:
 
     def table(self, spacing: float) -> FloatArray:
         """Return J at theta and at the even places of the grid."""
-        return self.values(spacing)[PLACES_AND_THETA % 1 == 0]
+        even: FloatArray = self.values(spacing)[EVEN]
+        return even
 
     def away(self, spacing: float) -> float:
         """Return the noise of a grid that theta is not on: J may jump there."""
@@ -330,5 +331,5 @@ def _exactly_rounded(line: _Line, grain: float) -> bool:
     spacing = FIRST_SPACING
     while np.ptp(line.values(spacing)) < 4 * grain and spacing < 1 / COARSER:
         spacing *= COARSER / 8
-    places = np.arange(1, WITNESSES + 1) * (POINTS / WITNESSES)
+    places: FloatArray = np.arange(1.0, WITNESSES + 1) * (POINTS / WITNESSES)
     return exactly_rounded(np.concatenate([[0.0], places]), line.values(spacing, places), grain)

@@ -87,9 +87,10 @@ def precision(noise: Noise, base: float) -> Iterator[Finding]:
         yield Finding(
             "noisy_loss",
             None,
-            f"The loss has about {noise.digits} digits (noise {noise.level:.2g} at J = {base:.6g}): {noise.kind}. "
-            "Evaluate it in float64, or solve more tightly, to see smaller errors.",
-            {"noise": noise.level, "digits": noise.digits},
+            f"The loss has about {noise.digits} digits (noise {noise.typical:.2g} at J = {base:.6g}): {noise.kind}"
+            f"{'' if noise.kind.endswith('?') else '.'} Evaluate it in float64, or solve more tightly, to see smaller "
+            "errors.",
+            {"noise": noise.typical, "digits": noise.digits, "grain": noise.grain},
         )
 
 

@@ -12,11 +12,11 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.compare import Judge
 from fastcheck.differences import TINY, BlockDerivatives, Resolved, Scheme, Status
 from fastcheck.gradients import Analytic
+from fastcheck.ladder import LADDER, look_again, look_along
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.noise import FLOAT64_EPS, Noise
 from fastcheck.parameters import Block
 from fastcheck.run import Run
-from fastcheck.ladder import LADDER, look_again, look_along
 from fastcheck.steps import Steps, lost_to_rounding, rough, rounds, within_scale
 
 __all__ = ["Full", "derivatives", "measure"]

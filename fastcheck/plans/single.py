@@ -8,9 +8,9 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
+from fastcheck.ladder import LADDER, look_again
 from fastcheck.noise import scale_of_blocks
 from fastcheck.plans.probing import Probing
-from fastcheck.ladder import LADDER, look_again
 from fastcheck.verdict import grade
 
 __all__ = ["is_wrong", "measured", "quickly"]
