@@ -19,8 +19,9 @@ __all__ = ["exactly_rounded", "grain_in_words", "grain_of"]
 ULPS = 16.0  # spacings of the values themselves below which a remainder is none
 COARSE = 64.0  # spacings of the values that a quantum must be: every loss is a multiple of the spacing of floats
 MULTIPLE = 1e-4  # of a quantum that a move may miss a multiple by; chance agrees with that once in 5000
+REMAINDER = 1e-2  # of a quantum that is none, before the quantum is refined
 CONFIRMED = 3  # moves that must be multiples
-MOST_QUANTA = 1e6  # a distance is no longer than this, for `MULTIPLE` to mean anything
+REFINED = (30.0, 1e3, 1e5)  # quanta of the moves that the quantum is fitted to, the short ones first
 MISSED = 0.55  # quanta that an exactly rounded value is at most off, its fit included
 DEGREE = 4  # of the polynomial that stands for the smooth function close by
 DECIMAL = 1e-6  # relative distance from a power of ten
@@ -34,43 +35,47 @@ def grain_of(grids: Sequence[FloatArray]) -> float:
     Parameters
     ----------
     grids : sequence of float64, shape (m,)
-        Losses on equidistant grids, in their order.
+        Losses along lines, at places that are not evenly spaced, in their order.
     """
     values = np.concatenate(grids)
     if len(values) < 2:
         return 0.0
     unit = float(np.spacing(np.abs(values).max()))
-    return max(_common_divisor([np.diff(grid) for grid in grids], unit), _of_printed(np.unique(values)))
+    return max(
+        _common_divisor([np.diff(grid) for grid in grids], unit), _of_printed(np.unique(values), float(grids[0][0]))
+    )
 
 
 def _common_divisor(moves: Sequence[FloatArray], unit: float) -> float:
     """Return what all moves are multiples of, where that is more than the spacing of floats.
 
-    On one grid a smooth J moves evenly, and every even move is a multiple of itself: only where it moves by different
-    multiples from place to place, or not at all, there is a grain.
+    The places are not evenly spaced: a smooth J moves evenly on an even grid, and that too is a lattice.
     """
     moved = np.abs(np.concatenate(moves))
     divisor = 0.0
     for distance in np.unique(moved[moved > ULPS * unit]).tolist():
         a, b = distance, divisor
-        while b > max(ULPS * unit, MULTIPLE * divisor):
+        while b > max(ULPS * unit, REMAINDER * divisor):
             a, b = b, abs(a - b * round(a / b))
         divisor = a
     if divisor < COARSE * unit:
         return 0.0
-    quanta = moved[moved < MOST_QUANTA * divisor] / divisor
-    hits = np.abs(quanta - np.round(quanta)) <= MULTIPLE + ULPS * unit / divisor
-    uneven = any(np.abs(one).max() > 0 and np.ptp(np.round(one / divisor)) for one in moves if one.size)
-    return divisor if np.count_nonzero(quanta > 0.5) >= CONFIRMED and hits.all() and uneven else 0.0
+    for most in REFINED:  # Euclid's last remainder holds the rounding of all of them
+        some = moved[moved < most * divisor]
+        quanta = np.round(some / divisor)
+        divisor = float(some @ quanta / (quanta @ quanta)) if quanta.any() else divisor
+    missed = np.abs(some / divisor - np.round(some / divisor))
+    hits = missed <= MULTIPLE + ULPS * unit / divisor
+    return divisor if np.count_nonzero(quanta) >= CONFIRMED and hits.all() else 0.0
 
 
-def _of_printed(values: FloatArray) -> float:
-    """Return the quantum of numbers that were printed with a few significant digits."""
+def _of_printed(values: FloatArray, base: float) -> float:
+    """Return the quantum, near the base, of numbers that were printed with a few significant digits."""
     shown = [f"{abs(value):.16e}" for value in values.tolist() if value]
     digits = max((_digits(text) for text in shown), default=DIGITS + 1)
-    if digits > DIGITS or len(shown) < CONFIRMED:
+    if digits > DIGITS or len(shown) < CONFIRMED or not base:
         return 0.0
-    return float(10.0 ** (math.floor(math.log10(MARGIN * float(np.abs(values).max()))) - digits + 1))
+    return float(10.0 ** (math.floor(math.log10(MARGIN * abs(base))) - digits + 1))
 
 
 def _digits(text: str) -> int:
@@ -107,5 +112,5 @@ def grain_in_words(grain: float, base: float) -> str:
         decimals = f"{-power} decimals or " if power < 0 else ""
         return f"{moves}: printed with {decimals}{digits} digits?"
     if math.log2(grain).is_integer():
-        return f"{moves}, a power of two: single precision, or the spacing of floats beside a larger number (1 + tiny)?"
+        return f"{moves}, a power of two: single precision (float32), or the spacing of floats beside a larger number (1 + tiny)?"
     return f"{moves}: rounded, or counted?"

@@ -20,12 +20,14 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.differences import Resolved, Status
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.run import Run
-from fastcheck.steps import GRAIN, lost_to_rounding, rounds
+from fastcheck.steps import GRAIN, lost_to_rounding, rounds, within_scale
 
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
 LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
 UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
+DOWN = tuple(8.0**-k for k in range(7, 15))  # below it, down to the spacing of theta: no jump is believed before
+SHORT = 2.0**-6  # of the longest step, that of half a parameter
 VAGUE = 1e-4  # relative uncertainty, above which no pass can be given
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 SAFETY = 2.0  # on truncation taken from changes between steps
@@ -79,7 +81,7 @@ class _Ladder:
 
     @cached_property
     def gap(self) -> FloatArray:
-        """F'' h where J is smooth; constant at a kink."""
+        """The right slope less the left: f'' h where J is smooth, constant at a kink."""
         return np.asarray(self.right - self.left)
 
     @property
@@ -282,7 +284,7 @@ def _is_jump(ladder: _Ladder) -> bool:
 def look_again(
     run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
 ) -> list[Resolved]:
-    """Measure some coordinates again down the ladder; 16 evaluations each, and 8 more where they told too little.
+    """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
 
     Parameters
     ----------
@@ -307,17 +309,27 @@ def look_again(
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
     rungs = _measured(run, evaluator, coordinates, first, LADDER)
     seen = [resolve(*one, base, loss_error) for one in rungs]
-    vague = [k for k, one in enumerate(seen) if _is_vague(one)]
-    longer = _measured(run, evaluator, coordinates[vague], first[vague], UP) if vague else []
-    for k, above in zip(vague, longer, strict=False):
-        one = resolve(*(np.concatenate(pair) for pair in zip(above, rungs[k], strict=True)), base, loss_error)
-        seen[k] = one if one.uncertainty < seen[k].uncertainty or one.status is not Status.SMOOTH else seen[k]
+    # Longer steps than the pilots agreed upon are believed only where they are still short beside the parameters.
+    room = within_scale(evaluator, coordinates, np.full(len(first), np.inf)) * SHORT
+    for further, asks in ((UP, _is_vague), (DOWN, _is_shallow)):
+        chosen = [k for k, one in enumerate(seen) if asks(one) and (further is DOWN or first[k] * UP[-1] <= room[k])]
+        more = _measured(run, evaluator, coordinates[chosen], first[chosen], further) if chosen else []
+        for k, others in zip(chosen, more, strict=False):
+            others[0][others[0] > room[k]] = 0.0
+            order = (others, rungs[k]) if further is UP else (rungs[k], others)
+            rungs[k] = tuple(np.concatenate(pair) for pair in zip(*order, strict=True))  # type: ignore[assignment]
+            seen[k] = resolve(*rungs[k], base, loss_error)
     return seen
 
 
 def _is_vague(seen: Resolved) -> bool:
     """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
     return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
+
+
+def _is_shallow(seen: Resolved) -> bool:
+    """Say whether shorter steps could tell more: what looks like a jump may be a change on a shorter scale."""
+    return seen.status in (Status.JUMP, Status.UNRESOLVED)
 
 
 def _measured(

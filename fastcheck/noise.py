@@ -32,7 +32,7 @@ __all__ = [
 POINTS = 7  # values of J on the grid, the base among them
 # One more at a golden section: an even grid cannot tell a grain from an even slope.
 PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 0.5 * (3 - math.sqrt(5)), 4.0, 5.0, 6.0])
-PLACES_AND_THETA = np.concatenate([[0.0], PLACES])
+EVEN = np.concatenate([[True], PLACES % 1 == 0])
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 COARSER = 64.0  # times as wide is the next grid
@@ -107,7 +107,7 @@ class LossNoise:
         return self.words
 
 
-Noise = LossNoise
+Noise = LossNoise  # as it is called where only its level is asked for
 
 
 def difference_table_noise(values: FloatArray) -> float:
@@ -210,11 +210,14 @@ class _Line:
 
     def table(self, spacing: float) -> FloatArray:
         """Return J at theta and at the even places of the grid."""
-        return self.values(spacing)[PLACES_AND_THETA % 1 == 0]
+        even: FloatArray = self.values(spacing)[EVEN]
+        return even
 
     def away(self, spacing: float) -> float:
-        """Return the noise of a grid that theta is not on: J may jump there."""
-        return difference_table_noise(self.values(spacing, np.arange(1.0, POINTS + 1))[1:])
+        """Return the most noise that a grid shows which theta is not on: J may jump there, or have a kink."""
+        values = self.values(spacing, np.arange(1.0, POINTS + 1))[1:]
+        level = difference_table_noise(values)
+        return max(_columns(values)[0][-2:]) if math.isnan(level) else level
 
     def all(self) -> FloatArray:
         """Return the different values seen, rising."""
@@ -252,8 +255,8 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     grain = grain_of(line.seen)
     for closer in CLOSER if grain else ():
         fine = closer * min(spacing, FIRST_SPACING)
-        line.values(fine)
-        if grain_of(line.seen) < grain:  # it moves by less where it is looked at more closely: that was its shape
+        moved = bool(np.ptp(line.values(fine)) > 0)
+        if moved and grain_of(line.seen) < grain:  # by less where it is looked at more closely: that was its shape
             spacing, level = _where_it_shows(line, fine)
             line.seen = line.seen[-1:]
             grain = grain_of(line.seen)
@@ -295,20 +298,27 @@ def _words(level: float, grain: float, base: float, relative: float) -> str:
 
 
 def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float, float]:
-    """Return the spacing of a grid that shows a noise, and the noise; 0 or NaN where none does."""
-    level = 0.0
+    """Return the spacing of a grid that shows a noise, and the noise; 0 or NaN where none does.
+
+    Where J is smooth on every grid on which it moves, the noise is at most what the last columns leave of it.
+    """
+    level, least = 0.0, (math.inf, spacing)
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
     for _ in range(SPACINGS):
-        level = line.level(spacing)
+        values = line.table(spacing)
+        level = difference_table_noise(values)
         if level > 0:
             break
-        if level == 0:
+        if math.isnan(level) and np.isfinite(values).all():
+            least = min(least, (max(_columns(values)[0][-2:]), spacing))
+        passed = values[0] != values[-1] and np.ptp(values[POINTS // 2 :]) == 0  # a bump that the grid strides over
+        if level == 0 and not passed:
             coarsest = spacing
             spacing = COARSER * spacing if finest == math.inf else _between(coarsest, finest)
         else:  # too coarse, or no value there: stay closer
             finest = spacing
             spacing = spacing / COARSER if coarsest == 0 else _between(coarsest, finest)
-    return spacing, level
+    return (spacing, level) if level > 0 or math.isinf(least[0]) else least[::-1]
 
 
 def _between(low: float, high: float) -> float:
@@ -339,7 +349,7 @@ def _on_wider_grids(line: _Line, level: float) -> float:
     Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little.
     """
     for wider in WIDER:
-        again = line.level(wider)
+        again = line.away(wider)
         if level < again <= GROWTH * level:
             level = again
     return level
@@ -350,5 +360,5 @@ def _exactly_rounded(line: _Line, grain: float) -> bool:
     spacing = FIRST_SPACING
     while np.ptp(line.values(spacing)) < 4 * grain and spacing < 1 / COARSER:
         spacing *= COARSER / 8
-    places = np.arange(1, WITNESSES + 1) * (POINTS / WITNESSES)
+    places: FloatArray = np.arange(1.0, WITNESSES + 1) * (POINTS / WITNESSES)
     return exactly_rounded(np.concatenate([[0.0], places]), line.values(spacing, places), grain)

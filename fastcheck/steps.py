@@ -176,18 +176,14 @@ def choose_steps(
         block = blocks[number]
         if not block.size:
             continue
-        each = relative[number] and block.size <= FEW  # a quantity of its own unit, and with its own scale
-        pilots = (
-            np.arange(block.start, block.stop) if each else _pilot_coordinates(gradient[block.slice], rng) + block.start
-        )
-        size = 1.0 if relative[number] else scales[number]
+        each = relative[number] and block.size <= FEW  # quantities of their own units, each with its own scale
+        pilots = block.start + (np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng))
+        size = 1.0 if relative[number] else float(scales[number])
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
         unit[unit == 0] = 1.0
-        swing = np.maximum(max(abs(base), 1e-300), np.abs(gradient[pilots] * unit))
-        for some in np.arange(len(pilots))[:, None] if each else np.arange(len(pilots))[None]:
-            first = min(
-                max((noise.typical / float(swing[some].max())) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG
-            )
+        for some in np.arange(len(pilots))[:, None] if each else [np.arange(len(pilots))]:
+            swing = max(abs(base), float(np.abs(gradient[pilots[some]] * unit[some]).max()), 1e-300)
+            first = min(max((noise.typical / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
             h, left = _climb(evaluator, pilots[some], unit[some], first, noise, scheme)
             if each:
                 own[int(pilots[some[0]])] = float(_power_of_two(h * unit[some])[0]), left / float(unit[some[0]])

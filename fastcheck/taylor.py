@@ -5,7 +5,7 @@ t; an error e of the gradient leaves the linear term t e.v, which wins as t fall
 the two apart without a step to choose. The test is that of adjoint codes, e.g. P. E. Farrell, D. A. Ham, S. W. Funke,
 M. E. Rognes, "Automated derivation of the adjoint of high-level transient finite element programs", SIAM J. Sci.
 Comput. 35 (2013) C369-C393, section 6. Where it contradicts a pass, a finding says so. Where it contradicts a
-refutation, two witnesses differ and nothing is proven: the verdict is then inconclusive.
+refutation, two independent witnesses differ and nothing is proven: the verdict is then inconclusive.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ _PASSED = (
 )
 _REFUSED = (
     "The Taylor test contradicts the errors measured, so they prove nothing: along a random direction the remainder "
-    "falls with the power {order:.2f} of the step, as with a right gradient, and shows nothing of these errors. Does "
-    "the loss differ from itself at short steps (kinks, jumps, a noise that was not seen)?"
+    "falls with the power {order:.2f} of the step, as with a right gradient. Does the loss differ from itself at short "
+    "steps (kinks, jumps, a noise that was not seen)?"
 )
 
 

@@ -103,7 +103,8 @@ def test_noise_of_float32():
     loss = evaluator(lambda t: float(np.mean(np.sin(np.float32(t[0]) * x + np.float32(t[1])))), np.array([0.7, 0.2]))
     found = measure_noise(loss, loss.base(), np.random.default_rng(0))
     assert 1e-9 < found.relative < 1e-5
-    assert found.kind == "float32 arithmetic inside the loss"
+    assert found.grain == pytest.approx(2.0**-24)
+    assert "float32" in found.kind
 
 
 def test_a_constant_loss_has_the_noise_of_its_own_rounding():
@@ -126,3 +127,50 @@ def test_a_short_length_scale_is_no_noise(seed):
     assert measure_noise(wave, wave.base(), np.random.default_rng(seed)).level < 1e-9
     pole = evaluator(lambda t: float(np.sum(1 / (t - 1))), 1 + 10.0 ** -np.arange(1, 8))
     assert measure_noise(pole, pole.base(), np.random.default_rng(seed)).level < 1e2
+
+
+def test_a_smooth_loss_has_no_grain():
+    # Even moves on an even grid are a lattice too: one value at the golden section tells. None of 200.
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        a, b = rng.normal(size=(2, 5))
+        loss = evaluator(lambda t, a=a, b=b: float(a @ np.sin(t + b)), rng.normal(size=5))
+        assert measure_noise(loss, loss.base(), rng).grain == 0
+
+
+@pytest.mark.parametrize(
+    ("printed", "grain"),
+    [
+        (lambda x: round(x, 9), 1e-9),
+        (lambda x: float(f"{x:.6g}"), 1e-6),
+        (lambda x: 3.7e-8 * math.floor(x / 3.7e-8) + 0.1, 3.7e-8),
+        (lambda x: (x + 1e6) - 1e6, 2.0**-33),
+    ],
+)
+def test_the_grain_of_a_printed_loss(printed, grain):
+    # Of 40 directions the grain is found in all, and that it is all of the noise in at least 36.
+    x = np.array([0.1, 0.2, 0.05])
+    exact = 0
+    for seed in range(40):
+        loss = evaluator(lambda t: printed(float(np.sin(t) @ np.ones(3))), x)
+        found = measure_noise(loss, loss.base(), np.random.default_rng(seed))
+        quanta = found.grain / grain  # where all values that were seen are even, it is two
+        assert quanta == pytest.approx(round(quanta), rel=1e-3)
+        assert 1 <= round(quanta) <= 4
+        exact += found.level < 0.1 * grain
+    assert exact >= 36
+
+
+def test_the_words_name_the_grain():
+    loss = evaluator(lambda t: round(float(np.sum(np.sin(t))), 9), np.array([0.3, 0.4]))
+    assert measure_noise(loss, loss.base(), np.random.default_rng(0)).kind == (
+        "J moves in steps of 1e-09: printed with 9 decimals or 9 digits?"
+    )
+
+
+@pytest.mark.parametrize("center", [1e7, 2459000.5, 1.7e9])
+def test_a_steep_loss_at_large_parameters_is_not_noisy(center):
+    # The places of a grid are rounded to floats: a steep J would seem to scatter by its slope times their spacing.
+    for seed in range(20):
+        loss = evaluator(lambda t: float(np.sin((t[0] - center) / 0.3)), np.array([center + 0.1]))
+        assert measure_noise(loss, loss.base(), np.random.default_rng(seed)).level < 1e-14

@@ -208,7 +208,8 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     analytic = float(gradient @ direction)
     unit, lost = plan.unit(region), plan.lost(region)
     if lost > LOSES * plan.noise.error(plan.judge.z) and not rounds(plan.evaluator):
-        step = max(step, float(2.0 ** np.ceil(np.log2(unit / GRAIN))))  # so long that the direction can be rounded
+        # so long that the direction can be rounded, here and at the two steps below
+        step = max(step, float(RATIO**2 * 2.0 ** np.ceil(np.log2(unit / GRAIN))))
     rungs: list[_Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost, unit)

@@ -353,6 +353,8 @@ def _weighed(plan: Differencing, found: BlockDerivatives, place: int, seen: Reso
     first, known = float(found.value[row]), float(found.rounding[row] + found.truncation[row])
     g = float(plan.context.analytic.flat[place])
     contradicts = abs(seen.value - first) > seen.uncertainty + known
+    if seen.status is Status.KINK:
+        return seen  # its slopes and their uncertainty belong together
     if contradicts or not math.isfinite(first) or not seen.uncertainty > known or not plan.steps.exact:
         return seen
     # Where the ladder refutes the gradient by itself, the first quotient is borne out and stays as sharp as it was.

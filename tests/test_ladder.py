@@ -1,0 +1,87 @@
+"""The reader of step ladders: what stands at a coordinate, from losses alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fastcheck.differences import Status
+from fastcheck.ladder import LADDER, look_again, resolve
+from fastcheck.losses.python import PythonLoss
+from fastcheck.parameters import Parameters
+from fastcheck.run import Run
+
+H = 2.0**-10 * np.array(LADDER)
+
+
+def read(f, at=0.0, error=1e-16, h=H):
+    ahead, behind = (at + h) - at, at - (at - h)
+    return resolve(ahead, behind, *(np.array([f(at + s) for s in side]) for side in (h, -h)), f(at), error)
+
+
+def test_a_smooth_function():
+    seen = read(math.sin, 0.3, 4e-16)
+    assert seen.status is Status.SMOOTH
+    assert abs(seen.value - math.cos(0.3)) <= seen.uncertainty < 1e-9
+
+
+def test_a_noise_that_was_measured_too_small_is_found_out():
+    # Of 200 ladders with a thousand times the noise that was measured, the uncertainty covers the error in all but two.
+    missed = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        seen = read(lambda x, rng=rng: math.sin(0.3 + x) + 1e-10 * rng.standard_normal(), error=1e-13)
+        missed += abs(seen.value - math.cos(0.3)) > seen.uncertainty
+    assert missed <= 2
+
+
+def test_stairs_that_one_coordinate_climbs_alone():
+    # J has the same bits at every short step: no evidence of a derivative of zero.
+    seen = read(lambda x: round(0.7 * x + 0.1234561, 6), h=2.0**-9 * np.array(LADDER))
+    assert abs(seen.value - 0.7) <= seen.uncertainty < 0.1
+
+
+def test_a_unit_that_is_dead_near_theta_has_the_slope_zero():
+    seen = read(lambda x: 1.0 + max(0.0, x - 2.0**-9), h=H)
+    assert (seen.value, seen.uncertainty < 1e-9) == (0.0, True)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_slopes_at_a_kink_are_limits(scale):
+    seen = read(lambda t: min(t**2, (t - 2 * scale) ** 2), scale, 1e-16 * scale**2, scale * H)
+    assert seen.status is Status.KINK
+    assert seen.left == pytest.approx(2 * scale, rel=1e-9)
+    assert seen.right == pytest.approx(-2 * scale, rel=1e-9)
+    assert abs(seen.left - 2 * scale) <= seen.uncertainty < 1e-6 * scale
+
+
+def test_a_jump():
+    assert read(lambda x: 2 * x + (x >= 0)).status is Status.JUMP
+
+
+def look(f, at, step, error=1e-15):
+    layout = Parameters.of(np.array([at]))
+    evaluator = PythonLoss(lambda t: float(f(t[0])), layout, layout.theta_of(np.array([at])))
+    with Run() as run:
+        (seen,) = look_again(run, evaluator, evaluator.base(), np.array([0]), np.array([step]), error)
+    return seen, evaluator.evaluations
+
+
+def test_an_ordinary_ladder_costs_16_evaluations():
+    seen, evaluations = look(math.sin, 0.3, 2.0**-10)
+    assert seen.status is Status.SMOOTH
+    assert evaluations == 17
+
+
+def test_a_ladder_goes_up_until_the_loss_moves():
+    seen, _ = look(lambda x: round(math.sin(x), 9), 0.3, 2.0**-30, 0.5e-9)
+    assert abs(seen.value - math.cos(0.3)) <= seen.uncertainty < 1e-2
+
+
+def test_no_jump_is_believed_before_the_shortest_steps():
+    # Far away the bump is a constant: the ladder from the size of theta sees J change by the same amount at each step.
+    seen, _ = look(lambda x: math.exp(-0.5 * (x - 1e9) ** 2), 1e9 + 0.5, 1e9, 1e-16)
+    assert seen.status is not Status.JUMP
+    assert abs(seen.value + 0.5 * math.exp(-0.125)) <= seen.uncertainty
