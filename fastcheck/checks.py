@@ -5,6 +5,7 @@ params -> flat theta -> probes -> loss differences -> measured derivatives -> co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.finding import Finding
+from fastcheck.gradients import Analytic
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
@@ -34,7 +36,7 @@ from fastcheck.plans.probing import Probing
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
-from fastcheck.run import Run
+from fastcheck.run import OutOfBudget, Run
 from fastcheck.screened import assemble_screen
 from fastcheck.settings import Settings, as_args
 from fastcheck.steps import choose_steps, fixed_steps, rounds
@@ -135,9 +137,42 @@ def _check(
     path = None if settings.checkpoint is None else Path(settings.checkpoint).absolute()  # a loss may change the folder
     layout = Parameters.of(params)
     chosen = layout.select(settings.blocks)
+    evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
+    run.watch(evaluator)
+    try:
+        return _examined(loss, gradient, args, settings, run, evaluator, chosen, path)
+    except OutOfBudget:
+        none = np.empty(0)
+        seen = Preflight(math.nan, 0.0, Analytic(none, none, (), none), (_nothing(run, evaluator),), fatal=True)
+        return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
+
+
+def _nothing(run: Run, evaluator: Evaluator) -> Finding:
+    """Return the finding of a budget that was spent before anything was measured."""
+    each = run.seconds / max(1, evaluator.evaluations)
+    return Finding(
+        "stopped",
+        None,
+        f"The run stopped after its budget of {run.budget or 0:g} s, before anything was measured: in that time the "
+        f"loss was evaluated {evaluator.evaluations} times ({each:.2g} s each), and it takes a dozen to know its noise, "
+        "and some more for the steps of each block. Give it a larger budget, or a smaller batch.",
+        {"done": 0, "evaluations": evaluator.evaluations, "seconds": each},
+    )
+
+
+def _examined(
+    loss: Callable[..., Any],
+    gradient: Any,
+    args: tuple[Any, ...],
+    settings: Settings,
+    run: Run,
+    evaluator: Evaluator,
+    chosen: tuple[Block, ...],
+    path: Path | None,
+) -> Report:
+    layout = evaluator.layout
     numbers = tuple(layout.blocks.index(block) for block in chosen)
     rng = np.random.default_rng(settings.seed)
-    evaluator = evaluator_for(loss, layout, layout.theta_of(params), args)
     seen = preflight(evaluator, gradient, args, rng)
     if seen.fatal:
         return unmeasurable(layout, chosen, seen, evaluator.evaluations, run.seconds, settings)
