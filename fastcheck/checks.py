@@ -154,7 +154,7 @@ def _nothing(run: Run, evaluator: Evaluator) -> Finding:
         "stopped",
         None,
         f"The run stopped after its budget of {run.budget or 0:g} s, before anything was measured: in that time the "
-        f"loss was evaluated {evaluator.evaluations} times ({each:.2g} s each), and it takes a dozen to know its noise, "
+        f"loss was evaluated {evaluator.evaluations} times ({each:.2g} s each). It takes a dozen to know its noise, "
         "and some more for the steps of each block. Give it a larger budget, or a smaller batch.",
         {"done": 0, "evaluations": evaluator.evaluations, "seconds": each},
     )
