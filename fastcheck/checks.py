@@ -187,6 +187,7 @@ def _examined(
     if mode == "screen" and settings.mode == "auto" and rounds(evaluator):
         mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
     if mode == "screen":
+        run.begin()
         with bar(run, count, settings.progress):
             facts = facts_of(loss, args, [block.shape for block in layout.blocks])
             return _screen(evaluator, seen, noise, list(zip(numbers, chosen, strict=True)), settings, run, facts)
@@ -196,6 +197,7 @@ def _examined(
         places, count = drawn.places, sum(map(len, drawn.places))
     pilot = () if isinstance(loss, MeasuresItself) else numbers
     plan = _plan(evaluator, seen, noise, settings, run, rng, pilot, count)
+    run.begin()
     with bar(run, count, settings.progress):
         if isinstance(loss, MeasuresItself):
             workers = cores() if settings.workers in (None, -1) else int(settings.workers or 1)

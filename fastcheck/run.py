@@ -99,7 +99,7 @@ class Run:
         return self.stopped is not None
 
     def watch(self, evaluator: Evaluator) -> None:
-        """Let an evaluation raise `OutOfBudget` when the budget is spent, until the first is asked of this run."""
+        """Let an evaluation raise `OutOfBudget` when the budget is spent, until `begin` is called."""
         if self.budget is not None and isinstance(evaluator, PerturbedLoss):
             self._watched = evaluator
             evaluator.before_each = self._look
@@ -108,11 +108,14 @@ class Run:
         if self._watched is not None and self._watched.evaluations and self.over():
             raise OutOfBudget
 
-    def _next(self) -> int:
-        """Return the number of the next grid, which is the same in every run of one problem."""
+    def begin(self) -> None:
+        """End what `watch` does: from here on, the plans look at the clock."""
         if self._watched is not None:
             self._watched.before_each = None
             self._watched = None
+
+    def _next(self) -> int:
+        """Return the number of the next grid, which is the same in every run of one problem."""
         number, self._grids = self._grids, self._grids + 1
         return number
 

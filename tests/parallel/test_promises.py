@@ -53,6 +53,25 @@ def test_a_budget_is_looked_at_before_anything_is_measured(
     assert not report.passed
 
 
+def test_a_network_that_was_measured_is_reported_whatever_the_clock_says(clock, monkeypatch):  # noqa: F811
+    from fastcheck.networks import Dense, Network
+
+    rng = np.random.default_rng(0)
+    X, y, params = rng.normal(size=(5, 3)), rng.normal(size=(5, 2)), {"W": rng.normal(size=(2, 3)), "b": np.zeros(2)}
+    bound = Network([Dense("W", "b")], loss="squared_error", samples="rows").bind(X, y)
+    numerical = fastcheck.numerical_gradient(bound, params)
+    measure = type(bound).measure
+
+    def late(self, *rest, **options):
+        clock[0] += 1000.0
+        return measure(self, *rest, **options)
+
+    monkeypatch.setattr(type(bound), "measure", late)
+    monkeypatch.setattr("fastcheck.checks.Run", lambda *known: Run(*known, started=clock[0]))
+    report = fastcheck.check(bound, numerical, params, mode="full", budget=10.0)
+    assert report.coverage == 1
+
+
 HANGS = """
 import pathlib, sys, time
 import numpy as np
