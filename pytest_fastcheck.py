@@ -6,6 +6,7 @@ check. Reports travel as ``user_properties`` of the tests, and so through pytest
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ __all__ = ["Gradcheck", "gradcheck"]
 MODES = ("auto", "full", "sample", "screen")
 INCONCLUSIVE = ("fail", "skip", "xfail")
 PROPERTY = "fastcheck"
-LONGEST = 120  # characters of a file's name
+LONGEST = 120  # bytes of what a file's name tells of its test
 SENTENCE = re.compile(r"(?<=\w)\. ")  # what ends the first one
 PASSED = ("CORRECT", "ACCEPTABLE")
 
@@ -175,7 +176,7 @@ class Gradcheck:
         """Run a check, note what came of it, and let it decide the test."""
         __tracebackhide__ = True
         from fastcheck.errors import FastcheckError, GradientError, InputError
-        from fastcheck.report.words import headline
+        from fastcheck.report.words import headline, shown
         from fastcheck.verdict import Verdict
 
         if "throw" in options:
@@ -187,7 +188,7 @@ class Gradcheck:
             raise error.with_traceback(None) from error.__cause__  # the library's frames say nothing about the test
         report = replace(report, settings={**report.settings, "command": self._command(report.settings, options)})
         self.reports.append(report)
-        said = headline(report)
+        said = shown(report, headline(report))
         self._item.user_properties.append((PROPERTY, said))
         if report.passed:
             return report
@@ -220,17 +221,22 @@ class Gradcheck:
         folder = SETTINGS["html"].of(self._config)
         if not folder:
             return ""
-        from fastcheck.errors import MissingDependencyError
-
         directory = Path(self._config.invocation_params.dir, folder)
-        directory.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "_", self._item.nodeid)[-LONGEST:].strip("_")
         try:
-            page = report.save(directory / f"{stem}_{len(self.reports)}.html")
-        except MissingDependencyError as error:
-            return f"no page was written: {error}"
+            directory.mkdir(parents=True, exist_ok=True)
+            page = report.save(directory / f"{_stem(self._item.nodeid)}_{len(self.reports)}.html")
+        except Exception as error:  # whatever it is, it must not hide the report
+            from fastcheck.errors import said
+
+            return f"no page was written: {said(error)}"
         self._item.user_properties.append((f"{PROPERTY}_html", str(page)))
         return f"the whole report: {page}"
+
+
+def _stem(nodeid: str) -> str:
+    """Return a name of a file for a test: what it tells of it, cut by bytes, and a hash that keeps two apart."""
+    told = re.sub(r"[^\w.-]+", "_", nodeid).encode(errors="replace")[-LONGEST:].decode(errors="ignore").strip("_")
+    return f"{told}_{hashlib.sha256(nodeid.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 class _Told(Protocol):

@@ -28,7 +28,7 @@ from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.report.record import record
-from fastcheck.run import Run
+from fastcheck.run import OutOfBudget, Run
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion
@@ -151,11 +151,15 @@ def _check(
 ) -> Report:
     refuse(loss, settings)
     layout = Parameters.of(params)
-    context = prepared(loss, gradient, args, settings, run, layout, layout.theta_of(params))
-    if context.preflight.fatal:
-        return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, settings)
-    with bar(run, context.size, settings.progress):
-        outcome = strategy_for(context)(context)
+    try:
+        context = prepared(loss, gradient, args, settings, run, layout, layout.theta_of(params))
+        if context.preflight.fatal:
+            found, evaluations = context.preflight.findings, context.evaluator.evaluations
+            return unmeasurable(layout, found, evaluations, run.seconds, settings)
+        with bar(run, context.size, settings.progress):
+            outcome = strategy_for(context)(context)
+    except OutOfBudget as spent:
+        return unmeasurable(layout, (_nothing(run, spent.evaluations),), spent.evaluations, run.seconds, settings)
     verdicts, said = decided_elsewhere(outcome, judge(outcome))
     measured = run.stopped
     reasons: tuple[Finding, ...] = ()
@@ -170,6 +174,19 @@ def _check(
     first = [contradiction] if contradiction is not None else []
     last = [_CUT_SHORT] if run.stopped == "interrupted" and measured is None else []
     return conclude(outcome, verdicts, (*first, *reasons, *noted, *last), taylor)
+
+
+def _nothing(run: Run, evaluations: int) -> Finding:
+    """Return the finding of a budget that was spent before anything was measured."""
+    each = run.seconds / max(1, evaluations)
+    return Finding(
+        Kind.STOPPED,
+        None,
+        f"The run stopped after its budget of {run.budget or 0:g} s, before anything was measured: in that time the "
+        f"loss was evaluated {evaluations} times ({each:.2g} s each). It takes a dozen to know its noise, and some "
+        "more for the steps of each block. Give it a larger budget, or a smaller batch.",
+        {"done": 0, "evaluations": evaluations, "seconds": each},
+    )
 
 
 _CUT_SHORT = Finding(

@@ -17,7 +17,6 @@ from fastcheck.judge.judge import Judge, excess
 from fastcheck.judge.verdicts import Judged, Verdicts
 from fastcheck.noise import Noise
 from fastcheck.parameters import Block, Parameters
-from fastcheck.preflight import Preflight
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.settings import Settings
 from fastcheck.verdict import Verdict
@@ -74,7 +73,9 @@ def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], 
     )
 
 
-def unmeasurable(layout: Parameters, seen: Preflight, evaluations: int, seconds: float, settings: Settings) -> Report:
+def unmeasurable(
+    layout: Parameters, findings: Iterable[Finding], evaluations: int, seconds: float, settings: Settings
+) -> Report:
     """Return the report of a loss that is no function of theta: inconclusive, with the reason first."""
     nan = math.nan
     return Report(
@@ -84,7 +85,7 @@ def unmeasurable(layout: Parameters, seen: Preflight, evaluations: int, seconds:
         bound=nan,
         blocks={block.name: _block(block, None, None) for block in layout.blocks},
         wrong=(),
-        findings=tuple(sorted(seen.findings, key=lambda finding: finding.kind not in FATAL)),
+        findings=tuple(sorted(findings, key=lambda finding: finding.kind not in FATAL)),
         coverage=0.0,
         evaluations=evaluations,
         seconds=seconds,

@@ -136,6 +136,7 @@ def prepared(
     rng = np.random.default_rng(settings.seed)
     chosen = [(layout.blocks.index(block), block) for block in layout.select(settings.blocks)]
     evaluator = evaluator_for(loss, layout, theta, args)
+    run.watch(evaluator)
     seen = preflight(evaluator, gradient, args, rng)
     judge = Judge(settings.tolerance, settings.confidence, 1)
     silent = Noise(0.0, 0.0, False)

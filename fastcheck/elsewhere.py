@@ -23,6 +23,7 @@ from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
 from fastcheck.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
+from fastcheck.run import OutOfBudget
 from fastcheck.strategies import strategy_for
 from fastcheck.verdict import Verdict
 
@@ -133,7 +134,7 @@ def _nearby(context: Context, names: Sequence[str], way: FloatArray) -> dict[str
         if there.preflight.fatal:
             return {}
         outcome = strategy_for(there)(there)
-    except (InputError, LossError):  # the loss has no value there
+    except (InputError, LossError, OutOfBudget):  # the loss has no value there, or there is no time
         return {}
     finally:
         run.checkpoint = saved

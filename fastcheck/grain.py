@@ -112,5 +112,6 @@ def grain_in_words(grain: float, base: float) -> str:
         decimals = f"{-power} decimals or " if power < 0 else ""
         return f"{moves}: printed with {decimals}{digits} digits?"
     if math.log2(grain).is_integer():
-        return f"{moves}, a power of two: single precision (float32), or the spacing of floats beside a larger number (1 + tiny)?"
+        floats = "the spacing of floats beside a larger number (1 + tiny)"
+        return f"{moves}, a power of two: single precision (float32), or {floats}?"
     return f"{moves}: rounded, or counted?"

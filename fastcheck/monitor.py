@@ -202,7 +202,9 @@ class Monitor:
         settings = replace(self._settings, seed=(self.seed + number * _GOLDEN) % _WORD)
         context = prepared(problem.loss, problem.gradient, args, settings, run, layout, layout.flatten(problem.params))
         if context.preflight.fatal:
-            return unmeasurable(layout, context.preflight, context.evaluator.evaluations, run.seconds, self._settings)
+            return unmeasurable(
+                layout, context.preflight.findings, context.evaluator.evaluations, run.seconds, self._settings
+            )
         context = context.counting(thresholds.PROBES * len(layout.blocks))
         plan = probing_of(context)
         screened = screen(plan, context.blocks, self.confidence, DIRECTIONS, joint=False)

@@ -119,9 +119,10 @@ def _precision(context: Context) -> Iterator[Finding]:
         yield Finding(
             Kind.NOISY_LOSS,
             None,
-            f"The loss has about {noise.digits} digits (noise {noise.level:.2g} at J = {context.base:.6g}): "
-            f"{noise.kind}. Evaluate it in float64, or solve more tightly, to see smaller errors.",
-            {"noise": noise.level, "digits": noise.digits},
+            f"The loss has about {noise.digits} digits (noise {noise.typical:.2g} at J = {context.base:.6g}): "
+            f"{noise.kind}{'' if noise.kind.endswith('?') else '.'} Evaluate it in float64, or solve more tightly, to "
+            "see smaller errors.",
+            {"noise": noise.typical, "digits": noise.digits, "grain": noise.grain},
         )
 
 
@@ -210,7 +211,7 @@ def _kinks(outcome: Outcome, judged: Sequence[Judged]) -> Iterator[Finding]:
             f"{_shown(outcome.context.layout, at)} {'is' if len(at) == 1 else 'are'} at a kink, where any value "
             "between the one-sided slopes is a subgradient"
         )
-    yield Finding(Kind.KINKS, None, f"Kinks: {'; '.join(parts)}.", {"share": total / measured, "at": at})
+    yield Finding(Kind.KINKS, None, f"Kinks: {'; '.join(parts)}.", {"share": total / max(1, measured), "at": at})
 
 
 def _kinks_along(screened: Sequence[Screened]) -> Iterator[Finding]:

@@ -15,18 +15,35 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
+from fastcheck.losses.base import PerturbedLoss
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.crew import CrewGoneError
 from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.shards import Cutter, LossRefusedError, Probes, evaluated
 from fastcheck.parallel.staff import Staff
 from fastcheck.parallel.worker import Done, Shard, evaluate
 
-__all__ = ["Run"]
+__all__ = ["OutOfBudget", "Run"]
 
+_REST = "What was measured by then is kept; a checkpoint lets the rest be measured later."
 OVERRUN = 0.1  # share of the budget by which a run may exceed it
 MOST_LOST = 16  # coordinates that may end their worker before the run gives up
+
+
+class OutOfBudget(BaseException):
+    """The budget was spent before anything was measured; like KeyboardInterrupt, it is no error of the loss.
+
+    Attributes
+    ----------
+    evaluations : int
+        Losses evaluated by then.
+    """
+
+    def __init__(self, evaluations: int) -> None:
+        super().__init__(evaluations)
+        self.evaluations = evaluations
 
 
 @dataclass
@@ -68,6 +85,7 @@ class Run:
     notes: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     _grids: int = 0
+    _watched: PerturbedLoss | None = field(default=None, repr=False)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     def __enter__(self) -> Self:
@@ -89,6 +107,27 @@ class Run:
         if self.stopped is None and self.budget is not None and self.seconds >= self.budget:
             self.stopped = "budget"
         return self.stopped is not None
+
+    def watch(self, evaluator: Evaluator) -> None:
+        """Let an evaluation raise `OutOfBudget` when the budget is spent, until `begin` is called."""
+        if self.budget is not None and isinstance(evaluator, PerturbedLoss):
+            self._watched = evaluator
+            evaluator.before_each = self._look
+
+    def _look(self) -> None:
+        if self._watched is not None and self._watched.evaluations and self.over():
+            raise OutOfBudget(self._watched.evaluations)
+
+    def begin(self) -> None:
+        """End what `watch` does: from here on, the plans look at the clock."""
+        if self._watched is not None:
+            self._watched.before_each = None
+            self._watched = None
+
+    def _next(self) -> int:
+        """Return the number of the next grid, which is the same in every run of one problem."""
+        number, self._grids = self._grids, self._grids + 1
+        return number
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -131,9 +170,10 @@ class Run:
 
     def along(self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
         """Return the losses along a direction, from the checkpoint where they are there; see `Evaluator.along`."""
+        number = self._next()
         if self.checkpoint is None:
             return evaluator.along(start, direction, steps)
-        number, probes = self._next(), (np.array([start]), direction, steps)
+        probes = (np.array([start]), direction, steps)
         done = self.checkpoint.recall(number, probes)
         if done is not None:
             evaluator.evaluations += done.evaluations
@@ -189,6 +229,10 @@ class Run:
                     except KeyboardInterrupt:
                         self.stopped = "interrupted"
                         return
+                    except CrewGoneError as error:
+                        self.stopped = "workers"
+                        self.notes.append(Finding("workers_gone", None, f"The workers are gone: {error}. {_REST}"))
+                        return
                     if result is None:
                         break
                     shard, done = result
@@ -201,11 +245,6 @@ class Run:
         finally:  # not before: a thread may be counting on the same evaluator
             evaluator.evaluations += collected.evaluations
             evaluator.failure = evaluator.failure or collected.failure
-
-    def _next(self) -> int:
-        """Return the number of the next grid, which is the same in every run of one problem."""
-        number, self._grids = self._grids, self._grids + 1
-        return number
 
     def _results(self, evaluator: Evaluator, cutter: Cutter, pace: Pace) -> Generator[tuple[Shard, Done], None, None]:
         """Yield shards as they are done: here while that is cheap or being measured, then by a crew where it pays."""

@@ -95,9 +95,12 @@ def test_reports_travel_from_the_workers(run, pytester):
     assert "test_noisy: INCONCLUSIVE" in summary
     assert "3 gradient checks, 2 not passed" in summary
     pages = sorted(path.name for path in (pytester.path / "pages").iterdir())
-    assert [re.sub(r"_1\.html$", "", name).rpartition("py_")[2] for name in pages] == ["test_noisy", "test_wrong"]
+    assert [re.sub(r"_[0-9a-f]{8}_1\.html$", "", name).rpartition("py_")[2] for name in pages] == [
+        "test_noisy",
+        "test_wrong",
+    ]
     assert "<html" in (pytester.path / "pages" / pages[1]).read_text(encoding="utf-8")
-    result.stdout.fnmatch_lines(["E       the whole report: *pages*test_wrong_1.html"])
+    result.stdout.fnmatch_lines(["E       the whole report: *pages*test_wrong_*_1.html"])
     assert 'name="fastcheck" value="CORRECT: every block' in (pytester.path / "j.xml").read_text(encoding="utf-8")
 
 
@@ -289,3 +292,45 @@ def test_the_plugin_itself_imports_pytest_and_the_standard_library_only():
 
 def test_modes_are_those_of_a_check():
     assert pytest_fastcheck.MODES == MODES
+
+
+NAMES = """
+    import numpy as np
+    import pytest
+
+    def loss(x): return float(np.sin(x).sum())
+    x = np.linspace(0.1, 1, 7)
+
+    CASES = ["a/b", "a?b", "a b", "a-b", "A-B", "漢" * 80, "漢" * 79 + "字", "x" * 4000, ".", ""]
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_case(gradcheck, case):
+        gradcheck(loss, 2 * np.cos(x), x)
+
+    def test_two(gradcheck):
+        for _ in range(2):
+            with pytest.raises(AssertionError):
+                gradcheck(loss, 2 * np.cos(x), x)
+"""
+
+
+@pytest.mark.slow
+def test_every_test_has_a_page_of_its_own(run, pytester):
+    pytester.makepyfile(NAMES)
+    result = run("--fastcheck-html", "pages")
+    result.assert_outcomes(failed=10, passed=1)
+    pages = sorted(path.name for path in (pytester.path / "pages").iterdir())
+    assert len({name.lower() for name in pages}) == len(pages) == 12
+    assert all(len(name.encode()) < 160 for name in pages)
+    assert "no page was written" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("folder", ["file", pytest.param("x" * 300, marks=pytest.mark.slow)])
+def test_a_page_that_cannot_be_written_hides_no_report(run, pytester, folder):
+    pytester.path.joinpath("file").write_text("")
+    pytester.makepyfile(SUITE)
+    result = run("-k", "wrong", "--fastcheck-html", folder)
+    result.assert_outcomes(failed=1, deselected=2)
+    result.stdout.fnmatch_lines(
+        ["E       fastcheck.errors.GradientError: WRONG: w[[]2[]]*", "E       no page was written: *"]
+    )

@@ -76,6 +76,7 @@ class PerturbedLoss(ABC):
     """
 
     home: Literal["threads", "processes"] = "processes"
+    before_each: Callable[[], None] | None = None  # is called before an evaluation, and may end the run by raising
 
     def __init__(
         self, loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...] = ()

@@ -182,6 +182,8 @@ class BatchedLoss(PerturbedLoss):
         return np.concatenate([self._one_batch(coordinates[[k]], targets[[k]]) for k in rows])
 
     def _evaluate(self, tree: Any) -> FloatArray:
+        if self.before_each is not None:
+            self.before_each()
         with self._theirs():
             returned = self.loss(tree, *self.args)
         return self._checked(returned)

@@ -66,6 +66,8 @@ class JittedLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Call the loss at theta and return what it returned."""
+        if self.before_each is not None:
+            self.before_each()
         self.evaluations += 1
         with self._theirs():
             return self.loss(self._point, *self.args)

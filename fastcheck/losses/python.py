@@ -87,6 +87,8 @@ class PythonLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Call the loss at the working theta and return what it returned."""
+        if self.before_each is not None:
+            self.before_each()
         self.evaluations += 1
         tree = self._tree if self._views else self.layout.astype_user(self._work)
         with self._theirs():
@@ -124,9 +126,12 @@ class PythonLoss(PerturbedLoss):
         tree, rounded = self._tree, self.layout.astype_user
         values: list[float] = []
         rows = zip(coordinates.tolist(), steps.tolist(), self.theta[coordinates].tolist(), strict=True)
+        look = self.before_each
         with self._theirs():  # around them all: what is not the loss's own here, floating point does not signal
             for i, h, saved in rows:
                 try:
+                    if look is not None:
+                        look()
                     for offset in offsets:
                         work[i] = saved + offset * h  # rounded to the user's dtype, if need be, when the tree is built
                         try:
@@ -138,6 +143,9 @@ class PythonLoss(PerturbedLoss):
                         except (Exception, SystemExit) as error:
                             value = self._fail(error, self.layout.breadcrumb(i))
                         values.append(value)
+                except BaseException:  # Ctrl-C, or the end of a budget
+                    self.evaluations += len(values)
+                    raise
                 finally:
                     work[i] = saved
         self.evaluations += len(values)

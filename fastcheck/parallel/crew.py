@@ -23,11 +23,15 @@ from fastcheck.losses.evaluator import Shardable
 from fastcheck.parallel.payload import FilePayload, MemoryPayload, Payload, end_with
 from fastcheck.parallel.worker import Done, Shard, evaluate, evaluate_packed
 
-__all__ = ["Crew", "JoblibCrew", "LocalCrew", "ProcessCrew", "WorkerDiedError", "cores", "hire"]
+__all__ = ["Crew", "CrewGoneError", "JoblibCrew", "LocalCrew", "ProcessCrew", "WorkerDiedError", "cores", "hire"]
 
 
 class WorkerDiedError(Exception):
     """A worker ended without an answer: killed, out of memory, or the loss left the process."""
+
+
+class CrewGoneError(Exception):
+    """Nobody is left to ask: the scheduler of the workers was killed, or can't be reached."""
 
 
 class Crew(Protocol):

@@ -10,8 +10,8 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from fastcheck.arithmetic import settings
-from fastcheck.errors import MissingDependencyError
-from fastcheck.parallel.crew import WorkerDiedError
+from fastcheck.errors import MissingDependencyError, said
+from fastcheck.parallel.crew import CrewGoneError, WorkerDiedError
 from fastcheck.parallel.payload import MemoryPayload
 from fastcheck.parallel.worker import Done, Shard, evaluate_packed
 
@@ -66,8 +66,11 @@ class DaskCrew:
         except (KilledWorker, FutureCancelledError) as error:
             self._scattered = None  # its holders may be gone; the next map sends it again
             raise WorkerDiedError(type(error).__name__) from error
+        except (OSError, TimeoutError) as error:  # of the connection: what the loss raises, it returns as a failure
+            raise CrewGoneError(f"the scheduler does not answer ({said(error)})") from error
         finally:
-            self._client.cancel(list(waiting))
+            with contextlib.suppress(Exception):  # nobody to tell
+                self._client.cancel(list(waiting))
 
     def _scatter(self) -> None:
         """Send the loss to the workers, once; where all of them have just died, wait for those that take their place.
@@ -87,13 +90,17 @@ class DaskCrew:
                 self._scattered = self._client.scatter(self._payload, broadcast=True, hash=False)
             except (TimeoutError, ValueError):  # the last worker may die between the two
                 time.sleep(0.1)
+            except OSError as error:
+                raise CrewGoneError(f"the scheduler does not answer ({said(error)})") from error
 
     def close(self) -> None:
         """See `Crew.close`; a cluster of the caller's is left as it was."""
-        if self._scattered is not None:
-            self._client.cancel([self._scattered])
-        self._scattered = None
-        self._stack.close()
+        scattered, self._scattered = self._scattered, None
+        with contextlib.suppress(Exception):  # a scheduler that is gone has forgotten it
+            if scattered is not None:
+                self._client.cancel([scattered])
+        with contextlib.suppress(OSError):
+            self._stack.close()
 
 
 def _client(workers: int, stack: contextlib.ExitStack) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import ROOT, leaves
 from fastcheck.report.files import write_text
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
+from fastcheck.report.words import legible
 from fastcheck.verdict import Verdict
 
 __all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]
@@ -23,6 +24,10 @@ FORMAT = "fastcheck-report"
 VERSION = 1
 NUMERICAL_UP_TO = 20_000  # coordinates of a numerical gradient that are written out
 
+DEEPEST = 70  # a gradient of 64 axes, and what it stands in
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+_COUNTS = ("evaluations", "size", "checked", "wrong", "kinks")
 _SCALARS = ("difference", "uncertainty", "bound", "coverage", "evaluations", "seconds")
 _BLOCK_SCALARS = ("size", "checked", "difference", "bound", "uncertainty", "detectable", "wrong", "kinks")
 
@@ -59,29 +64,70 @@ def from_dict(data: Mapping[str, Any]) -> Report:
     Raises
     ------
     InputError
-        The data are not a report, or of a newer version.
+        The data are not a report, or of a newer version; the message names the field.
     """
     if data.get("format") != FORMAT:
-        raise InputError(f"format={data.get('format')!r}: not a fastcheck report.")
+        raise InputError(f"format={_brief(repr(data.get('format')))}: not a fastcheck report.")
     if data.get("version") != VERSION:
-        raise InputError(f"version={data.get('version')!r}: this fastcheck reads version {VERSION}. Upgrade fastcheck.")
-    try:
-        return _from_dict(data)
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise InputError(f"the report is damaged: {type(error).__name__}: {error}.") from error
+        found = _brief(repr(data.get("version")))
+        raise InputError(f"version={found}: this fastcheck reads version {VERSION}. Upgrade fastcheck.")
+    _validate(data)
+    return _from_dict(data)
+
+
+def _validate(data: Mapping[str, Any]) -> None:
+    """Raise unless the data obey the schema, and fit together."""
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    error = next(Draft202012Validator(schema).iter_errors(data), None)
+    if error is not None:
+        raise _damaged(error.json_path, error.instance, error.message)
+    blocks = data["blocks"]
+    for name, block in blocks.items():
+        if math.prod(block["shape"]) != block["size"]:
+            raise _damaged(f"$.blocks[{name!r}].size", block["size"], "the shape has another size")
+    for number, one in enumerate(data["wrong"]):
+        if not _inside(one["index"], blocks.get(one["block"], {}).get("shape")):
+            raise _damaged(f"$.wrong[{number}]", one, "there is no such block, or no such index in it")
+    for name, numbers in data.get("numerical", {}).items():
+        if name not in blocks or not _fits(numbers, blocks[name]["shape"]):
+            raise _damaged(f"$.numerical[{name!r}]", numbers, "there is no such block, or it has another shape")
+
+
+def _inside(index: Sequence[int], shape: Sequence[int] | None) -> bool:
+    if shape is None or len(shape) != len(index):
+        return False
+    return all(i < n for i, n in zip(index, shape, strict=True))
+
+
+def _fits(numbers: Any, shape: Sequence[int]) -> bool:
+    if not shape:
+        return not isinstance(numbers, list)
+    return isinstance(numbers, list) and len(numbers) == shape[0] and all(_fits(part, shape[1:]) for part in numbers)
+
+
+def _damaged(field: str, value: Any, why: str) -> InputError:
+    return InputError(f"the report is damaged at {_brief(field)}={_brief(repr(value))}: {_brief(why)}.")
+
+
+def _brief(text: str) -> str:
+    return legible(text, 120)
 
 
 def _from_dict(data: Mapping[str, Any]) -> Report:
     blocks = {
         name: BlockReport(
-            shape=tuple(block["shape"]),
+            shape=tuple(map(int, block["shape"])),
             verdict=_verdict(block["verdict"]),
-            **{k: _number(block[k]) for k in _BLOCK_SCALARS},
+            **{key: _scalar(block, key) for key in _BLOCK_SCALARS},
         )
         for name, block in data["blocks"].items()
     }
     wrong = tuple(
-        Coordinate(c["block"], tuple(c["index"]), *(_number(c[k]) for k in ("analytic", "numerical", "uncertainty")))
+        Coordinate(
+            c["block"], tuple(map(int, c["index"])), *(float(c[k]) for k in ("analytic", "numerical", "uncertainty"))
+        )
         for c in data["wrong"]
     )
     numerical, taylor = data.get("numerical"), data.get("taylor")
@@ -96,9 +142,13 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         else {k: np.array(_numbers(v), dtype=float).reshape(blocks[k].shape) for k, v in numerical.items()},
         taylor=None
         if taylor is None
-        else Taylor(_number(taylor["order"]), *(tuple(_numbers(taylor[k])) for k in ("steps", "remainders"))),
-        **{name: _number(data[name]) for name in _SCALARS},
+        else Taylor(float(taylor["order"]), *(tuple(_numbers(taylor[k])) for k in ("steps", "remainders"))),
+        **{key: _scalar(data, key) for key in _SCALARS},
     )
+
+
+def _scalar(data: Mapping[str, Any], name: str) -> Any:
+    return int(data[name]) if name in _COUNTS else float(data[name])
 
 
 def write(report: Report, path: Path) -> None:
@@ -121,19 +171,36 @@ def read(path: Path) -> Report:
         There is no such file, or it is no report.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except FileNotFoundError as error:
         raise InputError(f"path={str(path)!r}: no such file.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"path={str(path)!r} is not a fastcheck report: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"path={str(path)!r} is not a fastcheck report: {_brief(said(error))}.") from error
     if not isinstance(data, dict):
         raise InputError(f"path={str(path)!r} is not a fastcheck report.")
+    if _depth(data) > DEEPEST:
+        raise InputError(f"path={str(path)!r} is not a fastcheck report: it is nested more than {DEEPEST} deep.")
     return from_dict(data)
 
 
 def _parts(name: str, array: np.ndarray[Any, Any]) -> list[tuple[str, np.ndarray[Any, Any]]]:
     """Return an array by the name of its block; a complex one has a block for each part."""
     return [(f"{name}.real", array.real), (f"{name}.imag", array.imag)] if np.iscomplexobj(array) else [(name, array)]
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON; a report writes it as text")
+
+
+def _depth(data: Any) -> int:
+    """Return how many containers are inside each other, at most."""
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in inner for item in items]
+    return depth
 
 
 def _plain(value: Any) -> Any:
@@ -157,9 +224,5 @@ def _verdict(key: str) -> Verdict:
     return next(verdict for verdict in Verdict if verdict.value == key)
 
 
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value
-
-
 def _numbers(value: Any) -> Any:
-    return [_numbers(item) for item in value] if isinstance(value, list) else _number(value)
+    return [_numbers(item) for item in value] if isinstance(value, list) else float(value)

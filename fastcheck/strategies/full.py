@@ -81,6 +81,7 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     count = sum(block.size if p is None else len(p) for (_, block), p in zip(context.blocks, places, strict=True))
     context = context.counting(count)
     plan = Differencing.of(context, [number for number, _ in context.blocks])
+    context.run.begin()
     return Outcome(context, _measured(plan, places), steps=plan.steps)
 
 
@@ -112,6 +113,7 @@ def derivatives(context: Context) -> FloatArray:
     they are.
     """
     plan = Differencing.of(context, [number for number, _ in context.blocks])
+    context.run.begin()
     value, bends = (np.full(plan.evaluator.theta.size, np.nan) for _ in range(2))
     found = [BlockDerivatives.empty(block, None, value) for block in plan.evaluator.layout.blocks]
     with plan.context.run.interruptible():

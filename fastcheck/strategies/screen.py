@@ -42,6 +42,7 @@ def probing_of(context: Context) -> Probing:
 def measure(context: Context) -> Outcome:
     """Screen the chosen blocks, and locate the errors of those that fail."""
     context = context.counting(thresholds.PROBES * len(context.blocks))
+    context.run.begin()
     plan = probing_of(context)
     screened = screen(plan, context.blocks, context.settings.confidence)
     facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])

@@ -50,6 +50,7 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     """Let the loss measure the chosen blocks, or some places in theta of each; None for all of a block."""
     loss, layout, settings = context.loss, context.layout, context.settings
     assert isinstance(loss, MeasuresItself)
+    context.run.begin()
     workers = 1 if settings.backend == "serial" else cores() if settings.workers in (None, -1) else settings.workers
     blocks = [block for _, block in context.blocks]
     some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(blocks, places, strict=True)]

@@ -1,4 +1,4 @@
-"""One direction through many blocks: the number of evaluations does not grow with them, and nothing hides in the sum."""
+"""One direction through many blocks: the evaluations do not grow with their number, and nothing hides in the sum."""
 
 import numpy as np
 import pytest

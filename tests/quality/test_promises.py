@@ -1,7 +1,7 @@
 """What a report says it could have seen is seen: errors a little above `detectable`, planted anywhere, never pass.
 
-Each run keeps its promise with probability 1 - 1e-4 at least, by construction; among the few hundred plants here a single
-miss would have a probability of a few percent, and two hardly any.
+Each run keeps its promise with probability 1 - 1e-4 at least, by construction; among the few hundred plants here a
+single miss would have a probability of a few percent, and two hardly any.
 """
 
 import numpy as np
