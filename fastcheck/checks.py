@@ -19,7 +19,6 @@ from fastcheck.diagnosis import Facts, diagnosed, diagnosed_screen, facts_of
 from fastcheck.differences import SCHEMES, BlockDerivatives
 from fastcheck.errors import InputError, LossError
 from fastcheck.finding import Finding
-from fastcheck.forms import plain
 from fastcheck.losses import Evaluator, MeasuresItself, evaluator_for
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.noise import Noise, measure_noise
@@ -28,6 +27,7 @@ from fastcheck.parallel.crew import cores
 from fastcheck.parallel.identity import identity
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Block, Parameters
+from fastcheck.plain import plain
 from fastcheck.plans import full, sample, screen
 from fastcheck.plans.locate import locate
 from fastcheck.plans.probing import Probing

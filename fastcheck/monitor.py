@@ -20,10 +20,10 @@ import numpy as np
 from fastcheck.assemble import unmeasurable
 from fastcheck.compare import Judge
 from fastcheck.errors import InputError
-from fastcheck.forms import Plain, plain
 from fastcheck.losses import evaluator_for
 from fastcheck.noise import measure_noise
 from fastcheck.parameters import Block, Parameters
+from fastcheck.plain import Plain, plain
 from fastcheck.plans.locate import Located, locate
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.screen import PROBES, Screened, screen

@@ -18,13 +18,13 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, LossError
 from fastcheck.finding import Finding
-from fastcheck.forms import takes
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.plain import takes
 from fastcheck.userline import at_line
 
 __all__ = ["Preflight", "low_precision", "preflight"]

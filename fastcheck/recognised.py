@@ -10,10 +10,10 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
-from fastcheck.forms import Plain
 from fastcheck.gradients import match_gradient
 from fastcheck.losses import Evaluator, evaluator_for
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Plain
 from fastcheck.preflight import INTEGERS
 from fastcheck.report import Report
 

@@ -16,9 +16,9 @@ from fastcheck.diagnosis.facts import facts_of
 from fastcheck.errors import InputError
 from fastcheck.examples.mutations import MUTATIONS, Mutated, Mutation
 from fastcheck.examples.net import Net
-from fastcheck.forms import Plain, plain
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Plain, plain
 from fastcheck.report import Report
 from fastcheck.verdict import Verdict
 

@@ -10,10 +10,11 @@ import pytest
 
 import fastcheck
 from fastcheck import InputError, LossError, Verdict, attributes
-from fastcheck.forms import Both, Form, plain, written
+from fastcheck.forms import Form
 from fastcheck.gradients import match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Both, plain, written
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.normal(size=(20, 3)), RNG.normal(size=(20, 2))
@@ -412,6 +413,25 @@ def test_bad_names(names, said):
         attributes(net, *names)
 
 
+def test_one_array_needs_no_name_for_its_gradient():
+    net = Net()
+    held = attributes(net, "W2")
+    assert fastcheck.check(net.loss, lambda *a: net.backward(*a)["dW2"], held, args=(X, Y)).verdict is Verdict.CORRECT
+    assert fastcheck.check(net.loss, lambda *a: -net.backward(*a)["dW2"], held, args=(X, Y)).verdict is Verdict.WRONG
+
+
+def test_what_does_not_go_together_is_refused():
+    net = Net()
+    for call, said in [
+        (lambda: fastcheck.check_hvp(True, lambda p, v: v, np.ones(2)), "gradient=True .* is not callable"),
+        (lambda: fastcheck.check_vjp(net.loss, True, attributes(net), args=(X, Y)), "vjp=True .* is not callable"),
+        (lambda: fastcheck.check(net.loss, {}, {"net": attributes(net)}), "has dtype object: parameters are arrays"),
+        (lambda: fastcheck.check(net.loss, 3, attributes(net)), "gradient has no block 'W1': it is one int"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            call()
+
+
 def test_an_object_without_arrays():
     with pytest.raises(InputError, match=r"holds no float array itself\. Name them, with dots"):
         attributes(object())
@@ -526,6 +546,20 @@ def test_a_series_comes_to_the_loss_as_one_and_its_gradient_is_aligned():
     wrong = fastcheck.check(loss, lambda s: gradient(s) * pd.Series({"a": 1, "b": 1.5, "c": 1}), params)
     assert [c.name for c in wrong.wrong] == ["theta[1]"]
     pd.testing.assert_series_equal(params, before)
+
+
+def test_a_loss_that_changes_its_series_is_seen():
+    pd = pytest.importorskip("pandas")
+    params = pd.Series([1.0, 2.0])
+
+    def loss(s):
+        s.iloc[0] += 1.0
+        return float((s**2).sum())
+
+    report = fastcheck.check(loss, lambda s: 2 * s, params)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert kinds(report)[0] == "loss_changes_params"
+    assert params.tolist() == [1.0, 2.0]
 
 
 def test_frames_in_a_tree():

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.forms import written
 from fastcheck.losses import own_loss
+from fastcheck.plain import written
 
 __all__ = ["Facts", "facts_of"]
 

@@ -35,9 +35,9 @@ def as_float(value: object) -> float:
             f"loss returned an array of shape {shape}; it must return one real number. Reduce it, e.g. with np.mean or "
             "np.sum."
         )
-    kind = getattr(getattr(value, "dtype", None), "kind", "f")
-    if value is None or isinstance(value, (bool, str, bytes, complex)) or kind in "cbSU":
-        hint = "Is its `return` missing?" if value is None else "Return float(J)."
+    kind = "c" if isinstance(value, complex) else getattr(getattr(value, "dtype", None), "kind", "f")
+    if value is None or isinstance(value, (bool, str, bytes)) or kind in "cbSU":
+        hint = "Is its `return` missing?" if value is None else "Return J.real." if kind == "c" else "Return float(J)."
         raise LossError(
             f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. {hint}"
         )

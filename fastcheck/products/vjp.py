@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.finding import Finding
-from fastcheck.forms import plain_products
+from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks
 from fastcheck.products.examine import Form, cotangents_for, examine
 from fastcheck.products.linearity import Linear, nonlinear, spoils
