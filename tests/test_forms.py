@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import fastcheck
 from fastcheck import InputError, LossError, Verdict, attributes
 from fastcheck.forms import Form
 from fastcheck.gradients import match_gradient
+from fastcheck.held import Called
 from fastcheck.losses.base import as_float
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Both, plain, written
@@ -271,6 +273,23 @@ def test_an_object_that_a_worker_process_would_find_another_of_is_refused(tmp_pa
     (tmp_path / "held_in_a_module.py").write_text(HELD)
     ran = subprocess.run([sys.executable, "-c", MODULE, str(tmp_path)], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["refused", "correct"]
+
+
+@pytest.mark.parametrize("raised", [None, ValueError, KeyboardInterrupt])
+def test_between_two_calls_the_object_is_what_it_was(raised):
+    net, seen = Net(), []
+
+    def loss():
+        seen.append(net.W1[0, 0])
+        if raised:
+            raise raised
+
+    before = state(net)
+    called = Called(loss, attributes(net, "W1"))
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        called({"W1": np.full((3, 4), 7.0)})
+    assert seen == [7.0]
+    assert state(net) == before
 
 
 class Flat:
