@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import call_of, framework, input_names, measured, multiplied
+from fastcheck.adapters import call_of, framework, input_names, measured, multiplied, refuse_forms
 from fastcheck.adapters.precision import (
     converted,
     flat,
@@ -84,6 +84,7 @@ def check(
         jax is not installed.
     """
     framework("jax")
+    refuse_forms(params, gradient)
     throw = bool(options.pop("throw", False))
     if not callable(loss):
         raise InputError(f"loss={loss!r} (type={type(loss).__name__}) is not callable: pass the function.")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fastcheck.adapters import call_of, framework, measured, multiplied
+from fastcheck.adapters import call_of, framework, measured, multiplied, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.precision import converted, in_double, remark, weights_like, with_own_precision
 from fastcheck.adapters.tensor_function import TensorFunction
@@ -84,6 +84,7 @@ def check(
     into a private copy, and every evaluation starts from the same buffers.
     """
     torch = framework("torch")
+    refuse_forms(model, gradient)
     throw = bool(options.pop("throw", False))
     if not callable(loss) or (isinstance(loss, torch.nn.Module) and not isinstance(model, torch.nn.Module)):
         raise InputError(

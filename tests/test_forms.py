@@ -451,6 +451,16 @@ def test_what_does_not_go_together_is_refused():
             call()
 
 
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_the_frameworks_refuse_them_by_name(name):
+    pytest.importorskip(name)
+    adapter, net = getattr(fastcheck, name), Net()
+    with pytest.raises(InputError, match=r"params=attributes\(\.\.\.\): a loss of a framework takes a module"):
+        adapter.check(net.loss, attributes(net))
+    with pytest.raises(InputError, match="gradient=True: pass the loss alone"):
+        adapter.check(net.loss, PARAMS, gradient=True)
+
+
 def test_an_object_without_arrays():
     with pytest.raises(InputError, match=r"holds no float array itself\. Name them, with dots"):
         attributes(object())

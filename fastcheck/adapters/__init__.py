@@ -10,10 +10,11 @@ from typing import Any
 
 from fastcheck.checks import check
 from fastcheck.errors import InputError, MissingDependencyError
+from fastcheck.held import Attributes
 from fastcheck.losses.batched import Batched
 from fastcheck.report import Report
 
-__all__ = ["Sealed", "call_of", "framework", "input_names", "mapped", "measured", "multiplied"]
+__all__ = ["Sealed", "call_of", "framework", "input_names", "mapped", "measured", "multiplied", "refuse_forms"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -32,6 +33,25 @@ class Sealed:
     def __call__(self, *inputs: Any) -> Any:
         """Call the function."""
         return self._function(*inputs)
+
+
+def refuse_forms(params: Any, gradient: Any) -> None:
+    """Raise for the forms of code that only losses of NumPy arrays come in.
+
+    Raises
+    ------
+    InputError
+        The gradient is True, or the parameters are `fastcheck.attributes`.
+    """
+    if gradient is True:
+        raise InputError(
+            "gradient=True: pass the loss alone, and no gradient for the one that autograd returns, or a function of it."
+        )
+    if isinstance(params, Attributes):
+        raise InputError(
+            "params=attributes(...): a loss of a framework takes a module, a pytree or tensors; attributes() is for "
+            "losses of NumPy arrays."
+        )
 
 
 def framework(name: str) -> Any:
