@@ -45,7 +45,7 @@ def refuse_forms(params: Any, gradient: Any) -> None:
     """
     if gradient is True:
         raise InputError(
-            "gradient=True: pass the loss alone, and no gradient for the one that autograd returns, or a function of it."
+            "gradient=True: pass the loss alone, and no gradient: autograd has it; or pass one to be checked."
         )
     if isinstance(params, Attributes):
         raise InputError(
