@@ -19,11 +19,11 @@ from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
 from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import plain
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
+from fastcheck.plain import plain
 from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar

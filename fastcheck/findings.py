@@ -444,6 +444,11 @@ class Kind(enum.StrEnum):
         "How many coordinates of all can be wrong, as far as a sample tells.",
         "",
     )
+    WORKERS_GONE = (
+        "workers_gone",
+        "The workers, or their scheduler, are gone; the report is about what they had measured.",
+        "Look at their logs, start them again, and go on from a checkpoint.",
+    )
     CHECKPOINT_LOST = (
         "checkpoint_lost",
         "The checkpoint could not be written to the end; the run went on without it.",

@@ -167,7 +167,7 @@ def _name_in(found: dict[str, Any], lists: dict[str, Any], name: str, taken: set
         raise InputError(f"{gradient} has {' and '.join(hits)}: which is the gradient of {name!r}? Call it {name!r}.")
     if found.keys() == {ROOT}:
         raise InputError(
-            f"{gradient} has no block {name!r}: it is one {_described(found[ROOT])}, and {of} has {len(taken)} blocks. "
+            f"{gradient} has no block {name!r}: it is one {_described(found[ROOT])}, and {of} a tree of {len(taken)}. "
             f"Return one array for every block of {of}, as in {{{name!r}: ...}}."
         )
     raise InputError(

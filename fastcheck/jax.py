@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.adapters import framework, input_names
+from fastcheck.adapters import framework, input_names, refuse_forms
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.precision import remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
@@ -77,6 +77,7 @@ def check(
         jax is not installed.
     """
     framework("jax")
+    refuse_forms(params, gradient)
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(loss):
         raise InputError(f"loss={loss!r} (type={type(loss).__name__}) is not callable: pass the function.")

@@ -22,11 +22,11 @@ from fastcheck.arithmetic import own
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import Outcome, prepared
 from fastcheck.errors import InputError
-from fastcheck.forms import Plain, plain
 from fastcheck.judge.directions import Screened
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters
+from fastcheck.plain import Plain, plain
 from fastcheck.plans.locate import Located, locate
 from fastcheck.plans.probing import Probing
 from fastcheck.plans.single import is_wrong, measured, quickly

@@ -20,13 +20,13 @@ from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import takes
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
 from fastcheck.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
+from fastcheck.plain import takes
 
 __all__ = ["Preflight", "low_precision", "preflight"]
 

@@ -40,15 +40,15 @@ class Problem:
 
     def value(self) -> float:
         """Return the loss at ``params``."""
-        from fastcheck.forms import plain
         from fastcheck.losses.base import as_float
+        from fastcheck.plain import plain
 
         with plain(self.loss, self.gradient, self.params) as problem:
             return as_float(problem.loss(problem.params, *self.args))
 
     def claimed(self) -> Any:
         """Return the claimed gradient at ``params``: the tree itself, or what the callable returns."""
-        from fastcheck.forms import plain
+        from fastcheck.plain import plain
 
         with plain(self.loss, self.gradient, self.params) as problem:
             return problem.gradient(problem.params, *self.args) if callable(problem.gradient) else self.gradient

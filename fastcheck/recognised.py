@@ -10,10 +10,10 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import Plain
 from fastcheck.gradients import match_gradient
 from fastcheck.losses import Evaluator, evaluator_for
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Plain
 from fastcheck.report import Report
 
 __all__ = ["recognised"]

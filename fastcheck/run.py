@@ -231,7 +231,7 @@ class Run:
                         return
                     except CrewGoneError as error:
                         self.stopped = "workers"
-                        self.notes.append(Finding("workers_gone", None, f"The workers are gone: {error}. {_REST}"))
+                        self.notes.append(Finding(Kind.WORKERS_GONE, None, f"The workers are gone: {error}. {_REST}"))
                         return
                     if result is None:
                         break

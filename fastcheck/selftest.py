@@ -16,9 +16,9 @@ from fastcheck.bugs.net import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
-from fastcheck.forms import Plain, plain
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Plain, plain
 from fastcheck.report import Report
 from fastcheck.verdict import Verdict
 

@@ -15,11 +15,11 @@ from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import GradientError, InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import Plain, plain
 from fastcheck.gradients import match_gradient, spellings
 from fastcheck.held import Attributes
 from fastcheck.losses.base import as_float
 from fastcheck.parameters import Parameters, vectors
+from fastcheck.plain import Plain, plain
 from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.verdict import Verdict, worst

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastcheck.adapters import framework
+from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.precision import remark
@@ -85,6 +85,7 @@ def check(
     into a private copy, and every evaluation starts from the same buffers.
     """
     torch = framework("torch")
+    refuse_forms(model, gradient)
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(loss) or (isinstance(loss, torch.nn.Module) and not isinstance(model, torch.nn.Module)):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -10,10 +11,12 @@ import pytest
 
 import fastcheck
 from fastcheck import InputError, LossError, Verdict, attributes
-from fastcheck.forms import Both, Form, plain, written
+from fastcheck.forms import Form
 from fastcheck.gradients import match_gradient
+from fastcheck.held import Called
 from fastcheck.losses.base import as_float
 from fastcheck.parameters import Parameters
+from fastcheck.plain import Both, plain, written
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.normal(size=(20, 3)), RNG.normal(size=(20, 2))
@@ -272,6 +275,23 @@ def test_an_object_that_a_worker_process_would_find_another_of_is_refused(tmp_pa
     assert ran.stdout.split() == ["refused", "correct"]
 
 
+@pytest.mark.parametrize("raised", [None, ValueError, KeyboardInterrupt])
+def test_between_two_calls_the_object_is_what_it_was(raised):
+    net, seen = Net(), []
+
+    def loss():
+        seen.append(net.W1[0, 0])
+        if raised:
+            raise raised
+
+    before = state(net)
+    called = Called(loss, attributes(net, "W1"))
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        called({"W1": np.full((3, 4), 7.0)})
+    assert seen == [7.0]
+    assert state(net) == before
+
+
 class Flat:
     """One vector holds all parameters; the layers are views of it, and the optimiser has a list of them."""
 
@@ -412,6 +432,35 @@ def test_bad_names(names, said):
         attributes(net, *names)
 
 
+def test_one_array_needs_no_name_for_its_gradient():
+    net = Net()
+    held = attributes(net, "W2")
+    assert fastcheck.check(net.loss, lambda *a: net.backward(*a)["dW2"], held, args=(X, Y)).verdict is Verdict.CORRECT
+    assert fastcheck.check(net.loss, lambda *a: -net.backward(*a)["dW2"], held, args=(X, Y)).verdict is Verdict.WRONG
+
+
+def test_what_does_not_go_together_is_refused():
+    net = Net()
+    for call, said in [
+        (lambda: fastcheck.check_hvp(True, lambda p, v: v, np.ones(2)), "gradient=True .* is not callable"),
+        (lambda: fastcheck.check_vjp(net.loss, True, attributes(net), args=(X, Y)), "vjp=True .* is not callable"),
+        (lambda: fastcheck.check(net.loss, {}, {"net": attributes(net)}), "has dtype object: parameters are arrays"),
+        (lambda: fastcheck.check(net.loss, 3, attributes(net)), "gradient has no block 'W1': it is one int"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_the_frameworks_refuse_them_by_name(name):
+    pytest.importorskip(name)
+    adapter, net = getattr(fastcheck, name), Net()
+    with pytest.raises(InputError, match=r"params=attributes\(\.\.\.\): a loss of a framework takes a module"):
+        adapter.check(net.loss, attributes(net))
+    with pytest.raises(InputError, match="gradient=True: pass the loss alone"):
+        adapter.check(net.loss, PARAMS, gradient=True)
+
+
 def test_an_object_without_arrays():
     with pytest.raises(InputError, match=r"holds no float array itself\. Name them, with dots"):
         attributes(object())
@@ -526,6 +575,20 @@ def test_a_series_comes_to_the_loss_as_one_and_its_gradient_is_aligned():
     wrong = fastcheck.check(loss, lambda s: gradient(s) * pd.Series({"a": 1, "b": 1.5, "c": 1}), params)
     assert [c.name for c in wrong.wrong] == ["theta[1]"]
     pd.testing.assert_series_equal(params, before)
+
+
+def test_a_loss_that_changes_its_series_is_seen():
+    pd = pytest.importorskip("pandas")
+    params = pd.Series([1.0, 2.0])
+
+    def loss(s):
+        s.iloc[0] += 1.0
+        return float((s**2).sum())
+
+    report = fastcheck.check(loss, lambda s: 2 * s, params)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert kinds(report)[0] == "loss_changes_params"
+    assert params.tolist() == [1.0, 2.0]
 
 
 def test_frames_in_a_tree():

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastcheck.errors import MissingDependencyError
+from fastcheck.errors import InputError, MissingDependencyError
+from fastcheck.held import Attributes
 
-__all__ = ["Sealed", "framework", "input_names", "mapped"]
+__all__ = ["Sealed", "framework", "input_names", "mapped", "refuse_forms"]
 
 
 class Sealed:
@@ -26,6 +27,25 @@ class Sealed:
     def __call__(self, *inputs: Any) -> Any:
         """Call the function."""
         return self._function(*inputs)
+
+
+def refuse_forms(params: Any, gradient: Any) -> None:
+    """Raise for the forms of code that only losses of NumPy arrays come in.
+
+    Raises
+    ------
+    InputError
+        The gradient is True, or the parameters are `fastcheck.attributes`.
+    """
+    if gradient is True:
+        raise InputError(
+            "gradient=True: pass the loss alone, and no gradient: autograd has it; or pass one to be checked."
+        )
+    if isinstance(params, Attributes):
+        raise InputError(
+            "params=attributes(...): a loss of a framework takes a module, a pytree or tensors; attributes() is for "
+            "losses of NumPy arrays."
+        )
 
 
 def framework(name: str) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.forms import written
 from fastcheck.losses import own_loss
+from fastcheck.plain import written
 
 __all__ = ["DataFacts", "arrays_in", "class_axis", "facts_of", "is_labels", "is_mask", "scalars_in"]
 

@@ -40,9 +40,9 @@ def as_float(value: object) -> float:
         )
     if value is np.ma.masked or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
         raise LossError("loss returned a masked value; it must return one real number. Leave out what is masked.")
-    kind = getattr(getattr(value, "dtype", None), "kind", "f")
-    if value is None or isinstance(value, (bool, str, bytes, complex)) or kind in "cbSU":
-        hint = "Is its `return` missing?" if value is None else "Return float(J)."
+    kind = "c" if isinstance(value, complex) else getattr(getattr(value, "dtype", None), "kind", "f")
+    if value is None or isinstance(value, (bool, str, bytes)) or kind in "cbSU":
+        hint = "Is its `return` missing?" if value is None else "Return J.real." if kind == "c" else "Return float(J)."
         raise LossError(
             f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. {hint}"
         )

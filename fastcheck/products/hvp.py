@@ -9,9 +9,9 @@ import numpy as np
 
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import plain_products
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
+from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.jvp import report_of
 from fastcheck.products.linearity import own_rounding

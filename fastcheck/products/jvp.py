@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from fastcheck.forms import plain_products
+from fastcheck.plain import plain_products
 from fastcheck.preflight import low_precision
 from fastcheck.products.along import FULL, in_inputs
 from fastcheck.products.checks import Checks, positive

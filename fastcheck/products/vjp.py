@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.findings import Finding, Kind
-from fastcheck.forms import plain_products
+from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.cotangents import check_all, cotangents_for
