@@ -149,7 +149,9 @@ def check_function(
     traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
     check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
     traced.pushes = forward
-    call = call_of("jax.check_function(function, inputs", dtype=dtype, forward=forward or None, reference=named(reference))
+    call = call_of(
+        "jax.check_function(function, inputs", dtype=dtype, forward=forward or None, reference=named(reference)
+    )
     try:
         where = leaves.arrays if reference is None else in_double(leaves.arrays)
         options = options if reference is None else {"mode": "screen", **options}
@@ -158,7 +160,9 @@ def check_function(
             kernel = TracedFunction(lambda tree: function(*tree), leaves)
             report = compared(report, kernel, traced, int(options.get("seed", 0)))
             return concluded(report, None, [], throw, began, lambda: traced.seconds + kernel.seconds)
-        return concluded(report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+        return concluded(
+            report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds
+        )
     finally:
         traced.close()
 

@@ -85,7 +85,8 @@ class Borrowed:
         self._own = {name: p.data for name, p in every.items()}
         self._start = start
         self._bound: Any = None
-        self._ways, self._tried = Ways(self.torch), (None, None)
+        self._ways = Ways(self.torch)
+        self._tried: Any = None
         self.own = {str(self._own[name].dtype).removeprefix("torch.") for name in self.parameters}
         self.narrowed = self._ways.narrowed
 
@@ -137,7 +138,9 @@ class Borrowed:
             own = self.params()
             with self.torch.set_grad_enabled(graph):
                 plain = as_number(self.torch, self._call(own, self.args, None))
-            eps = max(eps_of(self.torch, getattr(mode, "narrowed", ())), max(np.finfo(x.dtype).eps for x in own.values()))
+            eps = max(
+                eps_of(self.torch, getattr(mode, "narrowed", ())), max(np.finfo(x.dtype).eps for x in own.values())
+            )
             refuse_another(plain, value, float(eps))
         if mode is not None and mode.acted and self.claimed is None:
             self._autograd(tree, args, mode)  # a backward pass of the user's own may mix what it should not

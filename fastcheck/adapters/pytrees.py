@@ -17,7 +17,7 @@ __all__ = ["Leaves", "as_argument", "as_array", "by_name", "double_precision"]
 
 
 class Leaves:
-    """The floating and complex leaves of a pytree, named by their paths, in jax's order; everything else in it is held fixed.
+    """The floating and complex leaves of a pytree, named by their paths, in jax's order; all else in it is held fixed.
 
     Parameters
     ----------
@@ -41,7 +41,9 @@ class Leaves:
         own = {name: self._own_dtype(leaf) for name, leaf in self._all}
         self.dtypes = {name: each for name, each in own.items() if each is not None}
         self.own = {str(each) for each in self.dtypes.values()}
-        self.arrays = {name: _carried(leaf, dtype or self.dtypes[name]) for name, leaf in self._all if name in self.dtypes}
+        self.arrays = {
+            name: _carried(leaf, dtype or self.dtypes[name]) for name, leaf in self._all if name in self.dtypes
+        }
         if not self.arrays:
             raise InputError(
                 f"the pytree has no floating leaf to differentiate by (leaves: {[name for name, _ in self._all]})."
@@ -50,9 +52,7 @@ class Leaves:
     def tree(self, values: Mapping[str, Any]) -> Any:
         """Return the pytree with other floating leaves; a complex one from its two parts on a last axis."""
         complex_ = self._jax.lax.complex
-        made = {
-            name: complex_(x[..., 0], x[..., 1]) if self.is_complex(name) else x for name, x in values.items()
-        }
+        made = {name: complex_(x[..., 0], x[..., 1]) if self.is_complex(name) else x for name, x in values.items()}
         return self._jax.tree_util.tree_unflatten(self._treedef, [made.get(name, leaf) for name, leaf in self._all])
 
     def values(self, tree: Mapping[str, Any], own: bool) -> list[Any]:

@@ -64,7 +64,9 @@ class Traced:
     @property
     def eps(self) -> float:
         """See `Subject`."""
-        return max(float(self.jax.numpy.finfo(np.dtype(d) if d in np.sctypeDict else d).eps) for d in self.own | self.narrowed)
+        return max(
+            float(self.jax.numpy.finfo(np.dtype(d) if d in np.sctypeDict else d).eps) for d in self.own | self.narrowed
+        )
 
     @property
     def seconds(self) -> float:
@@ -319,9 +321,7 @@ class TracedFunction(Traced):
         if not self.pushes:
             return self.pull_back(tree, weights_like(self.outputs(tree)), own)
         still = {name: np.zeros_like(array) for name, array in tree.items()}
-        return {
-            name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()
-        }
+        return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()}
 
     def _floating(self, values: Sequence[Any], arrays: Sequence[Any]) -> OrderedDict[str, Any]:  # jax keeps its order
         jnp, found = self.jax.numpy, OrderedDict[str, Any]()
