@@ -376,6 +376,27 @@ class Kind(enum.StrEnum):
         "",
     )
 
+    REFERENCE = (
+        "reference",
+        "A kernel was compared with a reference, whose own backward pass was checked in float64.",
+        "",
+    )
+    KERNEL_FACTOR = (
+        "kernel_factor",
+        "What a kernel returns is that of the reference times a number, in all of it or in a row or column.",
+        "Look for a constant, a scale or a number of entries that is off.",
+    )
+    KERNEL_ENTRIES = (
+        "kernel_entries",
+        "Single entries of what a kernel returns are off by far more than rounding.",
+        "Look at borders, the last entries, and rows that are written to the wrong place.",
+    )
+    KERNEL_ROUNDING = (
+        "kernel_rounding",
+        "A kernel rounds far more than its reference does in the same precision.",
+        "Sum in a higher precision than the inputs have.",
+    )
+
     # -- the measurement -------------------------------------------------------------------------------------------
 
     LOW_PRECISION = (

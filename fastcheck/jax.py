@@ -15,7 +15,8 @@ import numpy as np
 
 from fastcheck.adapters import framework, input_names, refuse_forms
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
-from fastcheck.adapters.precision import remark, without_rounding
+from fastcheck.adapters.kernels import alone, compared, named
+from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
@@ -99,7 +100,13 @@ def check(
 
 
 def check_function(
-    function: Callable[..., Any], inputs: Any, *, dtype: Any = None, forward: bool = False, **options: Any
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    reference: Callable[..., Any] | None = None,
+    dtype: Any = None,
+    forward: bool = False,
+    **options: Any,
 ) -> Report:
     """Check the derivative of a function of arrays; called like ``jax.test_util.check_grads(function, inputs)``.
 
@@ -109,6 +116,9 @@ def check_function(
         ``function(*inputs)``: a pytree of arrays, of which the floating ones count.
     inputs : tuple of pytree
         Where to check: by their floating leaves. Blocks have the names of the function's parameters.
+    reference : callable, optional
+        The same function, written plainly, for a kernel that runs in low precision alone; as of
+        `fastcheck.torch.check_function`.
     dtype
         As in `check`.
     forward : bool
@@ -136,12 +146,21 @@ def check_function(
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     wanted = _dtype(dtype)
     leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
-    traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
+    known = alone(function, reference, dtype, forward)
+    traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
     check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
-    traced.forward = forward
-    call = call_of("jax.check_function(function, inputs", dtype=dtype, forward=forward or None)
+    traced.pushes = forward
+    call = call_of(
+        "jax.check_function(function, inputs", dtype=dtype, forward=forward or None, reference=named(reference)
+    )
     try:
-        report = multiplied(check_product, traced.outputs, product, leaves.arrays, options, call)
+        where = leaves.arrays if reference is None else in_double(leaves.arrays)
+        options = options if reference is None else {"mode": "screen", **options}
+        report = multiplied(check_product, traced.outputs, product, where, options, call)
+        if reference is not None:
+            kernel = TracedFunction(lambda tree: function(*tree), leaves)
+            report = compared(report, kernel, traced, int(options.get("seed", 0)))
+            return concluded(report, None, [], throw, began, lambda: traced.seconds + kernel.seconds)
         return concluded(
             report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds
         )

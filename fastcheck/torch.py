@@ -13,7 +13,8 @@ from typing import Any
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
-from fastcheck.adapters.precision import remark
+from fastcheck.adapters.kernels import alone, compared, named
+from fastcheck.adapters.precision import in_double, remark
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
@@ -104,6 +105,7 @@ def check_function(
     function: Callable[..., Any],
     inputs: Any,
     *,
+    reference: Callable[..., Any] | None = None,
     dtype: Any = None,
     fixed_rng: bool = False,
     threads: int = 1,
@@ -118,6 +120,10 @@ def check_function(
     inputs : tensor or sequence
         The tensors that require a gradient are checked; all floating ones, if none does. Blocks have the names of the
         function's parameters, or ``"input0"``, ``"input1"``.
+    reference : callable, optional
+        The same function, written plainly, for a kernel that runs in low precision alone. Its own backward pass is
+        checked in float64 against differences; the kernel's outputs and gradients, in the precision of the inputs, are
+        then compared with it, in units of what the reference itself loses in that precision.
     dtype, fixed_rng, threads
         As in `check`.
     **options
@@ -141,14 +147,22 @@ def check_function(
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     with undisturbed(torch, threads):
-        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
+        kernel = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
+        known = alone(function, reference, dtype)
+        tensors = kernel if known is function else TensorFunction(known, inputs, None, start, kernel.names)
         call = call_of(
             "torch.check_function(function, inputs",
+            reference=named(reference),
             dtype=dtype,
             fixed_rng=fixed_rng or None,
             threads=threads if threads > 1 else None,
         )
-        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, tensors.params(), options, call)
+        where = tensors.params() if reference is None else in_double(tensors.params())
+        options = options if reference is None else {"mode": "screen", **options}
+        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+        if reference is not None:
+            report = compared(report, kernel, tensors, int(options.get("seed", 0)))
+            return concluded(report, None, [], throw, began)
         return concluded(report, tensors if dtype is None else None, [], throw, began)
 
 

@@ -85,7 +85,8 @@ class Borrowed:
         self._own = {name: p.data for name, p in every.items()}
         self._start = start
         self._bound: Any = None
-        self._ways, self._tried = Ways(self.torch), (None, None)
+        self._ways = Ways(self.torch)
+        self._tried: Any = None
         self.own = {str(self._own[name].dtype).removeprefix("torch.") for name in self.parameters}
         self.narrowed = self._ways.narrowed
 

@@ -103,9 +103,9 @@ def concluded(
     GradientError
         As asked.
     """
-    if subject is not None and (subject.narrowed or subject.own - {"float64"}):
-        if not any(finding.kind == "low_precision" for finding in report.findings):
-            report = with_own_precision(report, subject)
+    another = subject is not None and bool(subject.narrowed or subject.own - {"float64", "complex128"})
+    if subject is not None and another and not any(f.kind == "low_precision" for f in report.findings):
+        report = with_own_precision(report, subject)
     seconds = time.perf_counter() - began
     settings = {**report.settings, **({} if compilation is None else {"compilation": compilation()})}
     report = replace(report, findings=(*report.findings, *remarks), seconds=seconds, settings=settings)

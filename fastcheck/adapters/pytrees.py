@@ -17,7 +17,7 @@ __all__ = ["Leaves", "as_argument", "as_array", "by_name", "double_precision"]
 
 
 class Leaves:
-    """The floating and complex leaves of a pytree, named by their paths, in jax's order; everything else in it is held fixed.
+    """The floating and complex leaves of a pytree, named by their paths, in jax's order; all else in it is held fixed.
 
     Parameters
     ----------

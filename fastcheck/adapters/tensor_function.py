@@ -31,6 +31,8 @@ class TensorFunction:
         The only one to evaluate in; None for the inputs' own and double.
     start : callable
         Called before each evaluation.
+    names : sequence of str, optional
+        Of the inputs; by default those of the function's parameters.
 
     Raises
     ------
@@ -38,10 +40,12 @@ class TensorFunction:
         No input, or no output, is a floating or complex tensor.
     """
 
-    def __init__(self, function: Callable[..., Any], inputs: Any, dtype: Any, start: Start) -> None:
+    def __init__(
+        self, function: Callable[..., Any], inputs: Any, dtype: Any, start: Start, names: Sequence[str] = ()
+    ) -> None:
         self.torch = framework("torch")
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
-        names = input_names(function, len(given))
+        names = list(names) or input_names(function, len(given))
         tensors = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor)}
         refuse_meta(self.torch, {names[i]: x for i, x in tensors.items()})
         floating = {i: x for i, x in tensors.items() if x.is_floating_point() or x.is_complex()}
@@ -50,6 +54,7 @@ class TensorFunction:
             raise InputError("inputs has no floating tensor to differentiate by. Pass at least one.")
         self.function, self.dtype = function, dtype
         self.inputs = [widened(x.detach(), dtype) if i in tensors else x for i, x in enumerate(given)]
+        self.names = names
         self.places = {names[i]: i for i in chosen}
         self.left_out = [names[i] for i in floating if i not in chosen]
         self._start = start
@@ -88,8 +93,13 @@ class TensorFunction:
         self._tried = (mode if mode is not None and mode.acted else None, graph)
         return outputs
 
-    def _forward(self, tree: Mapping[str, Any], mode: Any) -> dict[str, Any]:
-        found = self._call(self._at(tree), mode)
+    def forward(self, tree: Mapping[str, Any], own: bool) -> dict[str, Any]:
+        """Return the outputs at a dict of arrays, in the inputs' own precision if asked."""
+        with self.torch.no_grad():
+            return self._forward(tree, None, own=True) if own else self.outputs(tree)
+
+    def _forward(self, tree: Mapping[str, Any], mode: Any, own: bool = False) -> dict[str, Any]:
+        found = self._call(self._at(tree, own), mode)
         return {name: as_numpy(found[name]) for name in self.outputs_like}
 
     def pull_back(

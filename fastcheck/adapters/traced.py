@@ -279,11 +279,11 @@ class TracedFunction(Traced):
 
     Parameters
     ----------
-    forward : bool
+    pushes : bool
         Whether its derivative is to be J v, in the place of J^T u.
     """
 
-    forward = False
+    pushes = False
 
     def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Return the floating outputs at a dict of arrays, complex ones with their two parts on a last axis.
@@ -303,6 +303,10 @@ class TracedFunction(Traced):
             self._alike = True
         return found
 
+    def forward(self, tree: Mapping[str, Any], own: bool) -> dict[str, Any]:
+        """Return the outputs at a dict of arrays, in the inputs' own precision if asked."""
+        return dict(self.run(self._floating, tree, own=True)) if own else self.outputs(tree)
+
     def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """Return the product of the transposed Jacobian with a dict like the outputs: reverse mode."""
         found = self.run(self._reverse, tree, (), list(cotangent.values()), own=own)
@@ -314,7 +318,7 @@ class TracedFunction(Traced):
 
     def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """See `Subject`: J^T u for a random u, or J v for v in each input alone."""
-        if not self.forward:
+        if not self.pushes:
             return self.pull_back(tree, weights_like(self.outputs(tree)), own)
         still = {name: np.zeros_like(array) for name, array in tree.items()}
         return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()}

@@ -33,9 +33,7 @@ INLINED = {
 
 BITS = ("bitcast_convert_type", "nextafter", "rng_uniform")  # of the numbers as they are
 OPAQUE = ("callback", "ffi", "pallas", "shard_map", "custom_partitioning", "infeed", "outfeed", "custom_call")
-SCATTERS = {"scatter": "scatter", "scatter-add": "scatter_add", "scatter-mul": "scatter_mul", "scatter-min": "scatter_min",
-            "scatter-max": "scatter_max", "scatter_add": "scatter_add", "scatter_mul": "scatter_mul",
-            "scatter_min": "scatter_min", "scatter_max": "scatter_max"}  # fmt: skip
+SCATTERS = ("scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max")  # or with a hyphen
 
 
 class Unsupported(Exception):
@@ -131,8 +129,8 @@ def _apply(eqn: Any, values: list[Any], narrowed: set[str]) -> list[Any]:
     rule = RULES.get(name)
     if rule is not None:
         return list(rule(params, values, narrowed))
-    if name in SCATTERS:
-        return [_scatter(SCATTERS[name], params, values)]
+    if name.replace("-", "_") in SCATTERS:
+        return [_scatter(name.replace("-", "_"), params, values)]
     if name in BITS:
         return _as_they_are(eqn, values)
     if any(True for _ in _subs(params)) or any(word in name for word in OPAQUE):
