@@ -18,7 +18,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.findings import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Coordinate, Report
