@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -283,6 +284,9 @@ def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) 
     options: dict[str, Any] = {"n_jobs": workers, "backend": backend, "batch_size": 1, "max_nbytes": None}
     if backend == "loky":
         options |= {"initializer": end_with, "initargs": (os.getpid(),)}
+        for home in ("multiprocessing", "joblib.externals.loky.backend"):
+            with suppress(ImportError, AttributeError):  # their start would let the workers hear Ctrl-C after all
+                importlib.import_module(f"{home}.resource_tracker").ensure_running()
     if not _streams(backend, workers):
         with joblib.Parallel(**options) as parallel:
             while wave := list(itertools.islice(shards, 2 * workers)):
