@@ -124,19 +124,20 @@ def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
 
 
 def _integer(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
-    """Yield whole numbers within 1 of the measured derivatives, cut off or rounded; or zeros of an integer dtype."""
+    """Yield the measured derivatives cut off or rounded to whole numbers; or zeros of an integer dtype."""
     whole = bool(np.all(block.g == np.rint(block.g)))
     if whole and (block.g.any() or block.name in evidence.integers) and block.rows is not None:
-        over = np.maximum(np.abs(block.error) - 1, 0.0)
-        yield Hypothesis(Kind.INTEGER, over, -FACT - 1)
+        g, n, t = block.claimed, block.n, block.tolerance
+        likely = (np.trunc(n - t), np.trunc(n + t), np.floor(n - t), np.floor(n + t), np.rint(n - t), np.rint(n + t))
+        yield Hypothesis(Kind.INTEGER, np.min([np.abs(g - one) for one in likely], axis=0), -FACT - 1)
 
 
 def _tell_integer(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.INTEGER,
         only(group),
-        f"gradient of {listed([e.name for e in group])} consists of whole numbers less than 1 away from the measured "
-        f"ones: {advice(Kind.INTEGER)}",
+        f"gradient of {listed([e.name for e in group])} consists of whole numbers, the measured ones cut off or "
+        f"rounded: {advice(Kind.INTEGER)}",
         numbers(group, short="cut off to whole numbers"),
     )
 
