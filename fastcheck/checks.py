@@ -159,7 +159,8 @@ def _check(
         with bar(run, context.size, settings.progress):
             outcome = strategy_for(context)(context)
     except OutOfBudget as spent:
-        return unmeasurable(layout, (_nothing(run, spent.evaluations),), spent.evaluations, run.seconds, settings)
+        evaluations = spent.evaluator.evaluations
+        return unmeasurable(layout, (_nothing(run, evaluations),), evaluations, run.seconds, settings)
     verdicts, said = decided_elsewhere(outcome, judge(outcome))
     measured = run.stopped
     reasons: tuple[Finding, ...] = ()
@@ -167,7 +168,7 @@ def _check(
     with run.interruptible():  # what was measured stands without them
         taylor, verdicts, contradiction = second_opinion(outcome, verdicts)
         reasons = explained(outcome, verdicts)
-    noted = [*context.preflight.findings, *said, *noticed(outcome, verdicts)]
+    noted = [*context.preflight.findings, *said, *noticed(outcome, verdicts, measured)]
     if reasons:
         better = superseded(outcome)
         noted = [finding for finding in noted if not any(finding is one for one in better)]

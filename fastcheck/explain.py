@@ -68,6 +68,7 @@ def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...
     screened = [one.screened for one in blocks.values() if one.screened is not None and one.block.size]
     sure = [one for one in screened if not one.failed or blocks[one.block.name].verdict.refuted]
     evidence = Evidence(tuple(_evidence(context, one, located.get(one.block.name)) for one in sure), facts)
+    evidence = dataclasses.replace(evidence, integers=frozenset(context.analytic.integers))
     candidates = {name: one.candidates for name, one in located.items()}
     places = {name: one.places for name, one in located.items() if one.places}
     return diagnose(evidence, _functions(context, IN_A_SCREEN), candidates=candidates, places=places)

@@ -108,7 +108,7 @@ def matched(
     """
     if gradient is None:
         raise InputError(f"{name}=None: is its `return` missing? Return one array for every block of {of}.")
-    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient)}
+    found = {".".join(path) or ROOT: leaf for path, leaf in leaves(gradient, name)}
     lists = dict(_lists(gradient, ""))
     taken, chosen = set(names), {}
     for one in names:

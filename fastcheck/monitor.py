@@ -213,7 +213,7 @@ class Monitor:
         estimates = [one.derivatives() for one in located.values()]
         outcome = Outcome(context, estimates, screened, located, settings=chosen(screened))
         verdicts = judge(outcome)
-        return conclude(outcome, verdicts, (*context.preflight.findings, *noticed(outcome, verdicts)))
+        return conclude(outcome, verdicts, (*context.preflight.findings, *noticed(outcome, verdicts, run.stopped)))
 
     def _coordinates(
         self, plan: Probing, screened: list[Screened], located: dict[str, Located], rng: np.random.Generator

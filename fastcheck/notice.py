@@ -28,13 +28,14 @@ NAMED = 4
 EVERYWHERE = 0.5  # share of the blocks that must differ where the loss and the gradient are two functions
 
 
-def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
-    """Yield the findings about a run."""
+def noticed(outcome: Outcome, verdicts: Verdicts, stopped: str | None) -> Iterator[Finding]:
+    """Yield the findings about a run, and why its measurement was stopped, if it was."""
     context = outcome.context
     judged = [one for one in verdicts.blocks.values() if one.at is None and not one.constant]
     here = {one.block.name for one in judged}  # what was decided elsewhere has its own finding
     outcome = replace(outcome, estimates=[found for found in outcome.estimates if found.block.name in here])
-    yield from _stopped(outcome, verdicts)
+    if stopped is not None:
+        yield _stopped(outcome, stopped)
     yield from _disagreements(context.judge, judged)
     yield from _located(outcome, verdicts)
     yield from _failed(outcome)
@@ -48,15 +49,12 @@ def noticed(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
         yield from sample.said(outcome, {one.block.name: one.compared for one in judged if one.compared})
 
 
-def _stopped(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
-    run = outcome.context.run
-    if run.stopped is None:
-        return
+def _stopped(outcome: Outcome, stopped: str) -> Finding:
     why = {
-        "budget": f"after its budget of {run.budget or 0:g} s",
+        "budget": f"after its budget of {outcome.context.run.budget or 0:g} s",
         "interrupted": "when it was interrupted",
         "workers": "because its worker processes died again and again",
-    }[run.stopped]
+    }[stopped]
     if outcome.directions:
         total = len(outcome.directions)
         done = sum(one.bound_of_error < float("inf") for one in outcome.directions)
@@ -66,7 +64,7 @@ def _stopped(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
         done = sum(int(np.count_nonzero(np.isfinite(found.value))) for found in outcome.estimates)
         what = f"{done:,} of {total:,} coordinates were measured"
         remedy = "Give it a larger budget, or screen with mode='screen'."
-    yield Finding(
+    return Finding(
         Kind.STOPPED,
         None,
         f"The run stopped {why}: {what}. The verdict is about those. {remedy}",
@@ -78,10 +76,9 @@ def _located(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     """Yield what a search found in blocks that failed a screen, or why it proves nothing."""
     for name, located in outcome.located.items():
         judged = verdicts.blocks[name]
-        if is_diffuse(judged):
-            yield from (finding for finding in located.findings if finding.kind is not Kind.UNKNOWN)
-        elif not judged.doubtful:
-            yield from located.findings
+        if not judged.doubtful:
+            nowhere = is_diffuse(judged)  # there is no place to look for
+            yield from (finding for finding in located.findings if not (nowhere and finding.kind is Kind.UNKNOWN))
         elif judged.screened is not None:
             yield _rounding(name, judged.screened.difference) if judged.screened.rounded else _doubtful(name)
 

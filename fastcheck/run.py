@@ -37,13 +37,13 @@ class OutOfBudget(BaseException):
 
     Attributes
     ----------
-    evaluations : int
-        Losses evaluated by then.
+    evaluator : PerturbedLoss
+        The loss.
     """
 
-    def __init__(self, evaluations: int) -> None:
-        super().__init__(evaluations)
-        self.evaluations = evaluations
+    def __init__(self, evaluator: PerturbedLoss) -> None:
+        super().__init__()
+        self.evaluator = evaluator
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Run:
 
     def _look(self) -> None:
         if self._watched is not None and self._watched.evaluations and self.over():
-            raise OutOfBudget(self._watched.evaluations)
+            raise OutOfBudget(self._watched)
 
     def begin(self) -> None:
         """End what `watch` does: from here on, the plans look at the clock."""

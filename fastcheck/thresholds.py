@@ -77,5 +77,7 @@ EVERYWHERE = 0.75
 """Share of the measured coordinates, of `SEVERAL` at least, that differ clear of their uncertainty where a loss and a
 gradient disagree as a solver's tolerance, a truncated series or a lower precision makes them,"""
 SEVERAL = 4
+ALLOWED = 1e-6
+"""A tolerance from here on allows for such a difference: it is then that of the block, and of no coordinate alone."""
 ALIKE = 30.0
 """and how far above the typical error of its block the error of a single entry may then be for the same reason."""

@@ -55,7 +55,7 @@ class Net:
         return gradient({"w": self.w, "b": self.b}, X)
 
 net = Net()
-problem = fastcheck.Problem("held", net.loss, net.backward, fastcheck.attributes(net, "w", "b"), args)
+problem = fastcheck.Problem(net.loss, net.backward, fastcheck.attributes(net, "w", "b"), args, name="held")
 """
 )
 WRONG = RIGHT.replace("c.sum()", "c.sum() / 3")

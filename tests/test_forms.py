@@ -93,7 +93,7 @@ def test_true_everywhere():
     assert fastcheck.self_test(both, True, PARAMS, args=(X, Y), smallest=False, kinds=["sign"]).passed
     monitor = fastcheck.Monitor(both_wrong, True, on_wrong=lambda report: None)
     assert monitor.step(PARAMS, args=(X, Y)).blocks["b"].verdict is Verdict.WRONG
-    problem = fastcheck.Problem("p", both, True, PARAMS, (X, Y))
+    problem = fastcheck.Problem(both, True, PARAMS, (X, Y), name="p")
     assert problem.value() == both(PARAMS, X, Y)[0]
     assert np.array_equal(problem.claimed()["dW"], both(PARAMS, X, Y)[1]["dW"])
 
@@ -548,7 +548,7 @@ def test_rows_of_a_gradient_as_lists():
         found = match_gradient(other, layout)
         assert np.array_equal(found.flat, wanted.flat)
     assert set(found.extras) == {"dZ.0", "dZ.1"}
-    with pytest.raises(InputError, match="can't be read as one array"):
+    with pytest.raises(InputError, match="can't be read as an array"):
         match_gradient({"W": [[1.0, 2.0], [3.0]], "b": [0.0, 0.0]}, layout)
 
 
@@ -699,7 +699,7 @@ def test_a_gradient_of_integers_is_named_where_it_is_wrong():
     for mode in ("full", "screen"):
         report = fastcheck.check(lambda t: t @ t / 2, lambda t: t.astype(int), at, mode=mode)
         assert report.verdict is Verdict.WRONG
-        assert kinds(report)[0] == "integer_gradient"
+        assert kinds(report)[0] == "integer"
         assert not {"detached", "zero"} & set(kinds(report))
     params, ones = {"a": at, "b": at}, np.ones(3, int)
     report = fastcheck.check(lambda p: p["a"].sum() + p["b"] @ p["b"], lambda p: {"a": ones, "b": p["b"]}, params)

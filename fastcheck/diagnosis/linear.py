@@ -80,6 +80,8 @@ def _least_squares(columns: Sequence[FloatArray], target: FloatArray, tolerance:
     if rows < len(columns) + (len(columns) > 1) or not np.all(norms > 0):
         return None
     X = X / norms
+    if not np.isfinite(X).all():  # units at the end of float64's range
+        return None
     R = np.linalg.qr(X, mode="r")
     if not np.linalg.cond(R) < CONDITION:
         return None
@@ -117,7 +119,7 @@ def _data_factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothes
     theta, sign = block.view.of(block.theta), block.view.of(np.sign(block.theta))
     for columns, names in (((theta,), ("l2",)), ((sign,), ("l1",)), ((theta, sign), ("l2", "l1"))):
         fit = _fit([block.claimed, *columns], block.n, block.tolerance)
-        if fit is None or not fit.numbers[0].value or fit.numbers[0].near(1.0):
+        if fit is None or fit.numbers[0].near(0.0) or fit.numbers[0].near(1.0):
             continue
         off = 1 - fit.numbers[0].value
         rest = range(1, len(fit.numbers))

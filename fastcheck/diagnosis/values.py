@@ -126,8 +126,12 @@ def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
 def _integer(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
     """Yield the measured derivatives cut off or rounded to whole numbers; or zeros of an integer dtype."""
     whole = bool(np.all(block.g == np.rint(block.g)))
-    if whole and (block.g.any() or block.name in evidence.integers) and block.rows is not None:
+    if block.rows is None and block.name in evidence.integers:  # along directions, its dtype is all there is to go by
+        yield Hypothesis(Kind.INTEGER, np.zeros(len(block.n)), -FACT - 1)
+    elif whole and (block.g.any() or block.name in evidence.integers) and block.rows is not None:
         g, n, t = block.claimed, block.n, block.tolerance
+        if np.all(np.abs(n - np.rint(n)) <= t):  # whole numbers themselves: nothing was cut off
+            return
         likely = (np.trunc(n - t), np.trunc(n + t), np.floor(n - t), np.floor(n + t), np.rint(n - t), np.rint(n + t))
         yield Hypothesis(Kind.INTEGER, np.min([np.abs(g - one) for one in likely], axis=0), -FACT - 1)
 

@@ -226,13 +226,15 @@ class Judge:
             and clear >= thresholds.EVERYWHERE * norms.count
             and relative < thresholds.SUSPICIOUS
         )
-        if diffuse:  # what all coordinates have is the block's matter: beside it, none is judged by its own small size
+        if diffuse:  # what all coordinates have is the block's matter: beside it, none is wrong for its own small size
             typical = _typical_error(found, analytic)
-            grades = {
-                row: verdict
-                for row, verdict in grades.items()
-                if abs(_claimed(found, analytic, row) - float(found.value[row])) > thresholds.ALIKE * typical
+            alike = {
+                row
+                for row in grades
+                if abs(_claimed(found, analytic, row) - float(found.value[row])) <= thresholds.ALIKE * typical
             }
+            allowed = self.tolerance >= thresholds.ALLOWED
+            grades = {row: _milder(one, allowed) if row in alike else one for row, one in grades.items()}
         bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
         verdict = worst([self.norm_grade(norms, relative), *set(grades.values())])
         resolved = self.resolved(norms)
@@ -320,6 +322,13 @@ def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> Flo
 def _claimed(found: BlockDerivatives, analytic: FloatArray, row: int) -> float:
     """Return the analytic derivative of a row."""
     return float(analytic[int(found.places(slice(row, row + 1))[0]) - found.block.start])
+
+
+def _milder(verdict: Verdict, allowed: bool) -> Verdict:
+    """Return the verdict of a coordinate that differs as all do: never wrong, and correct if that is allowed for."""
+    if allowed:
+        return Verdict.CORRECT
+    return Verdict.SUSPICIOUS if verdict is Verdict.WRONG else verdict
 
 
 def _typical_error(found: BlockDerivatives, analytic: FloatArray) -> float:

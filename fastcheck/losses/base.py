@@ -141,9 +141,10 @@ class PerturbedLoss(ABC):
     def _fail(self, what: BaseException | float, place: str) -> float:
         """Note why an evaluation gave no number, if it is the first, and return NaN."""
         if self.failure is None:
-            became, line = f"returned {what}", ""
             if isinstance(what, BaseException):
                 became, line = f"raised {said(what, line=False)}", line_of(what)
+            else:
+                became, line = f"returned {what}", ""
             self.failure = f"the loss {became} ({line}{'; ' if line else ''}step at {place})"
         return math.nan
 

@@ -69,7 +69,7 @@ class PythonLoss(PerturbedLoss):
             except (Exception, SystemExit):  # theta itself fails: the preflight tells it
                 return shadow
             low.evaluations += trial.evaluations
-            low.refusal = said(error)
+            low.refusal = said(error, line=False)
             return low
         shadow.evaluations = trial.evaluations
         return shadow

@@ -99,7 +99,7 @@ def locate(plan: Probing, failed: Sequence[Screened], facts: DataFacts | None = 
         rows.get(k) or BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta)
         for k, block in enumerate(plan.evaluator.layout.blocks)
     ]
-    evidence = Evidence(tuple(right), facts or DataFacts())
+    evidence = Evidence(tuple(right), facts or DataFacts(), integers=frozenset(plan.analytic.integers))
     searches = {one.block.name: _Search(plan, one, evidence) for one in failed}
     ordered = [searches[block.name] for block in reversed(in_order(evidence.blocks)) if block.wrong]
     for search in ordered:

@@ -6,7 +6,7 @@ import pytest
 import fastcheck
 from fastcheck import examples
 
-RATE = 1e-6
+RATE = 1e-8
 
 
 def pieces():

@@ -311,7 +311,7 @@ def right(x, u):
         (lambda x: {"i": np.arange(3)}, right, np.ones(3), {}, r"function\(inputs\)\['i'\] has dtype int64"),
         (lambda x: None, right, np.ones(3), {}, r"function\(inputs\)=None .* is not a float array"),
         (lambda x: x * 1j, right, np.ones(3), {}, "split a complex one"),
-        (np.sin, lambda x, u: None, np.ones(3), {}, "is None: is its `return` missing"),
+        (np.sin, lambda x, u: None, np.ones(3), {}, "=None: is its `return` missing"),
         (np.sin, lambda x, u: u[:2], np.ones(3), {}, r"has shape \(2,\), but .*has \(3,\)"),
         (np.sin, lambda x, u: u * 1j, np.ones(3), {}, "dtype complex128"),
         (np.sin, lambda x, u: {"y": u}, np.ones(3), {}, "has no block 'theta'"),
