@@ -9,6 +9,7 @@ of about 10^-score.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,11 @@ class Explained:
     def name(self) -> str:
         """Name of the block."""
         return self.block.name
+
+    def with_facts(self, **facts: Any) -> Explained:
+        """Return the same with more facts for its words."""
+        hypothesis = dataclasses.replace(self.hypothesis, facts={**self.hypothesis.facts, **facts})
+        return dataclasses.replace(self, hypothesis=hypothesis)
 
     @property
     def stands(self) -> bool:

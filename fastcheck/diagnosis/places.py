@@ -118,6 +118,8 @@ def _among(group: Sequence[Explained]) -> str:
     total, names = sum(one["of"] for one in facts), listed([explained.name for explained in group])
     if all("complete" not in one for one in facts):
         return f"alone wrong, of {total:,} measured in {names}"
+    if any(one.get("besides") for one in facts):
+        return f"wrong, besides the parts named, of {total:,} in {names}"
     if all(one.get("complete", True) for one in facts):
         return f"alone wrong, of {total:,} in {names}"
     return f"wrong, of {total:,} in {names}, and there may be more"
@@ -249,11 +251,11 @@ def _where(block: BlockEvidence, facts: Any) -> tuple[str, str]:
             ":" if (start, stop) == (0, length) else f"{start}:{stop}" if stop - start > 1 else str(start)
             for (start, stop), length in zip(facts["box"], block.block.shape, strict=True)
         ]
-        return f"{block.name}[{', '.join(parts)}]", "this part alone"
+        return f"{block.name}[{', '.join(parts)}]", "this part"
     axis, k = int(facts["axis"]), int(facts["index"])
     place = ", ".join(str(k) if i == axis else ":" for i in range(ndim))
     words = f"{('row', 'column')[axis]} {k}" if ndim == 2 else f"slice {k} of axis {axis}"
-    return f"{block.name}[{place}]", f"{words} alone"
+    return f"{block.name}[{place}]", words
 
 
 def _imaginary(block: BlockEvidence, facts: Any) -> bool:
@@ -266,6 +268,7 @@ def _tell_parts(group: Sequence[Explained], evidence: Evidence) -> Finding:
     first = group[0]
     kind, facts = first.hypothesis.kind, first.hypothesis.facts
     where, words = _where(first.block, facts)
+    words = words if facts.get("besides") else f"{words} alone"
     factor = facts.get("factor")
     if isinstance(factor, Number) and factor.near(-1.0) and _imaginary(first.block, facts):
         kind = Kind.CONJUGATE
@@ -280,7 +283,7 @@ def _tell_parts(group: Sequence[Explained], evidence: Evidence) -> Finding:
     else:
         wrong, looked = facts["wrong"], facts["looked"]
         share = f"all {looked:,}" if wrong == looked else f"{wrong:,} of {looked:,}"
-        times, short = f"is wrong in {share} entries{'' if facts['all'] else ' measured there'}", "alone wrong"
+        times, short = f"is wrong in {share} entries{'' if facts['all'] else ' measured there'}", "wrong"
     place = {key: facts[key] for key in ("axis", "index", "box") if key in facts}
     return Finding(
         kind,

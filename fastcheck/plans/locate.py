@@ -381,6 +381,8 @@ class _Search:
         )
         if alone:
             found.places.append(self._alone(alone))
+        if len(found.places) > 1:
+            found.places = [one.with_facts(besides=True) for one in found.places]
         found.findings += [one.rule.tell([one], evidence) for one in found.places]
         if self.incomplete or (self.searched and not found.places):
             found.findings.append(self._not_located())
