@@ -37,7 +37,7 @@ def grain_of(grids: Sequence[FloatArray]) -> float:
     grids : sequence of float64, shape (m,)
         Losses along lines, at places that are not evenly spaced, in their order.
     """
-    values = np.concatenate(grids)
+    values = np.concatenate([np.empty(0), *grids])
     if len(values) < 2:
         return 0.0
     unit = float(np.spacing(np.abs(values).max()))
@@ -112,6 +112,5 @@ def grain_in_words(grain: float, base: float) -> str:
         decimals = f"{-power} decimals or " if power < 0 else ""
         return f"{moves}: printed with {decimals}{digits} digits?"
     if math.log2(grain).is_integer():
-        floats = "the spacing of floats beside a larger number (1 + tiny)"
-        return f"{moves}, a power of two: single precision (float32), or {floats}?"
+        return f"{moves}, a power of two: float32 inside, or the spacing of floats beside a larger number (1 + tiny)?"
     return f"{moves}: rounded, or counted?"

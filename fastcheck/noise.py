@@ -45,6 +45,7 @@ GROWTH = 1e4  # of the noise on a wider grid; more is the shape of J: an oscilla
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
+SPACINGS_OF_THETA = 64.0  # that a grid is wide at least, for its uneven places to tell a grain
 CHUNK = 1 << 16  # entries of a direction that are rounded at a time
 WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
 BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
@@ -201,7 +202,11 @@ class _Line:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
         self._round(spacing)
         values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
-        self.seen.append(values[np.isfinite(values)])
+        theta = self.evaluator.theta
+        largest = max(float(theta.max(initial=0.0)), -float(theta.min(initial=0.0)))
+        reach = spacing * max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
+        if reach > SPACINGS_OF_THETA * np.spacing(largest):
+            self.seen.append(values[np.isfinite(values)])  # closer by, the golden section is rounded to a lattice
         return values
 
     def level(self, spacing: float) -> float:

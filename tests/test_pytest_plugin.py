@@ -74,7 +74,7 @@ def test_failures_are_the_report_and_nothing_else(run, pytester):
             "E       coordinate * analytic * numerical *",
             "E       w[[]2[]] *",
             "*INCONCLUSIVE: The loss is random: *",
-            "E       Read the findings: *",  # the remedy
+            "*to repeat: pytest *",
         ]
     )
     assert not re.search(r"(fastcheck/\w+|pytest_fastcheck)\.py:\d+", text), "no frame of the library"

@@ -151,8 +151,8 @@ def advice(report: Report) -> str:
         return ""
     if best is None or (report.verdict.refuted and not any(f.block or "blocks" in f.evidence for f in report.findings)):
         return report.verdict.remedy
-    told = best.message.lower()
-    return "" if report.verdict.refuted or best.kind.remedy.lower().rstrip(".") in told else best.kind.remedy
+    told = best.message in headline(report) and report.verdict is Verdict.INCONCLUSIVE  # with its own remedy
+    return "" if report.verdict.refuted or told else best.kind.remedy
 
 
 def _list(names: Sequence[str]) -> str:

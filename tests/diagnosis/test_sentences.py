@@ -7,7 +7,7 @@ import pytest
 
 import fastcheck
 from fastcheck import examples
-from fastcheck.examples.mutations import MUTATIONS
+from fastcheck.bugs import MUTATIONS
 from fastcheck.parameters import Parameters
 from tests.plans.losses import planted, smooth
 
