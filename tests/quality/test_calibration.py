@@ -12,25 +12,20 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastcheck import checks
-from fastcheck.losses import evaluator_for
-from fastcheck.noise import measure_noise
+from fastcheck.context import prepared
 from fastcheck.parameters import Parameters
-from fastcheck.plans import full
-from fastcheck.preflight import preflight
 from fastcheck.run import Run
 from fastcheck.settings import Settings
+from fastcheck.strategies import full
 from tests.quality.functions import families
 
 
 def measured(loss, gradient, theta, seed):
     """Return the measured derivatives and their uncertainties."""
-    layout, rng = Parameters.of(theta), np.random.default_rng(seed)
-    evaluator = evaluator_for(loss, layout, layout.flatten(theta), ())
-    seen = preflight(evaluator, gradient, (), rng)
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
-    plan = checks._plan(evaluator, seen, noise, Settings("full"), Run(), rng, (0,), layout.size)
-    (found,) = full.measure(plan, [(0, layout.blocks[0], None)])
+    layout = Parameters.of(theta)
+    settings = Settings("full", seed=seed)
+    context = prepared(loss, gradient, (), settings, Run(), layout, layout.flatten(theta))
+    (found,) = full.measure(context, [None]).estimates
     return found.value, found.rounding.astype(float) + found.truncation
 
 

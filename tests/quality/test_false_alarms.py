@@ -87,8 +87,13 @@ def test_fresh_correct_nets_raise_no_alarm(fresh):
 
 @pytest.mark.parametrize("seed", FEW)
 def test_a_float64_net_passes_or_says_what_it_could_not_see(seed):
-    report = check(random_net(seed, precision="float64"), mode="full")
-    assert report.passed or report.uncertainty > 1e-4 or not report.difference >= 0
+    net = random_net(seed, precision="float64")
+    report = check(net, mode="full")
+    unchecked = {finding.block for finding in report.findings if finding.kind == "unchecked"}
+    assert {name for name, block in report.blocks.items() if not block.verdict.passed} == unchecked
+    assert report.passed == (not unchecked)
+    allowed = check(net, mode="full", unchecked="allow")
+    assert allowed.passed or allowed.uncertainty > 1e-4 or not allowed.difference >= 0
 
 
 def planted_coordinate(seed):
