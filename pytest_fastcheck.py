@@ -176,8 +176,8 @@ class Gradcheck:
         """Run a check, note what came of it, and let it decide the test."""
         __tracebackhide__ = True
         from fastcheck.errors import FastcheckError, GradientError, InputError
+        from fastcheck.judge.verdict import Verdict
         from fastcheck.report.words import headline, shown
-        from fastcheck.verdict import Verdict
 
         if "throw" in options:
             raise InputError(f"throw={options['throw']!r}: gradcheck always throws; call fastcheck.check to choose.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import benchmarks.naive as naive
-from fastcheck.differences import SCHEMES
+from fastcheck.estimates import SCHEMES
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import mlp
 from fastcheck.losses import evaluator_for

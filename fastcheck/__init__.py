@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from fastcheck.findings import Finding
     from fastcheck.held import attributes
+    from fastcheck.judge.verdict import Verdict
     from fastcheck.losses.batched import batched
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.selftest import SelfTestReport, self_test
     from fastcheck.terms import TermsReport, check_terms
-    from fastcheck.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOMES = {
     "Report": "fastcheck.report",
     "SelfTestReport": "fastcheck.selftest",
     "TermsReport": "fastcheck.terms",
-    "Verdict": "fastcheck.verdict",
+    "Verdict": "fastcheck.judge.verdict",
     "assert_gradient": "fastcheck.checks",
     "attributes": "fastcheck.held",
     "batched": "fastcheck.losses.batched",

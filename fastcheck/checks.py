@@ -15,6 +15,7 @@ import numpy as np
 from fastcheck.arithmetic import own
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import prepared
+from fastcheck.conventions import recognised
 from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
 from fastcheck.explain import explained, superseded
@@ -24,7 +25,6 @@ from fastcheck.notice import noticed
 from fastcheck.parallel.staff import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain
-from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.report.progress import bar
 from fastcheck.report.record import record

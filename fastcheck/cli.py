@@ -18,11 +18,11 @@ import click
 
 import fastcheck
 from fastcheck.errors import FastcheckError, GradientError, InputError
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import words
 from fastcheck.report.report import suffix_of
 from fastcheck.settings import MODES, SCHEME_NAMES
 from fastcheck.target import load_problem
-from fastcheck.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

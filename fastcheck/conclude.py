@@ -11,15 +11,15 @@ import numpy as np
 from fastcheck import __version__
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Outcome
-from fastcheck.differences import BlockDerivatives
+from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.judge import Judge, excess
+from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts
-from fastcheck.noise import Noise
+from fastcheck.measure.noise import Noise
 from fastcheck.parameters import Block, Parameters
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.settings import Settings
-from fastcheck.verdict import Verdict
 
 __all__ = ["conclude", "unmeasurable"]
 
@@ -152,7 +152,7 @@ def _of_directions(judged: Judged) -> BlockReport:
         difference=one.difference,
         bound=one.bound if math.isfinite(one.bound_of_error) else math.nan,
         uncertainty=one.spread,
-        detectable=one.detectable if not (one.silent or judged.doubtful) else math.inf,
+        detectable=one.detectable if not (one.inconclusive or judged.doubtful) else math.inf,
         verdict=judged.verdict,
         wrong=len(compared.wrong) if compared else 0,
         kinks=one.kinks,
@@ -177,7 +177,7 @@ def _wrong(outcome: Outcome, verdicts: Verdicts) -> tuple[Coordinate, ...]:
     return tuple(sorted(listed, key=lambda one: -_excess(one)))
 
 
-def _coordinate(found: BlockDerivatives, place: int, analytic: FloatArray) -> Coordinate:
+def _coordinate(found: Estimates, place: int, analytic: FloatArray) -> Coordinate:
     row = found.row(place)
     u = float(found.rounding[row]) + float(found.truncation[row])
     index = found.block.multi_index(place)

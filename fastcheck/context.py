@@ -11,21 +11,21 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.differences import BlockDerivatives
 from fastcheck.errors import InputError
+from fastcheck.estimates import Estimates
 from fastcheck.gradients import Analytic
-from fastcheck.judge.directions import Screened
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise, measure_noise, scale_of_blocks
+from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
+from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.identity import identity
 from fastcheck.parameters import Block, Parameters
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.run import Run
 from fastcheck.settings import Settings
-from fastcheck.steps import Steps
 
 if TYPE_CHECKING:
     from fastcheck.strategies.sample import Sample
@@ -179,9 +179,9 @@ class Outcome:
     ----------
     context : Context
         With the judge of as many things as were measured.
-    estimates : sequence of BlockDerivatives
+    estimates : sequence of Estimates
         Coordinates measured one by one, by block.
-    directions : sequence of Screened
+    directions : sequence of BlockProbes
         Directions measured over whole blocks.
     located : mapping of str to Located
         What a search found in the blocks whose directions showed an error.
@@ -194,8 +194,8 @@ class Outcome:
     """
 
     context: Context
-    estimates: Sequence[BlockDerivatives] = ()
-    directions: Sequence[Screened] = ()
+    estimates: Sequence[Estimates] = ()
+    directions: Sequence[BlockProbes] = ()
     located: Mapping[str, Any] = field(default_factory=dict)
     steps: Steps | None = None
     drawn: Sample | None = None

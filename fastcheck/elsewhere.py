@@ -16,16 +16,16 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome, prepared
-from fastcheck.differences import Status
 from fastcheck.errors import InputError, LossError
+from fastcheck.estimates import Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
+from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
-from fastcheck.noise import scale_of_blocks, uneven
+from fastcheck.measure.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
 from fastcheck.run import OutOfBudget
 from fastcheck.strategies import strategy_for
-from fastcheck.verdict import Verdict
 
 __all__ = ["decided_elsewhere"]
 
@@ -60,13 +60,13 @@ def _is_open(outcome: Outcome, one: Judged) -> bool:
     if one.verdict is not Verdict.INCONCLUSIVE or not one.block.size or one.doubtful:
         return False
     if one.screened is not None:
-        return bool(one.screened.probes) and one.silent
+        return bool(one.screened.probes) and one.inconclusive
     if one.compared is None:
         return False
     found = next(found for found in outcome.estimates if found.block is one.block)
-    status = {estimate.status for estimate in found.looked.values()}
+    status = {estimate.status for estimate in found.looks.values()}
     at_kinks = Status.KINK in status and one.compared.missing > 0
-    return (one.silent and bool(one.compared.norms.count) and not one.compared.missing) or at_kinks
+    return (one.inconclusive and bool(one.compared.norms.count) and not one.compared.missing) or at_kinks
 
 
 def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:

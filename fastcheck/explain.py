@@ -11,12 +11,12 @@ from fastcheck.context import Context, Outcome
 from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of, facts_of
 from fastcheck.diagnosis.evidence import BlockEvidence
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.directions import Screened
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
-from fastcheck.plans.evidence import of_directions
-from fastcheck.plans.locate import Located
+from fastcheck.strategies.evidence import of_directions
+from fastcheck.strategies.locate import Located
 from fastcheck.strategies.screen import probing_of
 
 __all__ = ["explained", "superseded"]
@@ -74,7 +74,7 @@ def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...
     return diagnose(evidence, _functions(context, IN_A_SCREEN), candidates=candidates, places=places)
 
 
-def _evidence(context: Context, one: Screened, located: Located | None) -> BlockEvidence:
+def _evidence(context: Context, one: BlockProbes, located: Located | None) -> BlockEvidence:
     """Return what is known of a block: of coordinates where its error was diagnosed from them, else of directions."""
     if located is not None and located.candidates:
         return dataclasses.replace(located.candidates[0].block, wrong=True)

@@ -16,7 +16,7 @@ import numpy as np
 from fastcheck.errors import InputError
 from fastcheck.gradients import matched
 from fastcheck.held import Attributes
-from fastcheck.kinds import COMPLEX, PLAIN, Kind, kind_of
+from fastcheck.leaf_types import COMPLEX, PLAIN, Kind, kind_of
 from fastcheck.parameters import ROOT, leaves, rebuilt, vectors
 
 __all__ = ["Form", "Given", "Returned", "as_it_is"]

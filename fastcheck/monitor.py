@@ -21,19 +21,19 @@ from fastcheck import thresholds
 from fastcheck.arithmetic import own
 from fastcheck.conclude import conclude, unmeasurable
 from fastcheck.context import Outcome, prepared
+from fastcheck.conventions import recognised
 from fastcheck.errors import InputError
-from fastcheck.judge.directions import Screened
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import judge
+from fastcheck.measure.probes import Probing
+from fastcheck.measure.single import is_wrong, measured, quickly
 from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters
 from fastcheck.plain import Plain, plain
-from fastcheck.plans.locate import Located, locate
-from fastcheck.plans.probing import Probing
-from fastcheck.plans.single import is_wrong, measured, quickly
-from fastcheck.recognised import recognised
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.settings import Settings, as_args
+from fastcheck.strategies.locate import Located, locate
 from fastcheck.strategies.screen import chosen, probing_of, screen
 
 __all__ = ["Moment", "Monitor"]
@@ -216,7 +216,7 @@ class Monitor:
         return conclude(outcome, verdicts, (*context.preflight.findings, *noticed(outcome, verdicts, run.stopped)))
 
     def _coordinates(
-        self, plan: Probing, screened: list[Screened], located: dict[str, Located], rng: np.random.Generator
+        self, plan: Probing, screened: list[BlockProbes], located: dict[str, Located], rng: np.random.Generator
     ) -> None:
         """Measure a few coordinates that were not measured before, of one block after the other."""
         for k in range(COORDINATES):

@@ -10,16 +10,16 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
-from fastcheck.differences import Status
+from fastcheck.estimates import Status
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.directions import Screened
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.judge import Judge
+from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
-from fastcheck.noise import FLOAT64_EPS
+from fastcheck.measure.noise import FLOAT64_EPS
+from fastcheck.measure.probes import State
 from fastcheck.parameters import Parameters
-from fastcheck.plans.probing import State
 from fastcheck.strategies import sample
-from fastcheck.verdict import Verdict
 
 __all__ = ["noticed"]
 
@@ -88,7 +88,7 @@ def _failed(outcome: Outcome) -> Iterator[Finding]:
     if failure is None:
         return
     found = outcome.estimates
-    places = [p for block in found for p, r in block.looked.items() if r.status is Status.UNRESOLVED]
+    places = [p for block in found for p, r in block.looks.items() if r.status is Status.UNRESOLVED]
     where = f" No derivative could be measured at {_shown(outcome.context.layout, places)}." if places else ""
     if not places and not outcome.directions:
         where = " Shorter steps went well."
@@ -98,7 +98,7 @@ def _failed(outcome: Outcome) -> Iterator[Finding]:
 
 def _jumps(outcome: Outcome) -> Iterator[Finding]:
     for block in outcome.estimates:
-        places = [place for place, estimate in block.looked.items() if estimate.status is Status.JUMP]
+        places = [place for place, estimate in block.looks.items() if estimate.status is Status.JUMP]
         if places:
             yield Finding(
                 Kind.JUMP,
@@ -126,7 +126,7 @@ def _precision(context: Context) -> Iterator[Finding]:
 def _coinciding(outcome: Outcome) -> Iterator[Finding]:
     g = outcome.context.analytic.flat
     for block in outcome.estimates:
-        places = [place for place, estimate in block.looked.items() if estimate.excuses(float(g[place]))]
+        places = [place for place, estimate in block.looks.items() if estimate.excuses(float(g[place]))]
         if places:
             yield Finding(
                 Kind.COINCIDING_KINKS,
@@ -141,7 +141,7 @@ def _coinciding(outcome: Outcome) -> Iterator[Finding]:
 
 def _unchecked(context: Context, one: Judged) -> Iterator[Finding]:
     if one.screened is not None:
-        if one.screened.probes and one.screened.silent:
+        if one.screened.probes and one.screened.inconclusive:
             yield _unchecked_by_directions(context, one.screened)
         return
     compared = one.compared
@@ -168,7 +168,7 @@ def _unchecked(context: Context, one: Judged) -> Iterator[Finding]:
     )
 
 
-def _unchecked_by_directions(context: Context, one: Screened) -> Finding:
+def _unchecked_by_directions(context: Context, one: BlockProbes) -> Finding:
     name, limit = one.block.name, context.judge.limit
     bounded = f"its error is bounded only by a relative {one.bound:.2g}; a pass needs {limit:g}"
     if any(probe.state is State.KINK for probe in one.probes):
@@ -195,7 +195,7 @@ def _kinks(outcome: Outcome, judged: Sequence[Judged]) -> Iterator[Finding]:
     total, measured = sum(b.kinks for b in compared), sum(b.norms.count for b in compared)
     if not total:
         return
-    at = [p for block in outcome.estimates for p, r in block.looked.items() if r.status is Status.KINK]
+    at = [p for block in outcome.estimates for p, r in block.looks.items() if r.status is Status.KINK]
     crossed = total - len(at)
     parts = []
     if crossed:
@@ -211,7 +211,7 @@ def _kinks(outcome: Outcome, judged: Sequence[Judged]) -> Iterator[Finding]:
     yield Finding(Kind.KINKS, None, f"Kinks: {'; '.join(parts)}.", {"share": total / max(1, measured), "at": at})
 
 
-def _kinks_along(screened: Sequence[Screened]) -> Iterator[Finding]:
+def _kinks_along(screened: Sequence[BlockProbes]) -> Iterator[Finding]:
     probed = {(one.joint or tuple(one.probes)): one for one in screened}.values()  # joint directions count once
     shortened = sum(one.kinks for one in probed)
     total = sum(len(one.probes) for one in probed)

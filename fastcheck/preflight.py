@@ -24,7 +24,7 @@ from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.base import as_float
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss
-from fastcheck.noise import FAINTEST, scale_of_blocks
+from fastcheck.measure.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 from fastcheck.plain import takes
 

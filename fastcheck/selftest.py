@@ -17,10 +17,10 @@ from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
 from fastcheck.gradients import match_gradient
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Plain, plain
 from fastcheck.report import Report
-from fastcheck.verdict import Verdict
 
 __all__ = ["PlantedBug", "SelfTestReport", "self_test"]
 

@@ -18,14 +18,14 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome
-from fastcheck.differences import BlockDerivatives
+from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Verdicts
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import scale_of_blocks, uneven
+from fastcheck.measure.noise import scale_of_blocks, uneven
 from fastcheck.parameters import Block
 from fastcheck.report.report import Taylor
-from fastcheck.verdict import Verdict
 
 __all__ = ["STEPS", "order_of", "second_opinion"]
 
@@ -186,7 +186,7 @@ _REFUSED = (
 )
 
 
-def _claimed(context: Context, found: BlockDerivatives, direction: FloatArray) -> float:
+def _claimed(context: Context, found: Estimates, direction: FloatArray) -> float:
     """Return the slope that the errors measured in a block must leave along the direction."""
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)

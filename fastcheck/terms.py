@@ -13,16 +13,16 @@ import numpy as np
 from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
+from fastcheck.conventions import recognised
 from fastcheck.errors import GradientError, InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient, spellings
 from fastcheck.held import Attributes
+from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.losses.base import as_float
 from fastcheck.parameters import Parameters, vectors
 from fastcheck.plain import Plain, plain
-from fastcheck.recognised import recognised
 from fastcheck.report import Report
-from fastcheck.verdict import Verdict, worst
 
 __all__ = ["TermsReport", "check_terms"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastcheck.bounds import (
+from fastcheck.judge.bounds import (
     chi_square_above,
     chi_square_below,
     detectable_norm,

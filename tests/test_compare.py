@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastcheck import thresholds
-from fastcheck.differences import BlockDerivatives, Resolved, Status
+from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.judge.judge import CHUNK, Judge, Norms
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.thresholds import GRADIENT_ROUNDING
-from fastcheck.verdict import Verdict
 from tests.naive import relative_errors, textbook_ratio
 
 EPS = float(np.finfo(float).eps)
@@ -23,7 +23,7 @@ JUDGE = Judge(1e-7, 0.9999, 100)
 def measured(value, rounding=0.0, truncation=0.0, name="W"):
     value = np.asarray(value, dtype=float)
     block = Parameters.of({name: value}).blocks[0]
-    found = BlockDerivatives.empty(block)
+    found = Estimates.empty(block)
     found.value[:] = value
     found.rounding[:] = rounding
     found.truncation[:] = truncation
@@ -111,7 +111,7 @@ def test_kinks_are_intervals():
     n = np.array([0.0, 1.0])
     for g, verdict in ((-1.0, Verdict.CORRECT), (0.2, Verdict.CORRECT), (1.0, Verdict.CORRECT), (1.2, Verdict.WRONG)):
         found = measured(n)
-        found.put(0, Resolved(0.0, 0.0, 0.0, -1.0, 1.0, Status.KINK))
+        found.put(0, Estimate(0.0, 0.0, 0.0, -1.0, 1.0, Status.KINK))
         compared = JUDGE.compare(found, np.array([g, 1.0]), EPS)
         assert compared.verdict is verdict, g
         assert compared.kinks == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck.differences import SCHEMES, BlockDerivatives, Measured, Resolved, Status
+from fastcheck.estimates import SCHEMES, Estimate, Estimates, Measured, Status
 from fastcheck.parameters import Parameters
 
 
@@ -60,25 +60,25 @@ def test_amplification_bounds_the_error():
 
 
 def test_interval():
-    smooth = Resolved(2.0, 0.1, 0.2, 1.9, 2.1, Status.SMOOTH)
+    smooth = Estimate(2.0, 0.1, 0.2, 1.9, 2.1, Status.SMOOTH)
     assert smooth.interval == (2.0, 2.0)
     assert smooth.uncertainty == pytest.approx(0.3)
-    assert Resolved(0.0, 0.1, 0.0, 1.0, -1.0, Status.KINK).interval == (-1.0, 1.0)
+    assert Estimate(0.0, 0.1, 0.0, 1.0, -1.0, Status.KINK).interval == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("chosen", [None, np.array([5, 7, 9])])
 def test_rows_and_places(chosen):
     block = Parameters.of({"a": np.zeros(5), "b": np.zeros(6)})["b"]
     theta = np.full(11, np.nan)
-    found = BlockDerivatives.empty(block, chosen, theta)
+    found = Estimates.empty(block, chosen, theta)
     places = list(range(5, 11)) if chosen is None else chosen.tolist()
     assert found.places(slice(None)).tolist() == places
     assert [found.row(place) for place in places] == list(range(len(found)))
     assert np.isnan(found.value).all()
-    found.put(7, Resolved(3.0, 0.25, 0.5, 1.0, 2.0, Status.CROSSED))
+    found.put(7, Estimate(3.0, 0.25, 0.5, 1.0, 2.0, Status.CROSSED))
     row = found.row(7)
     assert (found.value[row], found.rounding[row], found.truncation[row]) == (3.0, 0.25, 0.5)
-    assert found.looked[7].status is Status.CROSSED
+    assert found.looks[7].status is Status.CROSSED
     assert (theta[7] == 3.0) is np.bool_(chosen is None)  # a whole block's values live in the vector like theta
 
 
@@ -86,9 +86,9 @@ def test_dense_measurements_come_apart_by_block():
     layout = Parameters.of({"a": np.zeros(2), "b": np.zeros(3)})
     measured = Measured.smooth(np.arange(5), np.arange(5.0), np.full(5, 0.5), np.full(5, 0.25))
     measured.status[3] = Status.KINK
-    a, b = (BlockDerivatives.of_measured(block, measured) for block in layout.blocks)
+    a, b = (Estimates.of_measured(block, measured) for block in layout.blocks)
     assert (a.value.tolist(), b.value.tolist()) == ([0, 1], [2, 3, 4])
-    assert a.looked == {}
-    assert b.looked[3].status is Status.KINK
+    assert a.looks == {}
+    assert b.looks[3].status is Status.KINK
     assert measured.uncertainty.tolist() == [0.75] * 5
     assert len(measured) == 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastcheck.directions import CHUNK, gaussian
+from fastcheck.measure.directions import CHUNK, gaussian
 
 
 @pytest.mark.parametrize("start, stop", [(0, 10), (5, 6), (CHUNK - 3, CHUNK + 3), (100, 3 * CHUNK), (7, 7)])

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from fastcheck.differences import Status
-from fastcheck.ladder import LADDER, look_again, resolve
+from fastcheck.estimates import Status
 from fastcheck.losses.python import PythonLoss
+from fastcheck.measure.ladder import LADDER, look_again, resolve
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
 

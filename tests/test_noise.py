@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastcheck.losses.python import PythonLoss
-from fastcheck.noise import difference_table_noise, measure_noise, scale_of_blocks
+from fastcheck.measure.noise import difference_table_noise, measure_noise, scale_of_blocks
 from fastcheck.parameters import Parameters
 from tests.naive import moving_difference_table
 

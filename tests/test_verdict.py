@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck.verdict import Verdict, grade, worst
+from fastcheck.judge.verdict import Verdict, grade, worst
 from tests.naive import grade_in_words
 
 LIMITS = (1e-7, 1e-4, 1e-2)

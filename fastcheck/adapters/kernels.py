@@ -19,10 +19,10 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import WRONG_ABOVE, Verdict, worst
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Coordinate, Report
-from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
 
 __all__ = ["Runnable", "alone", "compared", "named"]
 

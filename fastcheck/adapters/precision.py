@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.directions import gaussian
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import WRONG_ABOVE, Verdict, worst
+from fastcheck.measure.directions import gaussian
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
-from fastcheck.verdict import WRONG_ABOVE, Verdict, worst
 
 __all__ = [
     "Subject",

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.diagnosis.data_facts import DataFacts
-from fastcheck.directions import CHUNK, gaussian
+from fastcheck.measure.directions import CHUNK, gaussian
 from fastcheck.parameters import Block
 
 __all__ = ["BlockEvidence", "Coordinates", "Directions", "Evidence", "View"]

@@ -9,11 +9,11 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Evidence
-from fastcheck.differences import BlockDerivatives, Status
+from fastcheck.estimates import Estimates, Status
 from fastcheck.gradients import Analytic
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.thresholds import GRADIENT_ROUNDING
-from fastcheck.verdict import Verdict
 
 __all__ = ["evidence_of"]
 
@@ -24,7 +24,7 @@ def evidence_of(
     layout: Parameters,
     theta: FloatArray,
     analytic: Analytic,
-    found: Sequence[BlockDerivatives],
+    found: Sequence[Estimates],
     verdicts: Mapping[str, Verdict],
     facts: DataFacts,
 ) -> Evidence:
@@ -38,7 +38,7 @@ def evidence_of(
         The parameters.
     analytic : Analytic
         The user's gradient.
-    found : sequence of BlockDerivatives
+    found : sequence of Estimates
         What was measured, by block.
     verdicts : mapping of str to Verdict
         What the comparison said of each block.
@@ -53,11 +53,11 @@ def evidence_of(
 
 
 def _block(
-    found: BlockDerivatives, theta: FloatArray, analytic: Analytic, eps: float, verdicts: Mapping[str, Verdict]
+    found: Estimates, theta: FloatArray, analytic: Analytic, eps: float, verdicts: Mapping[str, Verdict]
 ) -> BlockEvidence:
     block = found.block
     usable = np.isfinite(found.value)
-    for place, resolved in found.looked.items():
+    for place, resolved in found.looks.items():
         if resolved.status in UNUSABLE:
             usable[found.row(place)] = False
     rows = None

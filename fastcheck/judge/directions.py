@@ -9,20 +9,20 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
+from fastcheck.judge.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
 from fastcheck.judge.judge import excess
+from fastcheck.judge.verdict import Verdict, grade
+from fastcheck.measure.probes import Probe, State
 from fastcheck.parameters import Block
-from fastcheck.plans.probing import Probe, State
-from fastcheck.verdict import Verdict, grade
 
-__all__ = ["Screened"]
+__all__ = ["BlockProbes"]
 
 FITTED = 3  # directions that must agree on a factor
 ROUGHLY = 1e-6  # relative misfit that truncation may leave
 
 
 @dataclass
-class Screened:
+class BlockProbes:
     """What the directions over one block found.
 
     Attributes
@@ -150,7 +150,7 @@ class Screened:
         return self.excess > self.tolerance
 
     @property
-    def silent(self) -> bool:
+    def inconclusive(self) -> bool:
         """Whether the bound is too large beside the gradient, or the gradient is zero: the block is unchecked."""
         return not self.failed and not (self.norm > 0 and self.bound <= self.limit)
 
@@ -165,7 +165,7 @@ class Screened:
         """The grade of the block."""
         if self.failed:
             return grade(self.excess, self.tolerance, kinks=False)
-        return Verdict.INCONCLUSIVE if self.silent else Verdict.CORRECT
+        return Verdict.INCONCLUSIVE if self.inconclusive else Verdict.CORRECT
 
     def _clear(self) -> FloatArray:
         """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bounds import normal_above
-from fastcheck.differences import BlockDerivatives, Resolved, Status
-from fastcheck.verdict import Verdict, grade, worst
+from fastcheck.estimates import Estimate, Estimates, Status
+from fastcheck.judge.bounds import normal_above
+from fastcheck.judge.verdict import Verdict, grade, worst
 
 __all__ = ["Comparison", "Judge", "Norms", "excess", "gradient_rounding"]
 
@@ -103,7 +103,7 @@ class Comparison:
         The norm of an error that is no proof, for the gradient's own arithmetic of few digits may explain it.
     doubtful : bool
         There is such an error, and no larger one.
-    open : float
+    kink_width : float
         The norm of the widest error that the kinks at theta hide: of the intervals between their slopes.
     diffuse : bool
         Nearly every coordinate differs a little, none by much more than the others: two functions that are not quite
@@ -122,7 +122,7 @@ class Comparison:
     unconfirmed: float = 0.0
     doubt: float = 0.0
     doubtful: bool = False
-    open: float = 0.0
+    kink_width: float = 0.0
     diffuse: bool = False
 
     @property
@@ -159,12 +159,12 @@ class Judge:
         """Relative uncertainty above which nothing can be passed."""
         return max(thresholds.RESOLUTION, self.tolerance)
 
-    def excess(self, found: BlockDerivatives, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
+    def excess(self, found: Estimates, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
         """Return every measured coordinate's relative error in excess; NaN where it was not measured.
 
         Parameters
         ----------
-        found : BlockDerivatives
+        found : Estimates
             The measurements of the block.
         analytic : float64, shape (n,)
             The block's analytic gradient, all of it.
@@ -177,7 +177,7 @@ class Judge:
             each[row * CHUNK : (row + 1) * CHUNK] = excess(distance, u + own, np.abs(g) + np.abs(n))
         return each
 
-    def compare(self, found: BlockDerivatives, analytic: FloatArray, eps: float, doubt: float = 0.0) -> Comparison:
+    def compare(self, found: Estimates, analytic: FloatArray, eps: float, doubt: float = 0.0) -> Comparison:
         """Compare one block; parameters as in `excess`, and the norm of the error that is no proof."""
         own = gradient_rounding(analytic, eps)
         norms, missing, clear = Norms(), 0, 0
@@ -191,12 +191,12 @@ class Judge:
             clear += int(np.count_nonzero(each > 0))
             suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
         lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
-        at_kinks = [found.row(place) for place, estimate in found.looked.items() if estimate.status in EXCUSED]
+        at_kinks = [found.row(place) for place, estimate in found.looks.items() if estimate.status in EXCUSED]
         off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
         excused = min(norms.error, float(np.nansum(np.square(off))))
         norms = norms + Norms(truncation=lost**2, excused=excused)
         first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
-        norms = norms + Norms(truncation=found.slack**2)
+        norms = norms + Norms(truncation=found.systematic**2)
         compared = self._verdict(found, analytic, norms, suspects, clear)
         unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
         if compared.verdict.passed and unconfirmed and not self.norm_grade(first, unconfirmed).passed:
@@ -210,16 +210,16 @@ class Judge:
 
     def _verdict(
         self,
-        found: BlockDerivatives,
+        found: Estimates,
         analytic: FloatArray,
         norms: Norms,
         suspects: Mapping[int, float],
         clear: int,
     ) -> Comparison:
-        status = [estimate.status for estimate in found.looked.values()]
+        status = [estimate.status for estimate in found.looks.values()]
         kinks = sum(s in EXCUSED for s in status)
-        relative = max(self.norm_excess(norms), found.least / norms.scale if norms.scale else 0.0)
-        excused = {found.row(p) for p, r in found.looked.items() if r.status in EXCUSED}
+        relative = max(self.norm_excess(norms), found.error_floor / norms.scale if norms.scale else 0.0)
+        excused = {found.row(p) for p, r in found.looks.items() if r.status in EXCUSED}
         grades = {row: grade(value, self.tolerance, row in excused) for row, value in suspects.items()}
         diffuse = (
             norms.count >= thresholds.SEVERAL
@@ -250,7 +250,7 @@ class Judge:
             verdict=verdict,
             wrong=found.places(np.array(bad, dtype=np.int64)),
             resolved=resolved,
-            open=math.hypot(*(r.interval[1] - r.interval[0] for r in found.looked.values() if r.status is Status.KINK)),
+            kink_width=math.hypot(*(e.width for e in found.looks.values() if e.status is Status.KINK)),
             diffuse=diffuse,
         )
 
@@ -266,7 +266,7 @@ class Judge:
         elsewhere = grade(self.norm_excess(rest), self.tolerance, kinks=False)
         return worst([elsewhere, grade(relative, self.tolerance, kinks=norms.excused > 0)])
 
-    def refutes(self, estimate: Resolved, claimed: float) -> bool:
+    def refutes(self, estimate: Estimate, claimed: float) -> bool:
         """Say whether a measured coordinate shows a claimed derivative to be suspicious or wrong, by itself."""
         low, high = estimate.interval
         distance = max(low - claimed, claimed - high, 0.0)
@@ -282,7 +282,7 @@ class Judge:
         size = math.sqrt(compared.norms.analytic)
         if not size or not compared.resolved:
             return math.inf
-        hidden = 2 * compared.norms.uncertainty(self.z) + compared.doubt + compared.open
+        hidden = 2 * compared.norms.uncertainty(self.z) + compared.doubt + compared.kink_width
         return 2 * self.tolerance + hidden / size
 
     def whole(self, blocks: Iterable[Comparison], allow: bool) -> tuple[Norms, Verdict]:
@@ -319,7 +319,7 @@ def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> Flo
     return out
 
 
-def _claimed(found: BlockDerivatives, analytic: FloatArray, row: int) -> float:
+def _claimed(found: Estimates, analytic: FloatArray, row: int) -> float:
     """Return the analytic derivative of a row."""
     return float(analytic[int(found.places(slice(row, row + 1))[0]) - found.block.start])
 
@@ -331,7 +331,7 @@ def _milder(verdict: Verdict, allowed: bool) -> Verdict:
     return Verdict.SUSPICIOUS if verdict is Verdict.WRONG else verdict
 
 
-def _typical_error(found: BlockDerivatives, analytic: FloatArray) -> float:
+def _typical_error(found: Estimates, analytic: FloatArray) -> float:
     """Return the median of |g - n| over a block, or over some of a large one."""
     rows = slice(0, len(found), max(1, len(found) // SOME))
     errors = np.abs(analytic[found.places(rows) - found.block.start] - found.value[rows])
@@ -368,11 +368,9 @@ def _norms(
     )
 
 
-def _chunks(
-    found: BlockDerivatives, analytic: FloatArray
-) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+def _chunks(found: Estimates, analytic: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
     """Yield analytic, measured, their distance and the uncertainty, some rows at a time."""
-    looked = {found.row(place): r for place, r in found.looked.items() if r.status is Status.KINK}
+    looked = {found.row(place): r for place, r in found.looks.items() if r.status is Status.KINK}
     for start in range(0, len(found), CHUNK):
         rows = slice(start, min(start + CHUNK, len(found)))
         g = analytic[rows] if found.coordinates is None else analytic[found.coordinates[rows] - found.block.start]

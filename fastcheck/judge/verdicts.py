@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from fastcheck import thresholds
 from fastcheck.findings import Kind
-from fastcheck.judge.directions import Screened
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.judge import Comparison
+from fastcheck.judge.verdict import Verdict, worst
+from fastcheck.measure.probes import State
 from fastcheck.parameters import Block
-from fastcheck.plans.probing import State
-from fastcheck.verdict import Verdict, worst
 
 if TYPE_CHECKING:
     from fastcheck.context import Context, Outcome
@@ -33,7 +33,7 @@ class Judged:
         INCONCLUSIVE marks an unchecked block.
     compared : Comparison or None
         Of the coordinates measured one by one.
-    screened : Screened or None
+    screened : BlockProbes or None
         The directions over it, where they decide.
     doubtful : bool
         An error stands out along directions, in a loss or a gradient of few digits that could do it.
@@ -46,16 +46,16 @@ class Judged:
     block: Block
     verdict: Verdict
     compared: Comparison | None = None
-    screened: Screened | None = None
+    screened: BlockProbes | None = None
     doubtful: bool = False
     at: Outcome | None = None
     constant: bool = False
 
     @property
-    def silent(self) -> bool:
+    def inconclusive(self) -> bool:
         """Whether its derivative could not be told from zero, or from anything else."""
         if self.screened is not None:
-            return self.screened.silent
+            return self.screened.inconclusive
         return self.compared is not None and not self.compared.resolved and self.verdict is Verdict.INCONCLUSIVE
 
 
@@ -111,11 +111,11 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
     return replace(verdicts, verdict=verdict, blocks=blocks | dict(decided))
 
 
-def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Screened | None) -> Judged:
+def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: BlockProbes | None) -> Judged:
     if not block.size:
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
     whole = compared is not None and compared.norms.count == block.size and compared.checked
-    if one is None or not one.probes or (one.silent and whole):
+    if one is None or not one.probes or (one.inconclusive and whole):
         return Judged(block, compared.verdict if compared else Verdict.INCONCLUSIVE, compared)
     doubtful = _is_doubtful(outcome, one, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
@@ -132,7 +132,7 @@ def is_diffuse(one: Judged) -> bool:
     return one.compared is not None and one.compared.diffuse
 
 
-def _is_doubtful(outcome: Outcome, one: Screened, compared: Comparison | None) -> bool:
+def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None) -> bool:
     """Say whether a block stands out along directions only, in a loss that could fool them.
 
     Many kinks can bias all steps of a direction alike, and so can the rounding of parameters in low precision. There a
@@ -193,11 +193,11 @@ def _norms(context: Context, one: Judged) -> tuple[float, float, float, float, f
 def _worst(context: Context, judged: Sequence[Judged], norm: float) -> Verdict:
     """Return the worst verdict; where they are allowed, an unchecked block spoils a pass only if it may weigh."""
     allow = context.settings.unchecked == "allow"
-    verdict = worst(one.verdict for one in judged if not (allow and one.silent))
+    verdict = worst(one.verdict for one in judged if not (allow and one.inconclusive))
     if not verdict.passed:
         return verdict
-    silent = math.hypot(*(_norms(context, one)[4] for one in judged if one.silent), 0.0)
-    nothing = all(one.silent for one in judged)
+    silent = math.hypot(*(_norms(context, one)[4] for one in judged if one.inconclusive), 0.0)
+    nothing = all(one.inconclusive for one in judged)
     if context.run.stopped or nothing or not silent <= context.judge.limit * norm:
         return Verdict.INCONCLUSIVE
     return verdict

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Measured
+from fastcheck.estimates import Measured
 from fastcheck.parameters import Parameters
 
 __all__ = ["Evaluator", "MeasuresItself", "Shardable", "own_loss"]

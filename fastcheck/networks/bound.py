@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.differences import Measured
 from fastcheck.errors import InputError, said
+from fastcheck.estimates import Measured
 from fastcheck.networks.engines import ENGINES, Request
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters

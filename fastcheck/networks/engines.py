@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Measured, Status
+from fastcheck.estimates import Measured, Status
 from fastcheck.kernels import network as kernels
 from fastcheck.networks import coordinate, unit
 from fastcheck.networks.coordinate import Task

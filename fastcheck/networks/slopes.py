@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Measured, Status
+from fastcheck.estimates import Measured, Status
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import Bits, Operator
 

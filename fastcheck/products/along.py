@@ -10,12 +10,12 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Block
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.claims import TangentClaim
 from fastcheck.products.tangents import Tangents, spread
 from fastcheck.report import BlockReport, Coordinate, Report
-from fastcheck.verdict import Verdict
 
 __all__ = ["FULL", "in_inputs"]
 

@@ -14,9 +14,9 @@ from fastcheck.arrays import FloatArray
 from fastcheck.checks import check
 from fastcheck.errors import InputError
 from fastcheck.findings import Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import Report
 from fastcheck.settings import Settings
-from fastcheck.verdict import Verdict
 
 __all__ = ["Checked", "Checks", "Cotangent", "positive"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastcheck.gradients import match_gradient
+from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.parameters import Parameters
 from fastcheck.products.checks import Checked, Checks, Cotangent
 from fastcheck.products.claims import Claim
 from fastcheck.products.outputs import blamed, suspects_of
 from fastcheck.products.point import LinearizationPoint, ProductFinding
 from fastcheck.products.vectors import COTANGENT, bounded, unit
-from fastcheck.verdict import Verdict, worst
 
 __all__ = ["check_all", "cotangents_for"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
+from fastcheck.judge.verdict import Verdict, grade
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
@@ -19,7 +20,6 @@ from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
-from fastcheck.verdict import Verdict, grade
 
 __all__ = ["check_hvp"]
 

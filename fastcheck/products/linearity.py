@@ -16,9 +16,9 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Block
 from fastcheck.products.point import Product, ProductFinding
-from fastcheck.verdict import Verdict
 
 __all__ = ["Linear", "changes_vector", "nonlinear", "own_rounding"]
 

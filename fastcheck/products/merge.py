@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import RESOLUTION, worst
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.point import ProductFinding
 from fastcheck.products.vectors import visible
 from fastcheck.report import BlockReport, Coordinate, Report
-from fastcheck.verdict import RESOLUTION, worst
 
 __all__ = ["RULES", "Part", "merged", "parts_of"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.products.checks import Checked
 from fastcheck.products.claims import Claim
 from fastcheck.products.point import LinearizationPoint, ProductFinding
 from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import words
-from fastcheck.verdict import Verdict
 
 __all__ = ["blamed", "suspects_of"]
 

@@ -12,8 +12,8 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError, said, text_of
 from fastcheck.findings import Finding
 from fastcheck.gradients import Analytic, match_gradient
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import ROOT, Block, Parameters, leaves
-from fastcheck.verdict import Verdict
 
 __all__ = ["InnerProduct", "LinearizationPoint", "Product", "ProductFinding"]
 

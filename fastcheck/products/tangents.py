@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.bounds import chi_square_above, chi_square_below
-from fastcheck.directions import gaussian
+from fastcheck.judge.bounds import chi_square_above, chi_square_below
+from fastcheck.measure.directions import gaussian
 from fastcheck.parameters import Block
 from fastcheck.products.point import LinearizationPoint
 from fastcheck.products.vectors import TANGENT

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from fastcheck.arrays import FloatArray
-from fastcheck.directions import gaussian
+from fastcheck.measure.directions import gaussian
 
 __all__ = ["COTANGENT", "TANGENT", "bounded", "unit", "visible"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.claims import TransposedClaim
@@ -19,7 +20,6 @@ from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.report.record import record
 from fastcheck.settings import as_args
-from fastcheck.verdict import Verdict
 
 __all__ = ["check_vjp"]
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import diff, plots, words
 from fastcheck.report.files import write_text
 from fastcheck.report.ladder import Ladder, tolerance_of
 from fastcheck.report.report import BlockReport, Coordinate, Report
-from fastcheck.verdict import Verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment

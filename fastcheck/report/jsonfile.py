@@ -12,11 +12,11 @@ import numpy as np
 
 from fastcheck.errors import InputError, said
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import ROOT, leaves
 from fastcheck.report.files import write_text
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.report.words import legible
-from fastcheck.verdict import Verdict
 
 __all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 from fastcheck.report.report import BlockReport, Report
 from fastcheck.settings import Settings
-from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 
 __all__ = ["FLOOR", "Ladder", "power", "tolerance_of"]
 

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE, Verdict
 from fastcheck.report import words
 from fastcheck.report.ladder import Ladder, tolerance_of
 from fastcheck.report.plots import draw_map, require_matplotlib
 from fastcheck.report.report import BlockReport, Report
-from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import MissingDependencyError
+from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 from fastcheck.report.kernels import Grid, kernels
 from fastcheck.report.ladder import FLOOR, power
 from fastcheck.report.report import Coordinate
-from fastcheck.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from fastcheck.errors import GradientError, InputError, MissingDependencyError
 from fastcheck.findings import Finding
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import words
 from fastcheck.report.report import Report
 from fastcheck.report.tables import Column, plain, table, width_here
-from fastcheck.verdict import Verdict
 
 __all__ = ["STYLES", "as_text", "graded", "render"]
 

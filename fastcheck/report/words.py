@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastcheck.findings import Finding
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.settings import Settings
-from fastcheck.verdict import Verdict
 
 __all__ = [
     "advice",

@@ -12,8 +12,8 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome
 from fastcheck.losses import MeasuresItself
+from fastcheck.measure.steps import is_low_precision
 from fastcheck.settings import Settings
-from fastcheck.steps import rounds
 from fastcheck.strategies import full, sample, screen, structured
 
 __all__ = ["Strategy", "derivatives", "refuse", "strategy_for"]
@@ -26,7 +26,7 @@ def strategy_for(context: Context) -> Strategy:
     itself = isinstance(context.loss, MeasuresItself)
     measure = structured.measure if itself else full.measure
     mode = context.settings.mode_for(context.size, 0.0 if itself else context.cost)
-    if mode == "screen" and context.settings.mode == "auto" and rounds(context.evaluator):
+    if mode == "screen" and context.settings.mode == "auto" and is_low_precision(context.evaluator):
         mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
     if mode == "screen":
         return partial(_said, mode, screen.measure)

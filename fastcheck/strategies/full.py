@@ -12,12 +12,20 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
-from fastcheck.differences import SCHEMES, TINY, BlockDerivatives, Resolved, Scheme, Status
-from fastcheck.ladder import LADDER, look_again, look_along
+from fastcheck.estimates import SCHEMES, TINY, Estimate, Estimates, Scheme, Status
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
-from fastcheck.noise import FLOAT64_EPS
-from fastcheck.steps import Steps, choose_steps, fixed_steps, lost_to_rounding, rough, rounds, within_scale
+from fastcheck.measure.ladder import LADDER, look_again, look_along
+from fastcheck.measure.noise import FLOAT64_EPS
+from fastcheck.measure.steps import (
+    Steps,
+    choose_steps,
+    fixed_steps,
+    is_low_precision,
+    rough,
+    step_quantisation,
+    within_scale,
+)
 
 __all__ = ["Differencing", "derivatives", "measure"]
 
@@ -85,10 +93,10 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     return Outcome(context, _measured(plan, places), steps=plan.steps)
 
 
-def _measured(plan: Differencing, places: Sequence[IntArray | None]) -> list[BlockDerivatives]:
+def _measured(plan: Differencing, places: Sequence[IntArray | None]) -> list[Estimates]:
     chosen = [(number, block, p) for (number, block), p in zip(plan.context.blocks, places, strict=True)]
     value = np.full(plan.evaluator.theta.size, np.nan)
-    found = [BlockDerivatives.empty(block, places, value) for _, block, places in chosen]
+    found = [Estimates.empty(block, places, value) for _, block, places in chosen]
     with plan.context.run.interruptible(), plan.context.run.keeping_back(KEPT_BACK):
         _first_pass(plan.first or plan, found)
     complete = plan.context.run.stopped is None
@@ -115,7 +123,7 @@ def derivatives(context: Context) -> FloatArray:
     plan = Differencing.of(context, [number for number, _ in context.blocks])
     context.run.begin()
     value, bends = (np.full(plan.evaluator.theta.size, np.nan) for _ in range(2))
-    found = [BlockDerivatives.empty(block, None, value) for block in plan.evaluator.layout.blocks]
+    found = [Estimates.empty(block, None, value) for block in plan.evaluator.layout.blocks]
     with plan.context.run.interruptible():
         _first_pass(plan.first or plan, found, bends)
         for block in found if plan.steps.exact else ():
@@ -123,7 +131,7 @@ def derivatives(context: Context) -> FloatArray:
     return value
 
 
-def _unsteady(plan: Differencing, found: BlockDerivatives, bends: FloatArray) -> IntArray:
+def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArray:
     """Return the rows whose one-sided quotients are apart, and whose derivative is another one at a shorter step."""
     if not np.isfinite(found.value).any():
         return np.empty(0, np.int64)
@@ -135,11 +143,11 @@ def _unsteady(plan: Differencing, found: BlockDerivatives, bends: FloatArray) ->
         return rows[moved > typical / SHORTER + found.rounding[rows] + trial.rounding]
 
 
-def _first_pass(plan: Differencing, found: Sequence[BlockDerivatives], bends: FloatArray | None = None) -> None:
+def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArray | None = None) -> None:
     """Fill in one difference quotient for every row of every block, in one stream, and half the gap of its slopes."""
     stops = np.cumsum([len(block) for block in found])
 
-    def pieces(rows: slice) -> Iterator[tuple[BlockDerivatives, slice]]:
+    def pieces(rows: slice) -> Iterator[tuple[Estimates, slice]]:
         """Yield the blocks that some rows of the stream lie in, and which rows of theirs those are."""
         for k in range(int(np.searchsorted(stops, rows.start, side="right")), len(found)):
             first = int(stops[k]) - len(found[k])
@@ -169,7 +177,7 @@ def _first_pass(plan: Differencing, found: Sequence[BlockDerivatives], bends: Fl
 
 def _quotients(
     plan: Differencing,
-    found: BlockDerivatives,
+    found: Estimates,
     rows: IntArray | slice,
     places: IntArray,
     steps: FloatArray,
@@ -178,7 +186,7 @@ def _quotients(
     """Write the quotients of some rows and their uncertainty."""
     scheme, evaluator = plan.scheme, plan.evaluator
     divisor = steps
-    low_precision = rounds(evaluator)
+    low_precision = is_low_precision(evaluator)
     if plan.steps.exact or low_precision:
         far, near = max(scheme.offsets), min(scheme.offsets)
         at = evaluator.theta[places]
@@ -203,14 +211,14 @@ def _quotients(
         with np.errstate(over="ignore", divide="ignore"):
             found.truncation[rows] += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
-        uneven = 2 * lost_to_rounding(evaluator, places, steps) * np.abs(quotient)
+        uneven = 2 * step_quantisation(evaluator, places, steps) * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)
     elif not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
         found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
 
 
-def _second_looks(plan: Differencing, number: int, found: BlockDerivatives, complete: bool) -> bool:
+def _second_looks(plan: Differencing, number: int, found: Estimates, complete: bool) -> bool:
     """Look again at every row that stands clear of its uncertainty, until none does or all are explained.
 
     Where the first pass was not complete, rows without a value are those it did not reach. Say whether the run got to
@@ -220,7 +228,7 @@ def _second_looks(plan: Differencing, number: int, found: BlockDerivatives, comp
     eps = float(plan.context.analytic.eps[number])
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
-            found.put(place, Resolved(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
+            found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
@@ -245,7 +253,7 @@ def _second_looks(plan: Differencing, number: int, found: BlockDerivatives, comp
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
-def _withdraw(plan: Differencing, number: int, found: BlockDerivatives) -> None:
+def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
     """Forget the first measurement of every row that stands out and was not looked at again: it is no evidence.
 
     A first step may have crossed a kink. The row counts as not measured, as do those that the run did not come to.
@@ -257,7 +265,7 @@ def _withdraw(plan: Differencing, number: int, found: BlockDerivatives) -> None:
     found.value[rows] = np.nan
 
 
-def _look_along(plan: Differencing, number: int, found: BlockDerivatives) -> None:
+def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     """Look again at a block as a whole, along the error that its coordinates show together, and along its gradient.
 
     Along a direction a single measurement's noise stands against the error of all coordinates at once. Errors below
@@ -275,7 +283,7 @@ def _look_along(plan: Differencing, number: int, found: BlockDerivatives) -> Non
         or not (stands_out or not compared.resolved)
     ):
         return
-    if any(resolved.status is Status.KINK for resolved in found.looked.values()):
+    if any(resolved.status is Status.KINK for resolved in found.looks.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
@@ -289,17 +297,17 @@ def _look_along(plan: Differencing, number: int, found: BlockDerivatives) -> Non
     for direction in (error, analytic):
         least, reached = _error_along(plan, found, analytic, direction, step)
         if least <= shown:  # an error larger than all coordinates show together is the ladder's own
-            found.least = max(found.least, least)
+            found.error_floor = max(found.error_floor, least)
         if direction is error:
             most = reached
-    if stands_out and found.least <= plan.context.judge.tolerance * compared.norms.scale:
-        found.slack = shown
+    if stands_out and found.error_floor <= plan.context.judge.tolerance * compared.norms.scale:
+        found.systematic = shown
     # A real error beyond what is promised as detectable would leave a third of itself along what is shown
     found.cleared = most <= thresholds.CLEARED * shown
 
 
 def _error_along(
-    plan: Differencing, found: BlockDerivatives, analytic: FloatArray, direction: FloatArray, step: float
+    plan: Differencing, found: Estimates, analytic: FloatArray, direction: FloatArray, step: float
 ) -> tuple[float, float]:
     """Return what the gradient's error has along a direction at least and at most, by a measurement of its own."""
     largest = float(np.abs(direction).max())
@@ -315,14 +323,14 @@ def _error_along(
 
 
 def _suspects(
-    plan: Differencing, found: BlockDerivatives, analytic: FloatArray, eps: float, threshold: float, complete: bool
+    plan: Differencing, found: Estimates, analytic: FloatArray, eps: float, threshold: float, complete: bool
 ) -> IntArray:
     """Return the rows not looked at yet that stand out by more than a threshold or have no value, worst first."""
     excess = plan.context.judge.excess(found, analytic, eps)
     unmeasured = ~np.isfinite(found.value) if complete else np.zeros(len(found), bool)
     stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array(
-        [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looked], np.int64
+        [row for row in stands_out if int(found.places(slice(row, row + 1))[0]) not in found.looks], np.int64
     )
     return fresh[np.argsort(-np.nan_to_num(excess[fresh], nan=np.inf), kind="stable")]
 
@@ -333,7 +341,7 @@ def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
     return np.concatenate([suspects[:quarter], middle, suspects[-quarter:]])
 
 
-def _look(plan: Differencing, found: BlockDerivatives, rows: IntArray) -> None:
+def _look(plan: Differencing, found: Estimates, rows: IntArray) -> None:
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     if not plan.steps.exact:
@@ -344,7 +352,7 @@ def _look(plan: Differencing, found: BlockDerivatives, rows: IntArray) -> None:
         found.put(place, _weighed(plan, found, place, resolved))
 
 
-def _weighed(plan: Differencing, found: BlockDerivatives, place: int, seen: Resolved) -> Resolved:
+def _weighed(plan: Differencing, found: Estimates, place: int, seen: Estimate) -> Estimate:
     """Return what a second look leaves of the first measurement.
 
     In a noisy loss the ladder can be less certain than the first quotient and agree with it. Then the coordinate is
@@ -368,17 +376,17 @@ def _weighed(plan: Differencing, found: BlockDerivatives, place: int, seen: Reso
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 
-def _trial(plan: Differencing, found: BlockDerivatives, rows: IntArray, factor: float) -> BlockDerivatives:
+def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float) -> Estimates:
     """Return the quotients of some rows with a step this much shorter; NaN where the run was stopped before."""
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places) / factor
-    trial = BlockDerivatives.empty(found.block, places)
+    trial = Estimates.empty(found.block, places)
     for part, values in plan.context.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
         _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
     return trial
 
 
-def _shorter(plan: Differencing, found: BlockDerivatives, rows: IntArray, factor: float) -> None:
+def _shorter(plan: Differencing, found: Estimates, rows: IntArray, factor: float) -> None:
     """Measure rows with a shorter step; keep what refutes the first measurement.
 
     That is, where gradient and new measurement, the new one's larger uncertainty included, are closer than half of the
@@ -394,7 +402,7 @@ def _shorter(plan: Differencing, found: BlockDerivatives, rows: IntArray, factor
 
 
 def _first_was_right(
-    plan: Differencing, found: BlockDerivatives, rows: IntArray, before: FloatArray, analytic: FloatArray, eps: float
+    plan: Differencing, found: Estimates, rows: IntArray, before: FloatArray, analytic: FloatArray, eps: float
 ) -> bool:
     """Say whether the ladders bore out every first measurement: they are errors, and of the size first seen."""
     g = plan.context.analytic.flat[found.places(rows)]

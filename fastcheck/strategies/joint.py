@@ -1,10 +1,10 @@
 """Joint probes: one random direction through many blocks bounds the error of each of them.
 
 Along v = sum_B s_B z_B with Gaussian z_B over every block, the residual e.v is N(0, sum_B s_B^2 ||e_B||^2). Right
-blocks cancel exactly, whatever their size, so k residuals bound that sum by a chi-square quantile (`fastcheck.bounds`),
-and every ||e_B|| by the sum's root over s_B: the number of evaluations for a right gradient does not depend on the
-number of blocks. The scales s_B make every block's share of the slope alike, as far as the parameters' own magnitudes
-allow.
+blocks cancel exactly, whatever their size, so k residuals bound that sum by a chi-square quantile
+(`fastcheck.judge.bounds`), and every ||e_B|| by the sum's root over s_B: the number of evaluations for a right
+gradient does not depend on the number of blocks. The scales s_B make every block's share of the slope alike, as far
+as the parameters' own magnitudes allow.
 
 Where a residual stands out, the blocks are bisected along that same direction, r(S) = r(S1) + r(S2), which costs one
 probe for each halving. Blocks that the others' noise hides (a far smaller gradient, a shorter step) are probed again
@@ -23,12 +23,12 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.bounds import error_norm, error_norm_bound
-from fastcheck.judge.directions import Screened
-from fastcheck.noise import scale_of_blocks
+from fastcheck.judge.bounds import error_norm, error_norm_bound
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.noise import scale_of_blocks
+from fastcheck.measure.probes import NEAR, Probe, Probing, State, measure, probe_step
+from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
-from fastcheck.plans.probing import NEAR, Probe, Probing, State, measure, probe_step
-from fastcheck.plans.regions import Region
 
 __all__ = ["Joint", "screen_jointly"]
 
@@ -113,20 +113,20 @@ def _whole(one: Member) -> Region:
     return Region.whole(one.number, one.block)
 
 
-def screen_jointly(plan: Joint, found: Sequence[Screened], looks: Sequence[int]) -> list[Screened]:
+def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[int]) -> list[BlockProbes]:
     """Bound the errors of many blocks together, and return those that have to be looked at alone.
 
     Parameters
     ----------
     plan : Joint
         The loss and the settings.
-    found : sequence of Screened
+    found : sequence of BlockProbes
         The blocks; those that joint probes settle get their probes and bounds.
     looks : sequence of int
         Directions after which a group is judged.
     """
     by_number = {one.number: one for one in found}
-    alone: list[Screened] = []
+    alone: list[BlockProbes] = []
     waiting = [_group(plan, found)]
     lost = 0
     while waiting:
@@ -154,7 +154,7 @@ def screen_jointly(plan: Joint, found: Sequence[Screened], looks: Sequence[int])
     return alone
 
 
-def _group(plan: Joint, found: Sequence[Screened]) -> Group:
+def _group(plan: Joint, found: Sequence[BlockProbes]) -> Group:
     """Return blocks with the scales that make their shares alike, those with the largest shares first."""
     scales = scale_of_blocks(plan.evaluator)
     natural = {one.number: 1.0 if one.number in plan.uneven else float(scales[one.number]) for one in found}
@@ -172,7 +172,7 @@ def _scale(typical: float, norm: float, natural: float) -> float:
     return float(2.0 ** np.round(np.log2(min(max(wanted, natural / REACH), natural * REACH))))
 
 
-def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int, Screened]) -> list[Probe]:
+def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int, BlockProbes]) -> list[Probe]:
     """Measure directions through a group until all of its blocks are bounded, or one stands out or can't be read."""
     shares = np.array([one.share for one in group.members])
     step = probe_step(plan, max(float(shares.min()), FAINT * float(np.median(shares))), 1.0)
@@ -198,7 +198,7 @@ def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int
     return probes
 
 
-def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: Screened) -> bool:
+def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockProbes) -> bool:
     """Give a block its share of clean joint probes, if they bound its error well enough; say whether they do."""
     screened.probes = [
         replace(

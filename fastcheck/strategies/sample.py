@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fastcheck.arrays import IntArray
-from fastcheck.bounds import sample_size, split, wrong_count_bound
 from fastcheck.context import Outcome
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.bounds import sample_size, split, wrong_count_bound
 from fastcheck.judge.judge import Comparison
 from fastcheck.parameters import Block
 

@@ -1,8 +1,8 @@
 """The screen: a few random directions over each block bound the error of all of its coordinates at once.
 
 With e the error of a block's gradient, the residual along a Gaussian direction is N(0, ||e||^2) whatever e looks like,
-so a handful of them gives an exact bound on ||e|| (`fastcheck.bounds`). The number of evaluations depends on how sure
-one wants to be, not on how many coordinates there are.
+so a handful of them gives an exact bound on ||e|| (`fastcheck.judge.bounds`). The number of evaluations depends on how
+sure one wants to be, not on how many coordinates there are.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 from fastcheck import thresholds
-from fastcheck.bounds import split
 from fastcheck.context import Context, Outcome
 from fastcheck.diagnosis import facts_of
-from fastcheck.judge.directions import Screened
-from fastcheck.noise import scale_of_blocks
+from fastcheck.judge.bounds import split
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.noise import scale_of_blocks
+from fastcheck.measure.probes import NEAR, Probe, Probing, probe_step
+from fastcheck.measure.probes import measure as measure_along
+from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
-from fastcheck.plans.locate import locate
-from fastcheck.plans.probing import NEAR, Probe, Probing, probe_step
-from fastcheck.plans.probing import measure as measure_along
-from fastcheck.plans.regions import Region
 from fastcheck.strategies import full
 from fastcheck.strategies.joint import Joint, screen_jointly
+from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
 
@@ -51,14 +51,14 @@ def measure(context: Context) -> Outcome:
     small = [
         (one.number, one.block)
         for one in screened
-        if one.probes and one.silent and one.block.size <= FEW and one.block.name not in located
+        if one.probes and one.inconclusive and one.block.size <= FEW and one.block.name not in located
     ]
     if small and context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
         estimates += full.measure(replace(context, blocks=tuple(small)), [None] * len(small)).estimates
     return Outcome(context, estimates, screened, located, settings=chosen(screened))
 
 
-def chosen(screened: Sequence[Screened]) -> dict[str, Any]:
+def chosen(screened: Sequence[BlockProbes]) -> dict[str, Any]:
     """Return what a report's settings hold of a screen: step, measured derivative and residual of every direction."""
     groups: dict[tuple[Probe, ...], list[str]] = {}
     for one in screened:
@@ -80,7 +80,7 @@ def screen(
     confidence: float,
     looks: Sequence[int] = thresholds.LOOKS,
     joint: bool = True,
-) -> list[Screened]:
+) -> list[BlockProbes]:
     """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
 
     Parameters
@@ -98,7 +98,7 @@ def screen(
 
     Returns
     -------
-    list of Screened
+    list of BlockProbes
         In the order of `chosen`; a block that a stopped run did not come to has no probes.
     """
     chosen = list(chosen)
@@ -107,7 +107,7 @@ def screen(
     flat = plan.analytic.flat
     whole = math.sqrt(float(flat @ flat))
     found = [
-        Screened(
+        BlockProbes(
             n,
             b,
             plan.norm(n),
@@ -134,7 +134,7 @@ def screen(
     return found
 
 
-def _screen_block(plan: Probing, one: Screened, step: float, looks: Sequence[int]) -> None:
+def _screen_block(plan: Probing, one: BlockProbes, step: float, looks: Sequence[int]) -> None:
     region = Region.whole(one.number, one.block)
     for look in looks:
         while len(one.probes) < look:

@@ -8,8 +8,8 @@ import numpy as np
 
 from fastcheck.arrays import IntArray
 from fastcheck.context import Context, Outcome
-from fastcheck.differences import BlockDerivatives
 from fastcheck.errors import InputError
+from fastcheck.estimates import Estimates
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parallel.crew import cores
 from fastcheck.parameters import Block
@@ -62,24 +62,24 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
         measured = loss.measure(
             context.theta, layout, None if whole else np.concatenate(some), step=step, workers=workers or 1
         )
-        found = [BlockDerivatives.of_measured(block, measured) for block in blocks]
+        found = [Estimates.of_measured(block, measured) for block in blocks]
     else:
         found = [_in_time(context, block, part, workers or 1) for block, part in zip(blocks, some, strict=True)]
     return Outcome(context, found, settings={"step": loss.step if step is None else step})
 
 
-def _in_time(context: Context, block: Block, part: IntArray, workers: int) -> BlockDerivatives:
+def _in_time(context: Context, block: Block, part: IntArray, workers: int) -> Estimates:
     """Measure a block piece by piece, until the budget is spent; what is left counts as not measured."""
     loss = context.loss
     assert isinstance(loss, MeasuresItself)
-    found = BlockDerivatives.empty(block, None if len(part) == block.size else part)
+    found = Estimates.empty(block, None if len(part) == block.size else part)
     for start in range(0, len(part), PIECE):
         if context.run.over():
             break
         piece = part[start : start + PIECE]
         measured = loss.measure(context.theta, context.layout, piece, step=context.settings.step, workers=workers)
-        inside = BlockDerivatives.of_measured(block, measured)
+        inside = Estimates.of_measured(block, measured)
         rows = slice(start, start + len(piece))
         found.value[rows], found.truncation[rows] = inside.value, inside.truncation
-        found.looked |= inside.looked
+        found.looks |= inside.looks
     return found

@@ -12,7 +12,7 @@ import pytest
 
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 from tests.adapters.processes import printed
 
 jax = pytest.importorskip("jax")

@@ -7,7 +7,7 @@ import pytest
 
 import fastcheck
 from fastcheck.errors import InputError, LossError
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

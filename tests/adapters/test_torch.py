@@ -11,7 +11,7 @@ import pytest
 
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 from tests.adapters.processes import printed
 
 torch = pytest.importorskip("torch")

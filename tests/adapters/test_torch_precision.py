@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional

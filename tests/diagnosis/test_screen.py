@@ -7,7 +7,7 @@ import fastcheck
 from fastcheck import examples
 from fastcheck.bugs import MUTATIONS
 from fastcheck.diagnosis import Directions
-from fastcheck.directions import gaussian
+from fastcheck.measure.directions import gaussian
 
 BY_KIND = {mutation.kind: mutation for mutation in MUTATIONS}
 EXPECTED = {

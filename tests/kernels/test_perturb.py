@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-from fastcheck.differences import SCHEMES
+from fastcheck.estimates import SCHEMES
 from fastcheck.kernels import perturb
 from fastcheck.losses import JittedLoss
 from fastcheck.parameters import Parameters

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcheck.differences import Status
+from fastcheck.estimates import Status
 from fastcheck.networks import Dense, Network
 from fastcheck.parameters import Parameters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastcheck.differences import Status
+from fastcheck.estimates import Status
 from fastcheck.networks import BatchNorm, Conv2D, Dense, Embedding, MaxPool2D, Network, leaky_relu
 from fastcheck.parameters import Parameters
 

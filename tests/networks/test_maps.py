@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastcheck.differences import Status
+from fastcheck.estimates import Status
 from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, linear
 from fastcheck.networks.fused import through_pool
 from fastcheck.networks.unit import Field

@@ -18,8 +18,8 @@ from fastcheck import examples
 from fastcheck.bugs import MUTATIONS
 from fastcheck.bugs.backward import BACKWARD
 from fastcheck.errors import InputError
+from fastcheck.judge.verdict import Verdict
 from fastcheck.networks import Conv2D, Dense, Network
-from fastcheck.verdict import Verdict
 from tests import zoo
 
 from . import described

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import fastcheck
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parallel.crew import WorkerDiedError
 from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.shards import Cutter, evaluated
 from fastcheck.parallel.worker import Done
-from fastcheck.verdict import Verdict
 from tests.parallel import losses
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcheck.plans.probing import RATIO, State, _extrapolated, _Rung, _settled
+from fastcheck.measure.probes import RATIO, State, _extrapolated, _Rung, _settled
 
 NOISE = 1e-3  # uncertainty at the step 1
 

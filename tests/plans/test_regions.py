@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fastcheck.measure.regions import Region, shape_of
 from fastcheck.parameters import Parameters
-from fastcheck.plans.regions import Region, shape_of
 
 
 def block(array):

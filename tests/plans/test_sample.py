@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck.bounds import sample_size, split, wrong_count_bound
+from fastcheck.judge.bounds import sample_size, split, wrong_count_bound
 from fastcheck.parameters import Parameters
 from fastcheck.strategies.sample import MINIMUM, SHARE
 from fastcheck.strategies.sample import drawn as draw

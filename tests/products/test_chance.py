@@ -8,7 +8,7 @@ import pytest
 
 import fastcheck
 from fastcheck import Verdict
-from fastcheck.directions import gaussian
+from fastcheck.measure.directions import gaussian
 from fastcheck.products.tangents import spread
 from fastcheck.products.vectors import COTANGENT, bounded, visible
 

@@ -8,8 +8,8 @@ import pytest
 
 import fastcheck
 from fastcheck.bugs import MUTATIONS
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
-from fastcheck.verdict import Verdict
 from tests import zoo
 
 BAD = (Verdict.WRONG, Verdict.SUSPICIOUS)

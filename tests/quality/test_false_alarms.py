@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastcheck
+from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
-from fastcheck.verdict import Verdict
 from tests.quality.nets import random_net
 
 ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)
@@ -41,7 +41,7 @@ def check(net, gradient=None, **options):
         raise Refused(str(error)) from error
 
 
-def lost_to_rounding(net):
+def step_quantisation(net):
     """Return the relative error of the gradient that comes in the precision of the parameters."""
     layout = Parameters.of(net.params)
     with np.errstate(all="ignore"):
@@ -59,7 +59,7 @@ def alarms(seeds, **options):
         except Refused:
             refused.append(seed)
         else:
-            if alarmed and not lost_to_rounding(random_net(seed)) > 1e-3:
+            if alarmed and not step_quantisation(random_net(seed)) > 1e-3:
                 called.append(seed)
     return called, refused
 

@@ -9,7 +9,7 @@ import pytest
 
 import fastcheck
 from fastcheck import examples
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 
 PROBLEM = examples.digits_net(hidden=(16,), batch=32)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import fastcheck
+from fastcheck.judge.verdict import Verdict
 from fastcheck.losses import PythonLoss, evaluator_for
+from fastcheck.measure.steps import GRAIN, fixed_steps, step_quantisation
 from fastcheck.parameters import Parameters
 from fastcheck.settings import Settings
-from fastcheck.steps import GRAIN, fixed_steps, lost_to_rounding
-from fastcheck.verdict import Verdict
 
 from .nets import random_net
 
@@ -164,7 +164,7 @@ def test_steps_move_theta_by_about_as_much_to_both_sides(dtype, step):
     places = np.arange(evaluator.theta.size)
     steps = fixed_steps(evaluator, step).of(evaluator, places)
     assert np.all(steps >= step)
-    assert np.all(lost_to_rounding(evaluator, places, steps) <= GRAIN)
+    assert np.all(step_quantisation(evaluator, places, steps) <= GRAIN)
     moved = (evaluator.theta + steps).astype(dtype).astype(float) - evaluator.theta  # what the loss sees
     spacing = np.spacing(np.abs(evaluator.theta).astype(dtype)).astype(float)
     assert np.all(moved / np.minimum(spacing, np.spacing((evaluator.theta + steps).astype(dtype))) % 1 == 0)

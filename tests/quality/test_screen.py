@@ -10,9 +10,9 @@ from fastcheck.examples import mlp
 from fastcheck.gradients import Analytic
 from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
-from fastcheck.noise import measure_noise
+from fastcheck.measure.noise import measure_noise
+from fastcheck.measure.probes import Probing
 from fastcheck.parameters import Parameters
-from fastcheck.plans.probing import Probing
 from fastcheck.run import Run
 from fastcheck.strategies.screen import screen
 from fastcheck.thresholds import PROBES

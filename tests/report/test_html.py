@@ -18,6 +18,7 @@ import fastcheck
 from fastcheck.errors import MissingDependencyError
 from fastcheck.examples import course_net
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import BlockReport, Coordinate, Report, plots, words
 from fastcheck.report.diff import Change
 from fastcheck.report.history import save
@@ -25,7 +26,6 @@ from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
 from fastcheck.report.kernels import SIDE, kernels
 from fastcheck.report.ladder import Ladder
-from fastcheck.verdict import Verdict
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
 LOADS = {"src", "href", "xlink:href", "data", "action", "srcset", "poster", "background"}

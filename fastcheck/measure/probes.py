@@ -12,18 +12,21 @@ import enum
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.differences import kinks_coincide
+from fastcheck.estimates import kinks_coincide
 from fastcheck.gradients import Analytic
-from fastcheck.judge.judge import Judge
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import Noise, uneven
-from fastcheck.plans.regions import Region
+from fastcheck.measure.noise import Noise, uneven
+from fastcheck.measure.regions import Region
+from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
 from fastcheck.run import Run
-from fastcheck.steps import GRAIN, rounds, unit_of
+
+if TYPE_CHECKING:
+    from fastcheck.judge.judge import Judge
 
 __all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
 
@@ -207,7 +210,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     gradient = plan.analytic.flat[start : start + len(direction)]
     analytic = float(gradient @ direction)
     unit, lost = plan.unit(region), plan.lost(region)
-    if lost > LOSES * plan.noise.error(plan.judge.z) and not rounds(plan.evaluator):
+    if lost > LOSES * plan.noise.error(plan.judge.z) and not is_low_precision(plan.evaluator):
         # so long that the direction can be rounded, here and at the two steps below
         step = max(step, float(RATIO**2 * 2.0 ** np.ceil(np.log2(unit / GRAIN))))
     rungs: list[_Rung] = []
@@ -241,7 +244,7 @@ def _rung(
 ) -> _Rung | None:
     if plan.run.over():
         return None
-    if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not rounds(plan.evaluator):
+    if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not is_low_precision(plan.evaluator):
         direction = _representable(plan.evaluator.theta[start : start + len(direction)], direction, step)
         analytic, lost = float(plan.analytic.flat[start : start + len(direction)] @ direction), 0.0
     try:

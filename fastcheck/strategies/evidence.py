@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions
-from fastcheck.differences import Resolved
-from fastcheck.judge.directions import Screened
-from fastcheck.plans.probing import Probing, State
+from fastcheck.estimates import Estimate
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.probes import Probing, State
 from fastcheck.thresholds import GRADIENT_ROUNDING
 
 __all__ = ["of_coordinates", "of_directions"]
@@ -18,7 +18,7 @@ __all__ = ["of_coordinates", "of_directions"]
 TINY = float(np.finfo(np.float64).tiny)
 
 
-def of_directions(plan: Probing, one: Screened) -> BlockEvidence:
+def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
     """Return what the directions over a block say."""
     block = one.block
     if one.joint:  # it moved with others, and was found right: nothing is known of it alone
@@ -37,11 +37,11 @@ def of_directions(plan: Probing, one: Screened) -> BlockEvidence:
         np.array([probe.slope for probe in probes], dtype=np.float64),
         np.array([probe.uncertainty for probe in probes], dtype=np.float64) + own + TINY,
         wrong=one.failed,
-        checked=one.failed or not one.silent,
+        checked=one.failed or not one.inconclusive,
     )
 
 
-def of_coordinates(plan: Probing, one: Screened, seen: Mapping[int, Resolved]) -> BlockEvidence:
+def of_coordinates(plan: Probing, one: BlockProbes, seen: Mapping[int, Estimate]) -> BlockEvidence:
     """Return what single coordinates of a block say, by their places in theta."""
     block = one.block
     places = np.array(sorted(seen), dtype=np.int64)

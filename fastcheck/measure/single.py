@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Resolved, Status
-from fastcheck.ladder import LADDER, look_again
-from fastcheck.noise import scale_of_blocks
-from fastcheck.plans.probing import Probing
+from fastcheck.estimates import Estimate, Status
+from fastcheck.measure.ladder import LADDER, look_again
+from fastcheck.measure.noise import scale_of_blocks
+from fastcheck.measure.probes import Probing
 
 __all__ = ["is_wrong", "measured", "quickly"]
 
 STEPS = (2.0**-10, 2.0**-13)  # of a quick measurement, in units of the parameters
 
 
-def quickly(plan: Probing, number: int, place: int) -> Resolved:
+def quickly(plan: Probing, number: int, place: int) -> Estimate:
     """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again.
 
     Parameters
@@ -39,10 +39,10 @@ def quickly(plan: Probing, number: int, place: int) -> Resolved:
     with np.errstate(invalid="ignore", divide="ignore"):
         long, short = ((values[:, 0] - values[:, 1]) / achieved).tolist()
     rounding = plan.uncertainty(float(steps[-1]))
-    return Resolved(short, rounding, abs(long - short), np.nan, np.nan, Status.SMOOTH)
+    return Estimate(short, rounding, abs(long - short), np.nan, np.nan, Status.SMOOTH)
 
 
-def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Resolved]:
+def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Estimate]:
     """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
     at = np.array(sorted(set(places)), dtype=np.int64)
     steps = _scales(plan, number, at) / LADDER[0]  # the ladder then begins at the size of the parameters
@@ -58,6 +58,6 @@ def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
     return np.full(len(places), scale_of_blocks(plan.evaluator)[number])
 
 
-def is_wrong(plan: Probing, place: int, resolved: Resolved) -> bool:
+def is_wrong(plan: Probing, place: int, resolved: Estimate) -> bool:
     """Say whether the analytic derivative of a measured coordinate is suspicious or wrong."""
     return plan.judge.refutes(resolved, float(plan.analytic.flat[place]))

@@ -16,8 +16,8 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.grain import exactly_rounded, grain_in_words, grain_of
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.measure.grain import exactly_rounded, grain_in_words, grain_of
 
 __all__ = [
     "FAINTEST",

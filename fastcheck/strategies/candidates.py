@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bounds import chi_square_above
-from fastcheck.directions import CHUNK
-from fastcheck.plans.probing import Probe, Probing
-from fastcheck.plans.regions import Region
+from fastcheck.judge.bounds import chi_square_above
+from fastcheck.measure.directions import CHUNK
+from fastcheck.measure.probes import Probe, Probing
+from fastcheck.measure.regions import Region
 
 __all__ = ["Candidate", "Residuals", "candidates"]
 

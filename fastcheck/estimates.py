@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
-__all__ = ["SCHEMES", "TINY", "BlockDerivatives", "Measured", "Resolved", "Scheme", "Status", "kinks_coincide"]
+__all__ = ["SCHEMES", "TINY", "Estimate", "Estimates", "Measured", "Scheme", "Status", "kinks_coincide"]
 
 MARGIN = 1e-3  # of slopes that are measured
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
@@ -149,7 +149,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class Estimate:
     """One derivative after a second look: its value, its uncertainty pieces, one-sided slopes and a status."""
 
     value: float
@@ -160,7 +160,7 @@ class Resolved:
     status: Status
 
     @classmethod
-    def of(cls, measured: Measured, row: int) -> Resolved:
+    def of(cls, measured: Measured, row: int) -> Estimate:
         """Return one row of a structure of arrays."""
         names = ("value", "rounding", "truncation", "left", "right")
         numbers = {name: float(getattr(measured, name)[row]) for name in names}
@@ -177,6 +177,12 @@ class Resolved:
         if self.status is Status.KINK:
             return min(self.left, self.right), max(self.left, self.right)
         return self.value, self.value
+
+    @property
+    def width(self) -> float:
+        """Width of the interval: how far apart the slopes at a kink are."""
+        low, high = self.interval
+        return high - low
 
     def excuses(self, claimed: float) -> bool:
         """Say whether a claimed derivative is no proof of a mistake: see `kinks_coincide`."""
@@ -198,7 +204,7 @@ def kinks_coincide(claimed: float, left: float, right: float) -> bool:
 
 
 @dataclass
-class BlockDerivatives:
+class Estimates:
     """The measured derivatives of one block, as the plans fill them in.
 
     Attributes
@@ -211,11 +217,11 @@ class BlockDerivatives:
         Measured derivatives; NaN where none could be measured (yet).
     rounding, truncation : float32, shape (m,)
         Pieces of the uncertainty; an uncertainty needs no more digits.
-    looked : dict of int to Resolved
+    looks : dict of int to Estimate
         What the second look found, by place in theta.
-    least : float
+    error_floor : float
         Norm that the gradient's error has at least, by measurements along directions of the block.
-    slack : float
+    systematic : float
         Norm of an error that the single measurements showed together, but a measurement along it did not.
     forgiven : float
         Squared norm of what was added to truncations because a second look was too uncertain to bear an error out.
@@ -228,23 +234,23 @@ class BlockDerivatives:
     value: FloatArray
     rounding: NDArray[np.float32]
     truncation: NDArray[np.float32]
-    looked: dict[int, Resolved] = field(default_factory=dict)
-    least: float = 0.0
-    slack: float = 0.0
+    looks: dict[int, Estimate] = field(default_factory=dict)
+    error_floor: float = 0.0
+    systematic: float = 0.0
     forgiven: float = 0.0
     cleared: bool = False
 
     @classmethod
     def empty(
         cls, block: Block, coordinates: NDArray[np.int64] | None = None, numerical: FloatArray | None = None
-    ) -> BlockDerivatives:
+    ) -> Estimates:
         """Return a block of which nothing is measured yet; a whole block's values can live in a vector like theta."""
         m = block.size if coordinates is None else len(coordinates)
         value = np.full(m, np.nan) if coordinates is not None or numerical is None else numerical[block.slice]
         return cls(block, coordinates, value, np.zeros(m, np.float32), np.zeros(m, np.float32))
 
     @classmethod
-    def of_measured(cls, block: Block, measured: Measured) -> BlockDerivatives:
+    def of_measured(cls, block: Block, measured: Measured) -> Estimates:
         """Return the part of dense measurements that lies in a block.
 
         Their rounding goes with the truncation, as a bound: the coordinates of a unit share its sums, so their errors
@@ -260,7 +266,7 @@ class BlockDerivatives:
             (measured.rounding[inside] + measured.truncation[inside]).astype(np.float32),
         )
         for row in inside[measured.status[inside] != Status.SMOOTH]:
-            new.looked[int(measured.coordinates[row])] = Resolved.of(measured, int(row))
+            new.looks[int(measured.coordinates[row])] = Estimate.of(measured, int(row))
         return new
 
     def __len__(self) -> int:
@@ -281,10 +287,10 @@ class BlockDerivatives:
             return place - self.block.start
         return int(np.searchsorted(self.coordinates, place))
 
-    def put(self, place: int, resolved: Resolved) -> None:
+    def put(self, place: int, resolved: Estimate) -> None:
         """Replace a measurement by what a second look found."""
         row = self.row(place)
-        self.looked[place] = resolved
+        self.looks[place] = resolved
         self.value[row] = resolved.value
         self.rounding[row] = max(resolved.rounding, TINY)
         self.truncation[row] = resolved.truncation

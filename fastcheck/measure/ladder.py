@@ -17,10 +17,10 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Resolved, Status
+from fastcheck.estimates import Estimate, Status
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.measure.steps import GRAIN, is_low_precision, step_quantisation, within_scale
 from fastcheck.run import Run
-from fastcheck.steps import GRAIN, lost_to_rounding, rounds, within_scale
 
 __all__ = ["LADDER", "look_again", "look_along", "resolve"]
 
@@ -129,7 +129,7 @@ class _Ladder:
 
 def resolve(
     ahead: FloatArray, behind: FloatArray, plus: FloatArray, minus: FloatArray, base: float, loss_error: float
-) -> Resolved:
+) -> Estimate:
     """Read a ladder of losses around one coordinate.
 
     Parameters
@@ -145,22 +145,22 @@ def resolve(
 
     Returns
     -------
-    Resolved
+    Estimate
     """
     ladder = _Ladder.of(ahead, behind, plus, minus, base, loss_error)
     if len(ladder) < 3:
-        return Resolved(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
+        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
     ladder = replace(ladder, error=max(loss_error, ladder.stairs(), ladder.spacing))
     left, right = ladder.left, ladder.right
     if _is_jump(ladder):
-        return Resolved(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
+        return Estimate(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
     if _has_kink(ladder.gap, ladder.rounding):
         return _at_kink(ladder)
     value, rounded, truncated, rung = _best_pair(ladder)
     explained = ladder.rounding + rounded + truncated
     crossed = _crossed(np.abs(ladder.central - value), explained, rung, ladder.ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
-    return Resolved(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
+    return Estimate(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
 
 
 def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:
@@ -252,7 +252,7 @@ def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a)
 
 
-def _at_kink(ladder: _Ladder) -> Resolved:
+def _at_kink(ladder: _Ladder) -> Estimate:
     """Return the slopes to both sides: the limits of the one-sided quotients, where they are known best.
 
     A one-sided quotient is off by f'' h / 2. Two of them leave their limit, and the change from one limit to the next
@@ -268,7 +268,7 @@ def _at_kink(ladder: _Ladder) -> Resolved:
     rung = int(np.argmin(rounding + SAFETY * drift))
     slopes = (float(left[rung + 1]), float(right[rung + 1]))
     middle = 0.5 * (slopes[0] + slopes[1])
-    return Resolved(middle, float(rounding[rung]), SAFETY * float(drift[rung]), *slopes, Status.KINK)
+    return Estimate(middle, float(rounding[rung]), SAFETY * float(drift[rung]), *slopes, Status.KINK)
 
 
 def _is_jump(ladder: _Ladder) -> bool:
@@ -283,7 +283,7 @@ def _is_jump(ladder: _Ladder) -> bool:
 
 def look_again(
     run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
-) -> list[Resolved]:
+) -> list[Estimate]:
     """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
 
     Parameters
@@ -303,7 +303,7 @@ def look_again(
 
     Returns
     -------
-    list of Resolved
+    list of Estimate
         Of the coordinates whose ladder was done, from the first.
     """
     first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
@@ -322,12 +322,12 @@ def look_again(
     return seen
 
 
-def _is_vague(seen: Resolved) -> bool:
+def _is_vague(seen: Estimate) -> bool:
     """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
     return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
 
 
-def _is_shallow(seen: Resolved) -> bool:
+def _is_shallow(seen: Estimate) -> bool:
     """Say whether shorter steps could tell more: what looks like a jump may be a change on a shorter scale."""
     return seen.status in (Status.JUMP, Status.UNRESOLVED)
 
@@ -343,8 +343,8 @@ def _measured(
         pair[rows], reached = values, rows.stop
     at = evaluator.theta[places]
     ahead, behind = evaluator.represent(places, at + h) - at, at - evaluator.represent(places, at - h)
-    if rounds(evaluator):  # a step of a few spacings is too uneven for a ladder
-        ahead[lost_to_rounding(evaluator, places, h) > GRAIN] = 0.0
+    if is_low_precision(evaluator):  # a step of a few spacings is too uneven for a ladder
+        ahead[step_quantisation(evaluator, places, h) > GRAIN] = 0.0
     done = (slice(k, k + len(ladder)) for k in range(0, reached - reached % len(ladder), len(ladder)))
     return [(ahead[k], behind[k], pair[k, 0], pair[k, 1]) for k in done]
 
@@ -359,7 +359,7 @@ def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, s
 
 def look_along(
     evaluator: Evaluator, base: float, start: int, direction: FloatArray, step: float, loss_error: float
-) -> Resolved:
+) -> Estimate:
     """Measure the derivative along a direction down a longer ladder; 24 evaluations.
 
     Parameters
@@ -379,7 +379,7 @@ def look_along(
     """
     steps = step * np.array(LONG_LADDER)
     values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
-    if rounds(evaluator):
+    if is_low_precision(evaluator):
         places = np.arange(start, start + len(direction))
         values[_lost_along(evaluator, places, direction, np.concatenate([steps, -steps])) > GRAIN] = math.nan
     return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)

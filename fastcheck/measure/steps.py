@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.differences import Scheme
+from fastcheck.estimates import Scheme
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.noise import FEW, Noise, scale_of_blocks, uneven
+from fastcheck.measure.noise import FEW, Noise, scale_of_blocks, uneven
 
-__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "lost_to_rounding", "rough", "rounds", "unit_of"]
+__all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "is_low_precision", "rough", "step_quantisation", "unit_of"]
 
 PILOT_Z = 1.5  # standard deviations, with the safety on them, by which pilots may differ and agree
 PILOTS = 3  # coordinates of a block
@@ -79,7 +79,7 @@ class Steps:
         return left
 
 
-def rounds(evaluator: Evaluator) -> bool:
+def is_low_precision(evaluator: Evaluator) -> bool:
     """Say whether the loss is given parameters rounded to a lower precision than float64."""
     nothing = np.empty(0)
     return evaluator.represent(np.empty(0, np.int64), nothing) is not nothing
@@ -87,13 +87,13 @@ def rounds(evaluator: Evaluator) -> bool:
 
 def unit_of(evaluator: Evaluator, number: int) -> float:
     """Return the unit roundoff of the parameters that the loss is given for a block."""
-    dtype = evaluator.layout.blocks[number].dtype if rounds(evaluator) else np.float64
+    dtype = evaluator.layout.blocks[number].dtype if is_low_precision(evaluator) else np.float64
     return float(max(np.finfo(dtype).eps, np.finfo(np.float64).eps))
 
 
 def rough(evaluator: Evaluator, noise: Noise) -> bool:
     """Say whether a loss in low precision shows far more noise than its rounding: kinks, or chaos, at every scale."""
-    if not rounds(evaluator):
+    if not is_low_precision(evaluator):
         return False
     eps = max(float(np.finfo(block.dtype).eps) for block in evaluator.layout.blocks)
     return noise.relative > ROUNDINGS * eps
@@ -104,17 +104,17 @@ def _representable(evaluator: Evaluator, coordinates: IntArray, steps: FloatArra
 
     What it does move by is a multiple of the spacing there, and has to be asked of `Evaluator.represent`.
     """
-    if not rounds(evaluator):
+    if not is_low_precision(evaluator):
         return steps
     for _ in range(LONGER):
-        short = lost_to_rounding(evaluator, coordinates, steps) > GRAIN
+        short = step_quantisation(evaluator, coordinates, steps) > GRAIN
         if not short.any():
             break
         steps = np.where(short, 2 * steps, steps)
     return steps
 
 
-def lost_to_rounding(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
+def step_quantisation(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray) -> FloatArray:
     """Return the share of a step, shape (m,), that rounding theta plus and minus the step adds or takes."""
     at = evaluator.theta[coordinates]
     ahead = evaluator.represent(coordinates, at + steps) - at

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastcheck.differences import Resolved
+from fastcheck.estimates import Estimate
+from fastcheck.measure.probes import Probing
+from fastcheck.measure.regions import Region
+from fastcheck.measure.single import is_wrong, measured, quickly
 from fastcheck.parameters import Block
-from fastcheck.plans.probing import Probing
-from fastcheck.plans.regions import Region
-from fastcheck.plans.single import is_wrong, measured, quickly
 
 __all__ = ["MeasuredCoordinates"]
 
@@ -28,20 +28,20 @@ class MeasuredCoordinates:
 
     Attributes
     ----------
-    measured : dict of int to Resolved
+    measured : dict of int to Estimate
         What was measured down the ladder of steps, by place in theta.
-    quick : dict of int to Resolved
+    quick : dict of int to Estimate
         What was measured with two steps.
     """
 
     def __init__(self, plan: Probing, number: int, block: Block) -> None:
         self.plan, self.number, self.block = plan, number, block
         self.region = Region.whole(number, block)
-        self.measured: dict[int, Resolved] = {}
-        self.quick: dict[int, Resolved] = {}
+        self.measured: dict[int, Estimate] = {}
+        self.quick: dict[int, Estimate] = {}
 
     @property
-    def seen(self) -> dict[int, Resolved]:
+    def seen(self) -> dict[int, Estimate]:
         """All that was measured, as well as it was."""
         return self.quick | self.measured
 
@@ -63,7 +63,7 @@ class MeasuredCoordinates:
             self.quick[place] = quickly(self.plan, self.number, place)
         return self.is_wrong_as(place, self.seen[place])
 
-    def is_wrong_as(self, place: int, resolved: Resolved) -> bool:
+    def is_wrong_as(self, place: int, resolved: Estimate) -> bool:
         """Say whether a coordinate is wrong by a measurement of it."""
         return is_wrong(self.plan, place, resolved)
 

@@ -22,14 +22,14 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.first_wrong_layer import in_order
 from fastcheck.diagnosis.hypothesis import Explained, Rule, explain
 from fastcheck.diagnosis.places import COORDINATES, REGIONS, in_coordinates, in_region
-from fastcheck.differences import BlockDerivatives, Resolved
+from fastcheck.estimates import Estimate, Estimates
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.directions import Screened
-from fastcheck.plans.candidates import Candidate, Residuals, candidates
-from fastcheck.plans.coordinates import MeasuredCoordinates
-from fastcheck.plans.evidence import of_coordinates, of_directions
-from fastcheck.plans.probing import Probe, Probing, State, measure
-from fastcheck.plans.regions import Region, joined
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.probes import Probe, Probing, State, measure
+from fastcheck.measure.regions import Region, joined
+from fastcheck.strategies.candidates import Candidate, Residuals, candidates
+from fastcheck.strategies.coordinates import MeasuredCoordinates
+from fastcheck.strategies.evidence import of_coordinates, of_directions
 
 __all__ = ["Located", "locate"]
 
@@ -55,9 +55,9 @@ class Located:
 
     Attributes
     ----------
-    screened : Screened
+    screened : BlockProbes
         The block.
-    measured : dict of int to Resolved
+    measured : dict of int to Estimate
         Coordinates measured one by one, by place in theta.
     candidates : list of Explained
         What may explain all of its error, best first.
@@ -67,29 +67,29 @@ class Located:
         The same in words.
     """
 
-    screened: Screened
-    measured: dict[int, Resolved] = field(default_factory=dict)
+    screened: BlockProbes
+    measured: dict[int, Estimate] = field(default_factory=dict)
     candidates: list[Explained] = field(default_factory=list)
     places: list[Explained] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def derivatives(self) -> BlockDerivatives:
+    def derivatives(self) -> Estimates:
         """Return the coordinates measured one by one."""
         places = np.array(sorted(self.measured), dtype=np.int64)
-        found = BlockDerivatives.empty(self.screened.block, places)
+        found = Estimates.empty(self.screened.block, places)
         for place, resolved in self.measured.items():
             found.put(place, resolved)
         return found
 
 
-def locate(plan: Probing, failed: Sequence[Screened], facts: DataFacts | None = None) -> dict[str, Located]:
+def locate(plan: Probing, failed: Sequence[BlockProbes], facts: DataFacts | None = None) -> dict[str, Located]:
     """Explain the errors of the blocks that failed, or find their wrong coordinates, by block.
 
     Parameters
     ----------
     plan : Probing
         The loss and the settings.
-    failed : sequence of Screened
+    failed : sequence of BlockProbes
         The blocks and their directions.
     facts : DataFacts, optional
         What is known about the data.
@@ -132,7 +132,7 @@ class _Part:
 class _Search:
     """The search through one block."""
 
-    def __init__(self, plan: Probing, screened: Screened, evidence: Evidence) -> None:
+    def __init__(self, plan: Probing, screened: BlockProbes, evidence: Evidence) -> None:
         self.plan, self.screened, self.evidence = plan, screened, evidence
         self.coordinates = MeasuredCoordinates(plan, screened.number, screened.block)
         self.found = Located(screened, self.coordinates.measured)
@@ -387,7 +387,7 @@ class _Search:
         if self.incomplete or (self.searched and not found.places):
             found.findings.append(self._not_located())
 
-    def _region(self, region: Region, rows: dict[int, Resolved]) -> list[Explained]:
+    def _region(self, region: Region, rows: dict[int, Estimate]) -> list[Explained]:
         """Return the best explanation of what was seen in a region that is wrong, beside what is right outside."""
         shown = {p: r for p, r in rows.items() if region.holds(p) or not self.coordinates.is_wrong_as(p, r)}
         block, box = of_coordinates(self.plan, self.screened, shown), region.box
@@ -401,7 +401,7 @@ class _Search:
         facts = {"of": self.screened.block.size, "complete": not self.incomplete, "evaluations": self.spent}
         return Explained(block, in_coordinates(block, nothing, every, **facts), COORDINATES, 0.0, 1.0)
 
-    def _unnamed(self, rows: dict[int, Resolved]) -> Finding:
+    def _unnamed(self, rows: dict[int, Estimate]) -> Finding:
         wrong = sum(self.coordinates.is_wrong_as(place, resolved) for place, resolved in rows.items())
         return Finding(
             Kind.UNKNOWN,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.directions import gaussian
+from fastcheck.measure.directions import gaussian
 from fastcheck.parameters import Block
 
 __all__ = ["Region", "joined"]

@@ -1,0 +1,1 @@
+"""What is measured: noise, steps, ladders, derivatives along coordinates and directions."""

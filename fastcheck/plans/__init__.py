@@ -1,1 +1,0 @@
-"""Which probes to evaluate; one module for each plan."""
