@@ -16,9 +16,11 @@ def corpus():
     """Yield nets, smooth and kinked, with their right gradient and with errors of every kind and size."""
     for net in [net for net in zoo.nets() if isinstance(net.params, dict)][:4]:
         right = net.gradient(net.params, *net.args)
+        keys = {name: next(k for k in (name, f"d{name}") if k in right) for name in net.params}
+        right = {name: right[key] for name, key in keys.items()}
         name = next(iter(right))
         one = {**right, name: right[name].copy()}
-        one[name][tuple(0 for _ in right[name].shape)] *= 1.5
+        one[name].flat[abs(one[name]).argmax()] *= 1.5
         yield net, right, Verdict.CORRECT
         yield net, {n: -g for n, g in right.items()}, Verdict.WRONG
         yield net, {**right, name: 3 * right[name]}, Verdict.WRONG
