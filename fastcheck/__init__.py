@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         LossError,
         MissingDependencyError,
     )
-    from fastcheck.findings import Finding
+    from fastcheck.findings import Finding, Kind
     from fastcheck.held import attributes
     from fastcheck.judge.verdict import Verdict
     from fastcheck.losses.batched import batched
@@ -40,6 +40,7 @@ _HOMES = {
     "Finding": "fastcheck.findings",
     "GradientError": "fastcheck.errors",
     "InputError": "fastcheck.errors",
+    "Kind": "fastcheck.findings",
     "LossError": "fastcheck.errors",
     "MissingDependencyError": "fastcheck.errors",
     "Monitor": "fastcheck.monitor",
@@ -72,6 +73,7 @@ __all__ = [
     "Finding",
     "GradientError",
     "InputError",
+    "Kind",
     "LossError",
     "MissingDependencyError",
     "Monitor",

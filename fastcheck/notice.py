@@ -163,8 +163,18 @@ def _unchecked(context: Context, one: Judged) -> Iterator[Finding]:
     yield Finding(
         Kind.UNCHECKED,
         name,
-        f"{name} is unchecked: {why}. Check it where its gradient is larger, or with a more precise loss.",
+        f"{name} is unchecked: {why}. {_remedy(context)}",
         {"gradient": norms.analytic**0.5, "uncertainty": norms.uncertainty(judge.z)},
+    )
+
+
+def _remedy(context: Context) -> str:
+    """Say what would check a block whose gradient is below the noise here."""
+    if callable(context.gradient):
+        return "Check it where its gradient is larger, or with a more precise loss."
+    return (
+        "Give the gradient as a function, gradient(params, *args), and it is checked at a point nearby; or check it "
+        "where its gradient is larger, or with a more precise loss."
     )
 
 
@@ -176,13 +186,13 @@ def _unchecked_by_directions(context: Context, one: BlockProbes) -> Finding:
         remedy = "Move the parameters a little off it."
     elif not one.norm:
         why = "its gradient is zero, and so is the measured derivative, as far as the noise tells"
-        remedy = "Check it where its gradient is larger."
+        remedy = _remedy(context)
     elif one.kinks:
         why = f"the loss has kinks so close by that {bounded}"
         remedy = "Measure it coordinate by coordinate: mode='full' or mode='sample' crosses far fewer of them."
     else:
         why = bounded
-        remedy = "Check it where its gradient is larger, or with a more precise loss."
+        remedy = _remedy(context)
     evidence = {"gradient": one.norm, "bound": one.bound_of_error, "kinks": one.kinks}
     return Finding(Kind.UNCHECKED, name, f"{name} is unchecked: {why}. {remedy}", evidence)
 

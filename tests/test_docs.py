@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import fastcheck
 from fastcheck.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -108,3 +109,23 @@ def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def catalogue():
+    """Return the page of all kinds of findings, as the kinds themselves tell it."""
+    lines = [
+        "# Findings",
+        "",
+        'A finding\'s `kind` is a `fastcheck.Kind`, which is a string: `finding.kind == "transpose"`. This page is what '
+        "they say of themselves (`Kind.TRANSPOSE.meaning`, `.remedy`); its `message` has the numbers of the case.",
+        "",
+        "| kind | what it says | what to do |",
+        "|---|---|---|",
+        *(f"| `{kind.value}` | {kind.meaning} | {kind.remedy} |" for kind in fastcheck.Kind),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def test_the_page_of_findings_is_what_the_kinds_say():
+    assert (ROOT / "docs" / "findings.md").read_text(encoding="utf-8") == catalogue()
