@@ -116,8 +116,8 @@ def catalogue():
     lines = [
         "# Findings",
         "",
-        'A finding\'s `kind` is a `fastcheck.Kind`, which is a string: `finding.kind == "transpose"`. This page is what '
-        "they say of themselves (`Kind.TRANSPOSE.meaning`, `.remedy`); its `message` has the numbers of the case.",
+        "A finding's `kind` is a `fastcheck.Kind`, which is a string: `finding.kind == 'transpose'`. This page is what "
+        "each says of itself, as its `meaning` and its `remedy`; the `message` of a finding has the numbers of the case.",
         "",
         "| kind | what it says | what to do |",
         "|---|---|---|",
