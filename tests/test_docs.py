@@ -117,7 +117,7 @@ def catalogue():
         "# Findings",
         "",
         "A finding's `kind` is a `fastcheck.Kind`, which is a string: `finding.kind == 'transpose'`. This page is what "
-        "each says of itself, as its `meaning` and its `remedy`; the `message` of a finding has the numbers of the case.",
+        "each says of itself (`meaning`, `remedy`); the `message` of a finding has the numbers of the case.",
         "",
         "| kind | what it says | what to do |",
         "|---|---|---|",
