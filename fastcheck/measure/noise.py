@@ -148,6 +148,11 @@ def _columns(values: FloatArray) -> tuple[list[float], list[bool]]:
     return levels, changes
 
 
+def _left_over(values: FloatArray) -> float:
+    """Return the most noise that a smooth table may hide: what its last columns leave, and no less than rounding."""
+    return max(*_columns(values)[0][-2:], 0.25 * FLOAT64_EPS * float(np.abs(values).max()))
+
+
 def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
     """Return a typical magnitude of each block's parameters, shape (blocks,): its rms, or the whole's, or 1."""
     theta = evaluator.theta
@@ -222,7 +227,7 @@ class _Line:
         """Return the most noise that a grid shows which theta is not on: J may jump there, or have a kink."""
         values = self.values(spacing, np.arange(1.0, POINTS + 1))[1:]
         level = difference_table_noise(values)
-        return max(_columns(values)[0][-2:]) if math.isnan(level) else level
+        return _left_over(values) if math.isnan(level) else level
 
     def all(self) -> FloatArray:
         """Return the different values seen, rising."""
@@ -315,7 +320,7 @@ def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float,
         if level > 0:
             break
         if math.isnan(level) and np.isfinite(values).all():
-            least = min(least, (max(_columns(values)[0][-2:]), spacing))
+            least = min(least, (_left_over(values), spacing))
         passed = values[0] != values[-1] and np.ptp(values[POINTS // 2 :]) == 0  # a bump that the grid strides over
         if level == 0 and not passed:
             coarsest = spacing
@@ -342,7 +347,7 @@ def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
         values = line.table(closer * min(spacing, FIRST_SPACING))
         if difference_table_noise(values) == 0:  # it does not move any more: it rounds its parameters, or has a grain
             break
-        again = max(_columns(values)[0][-2:])  # all that is left when the smooth part has died out, and more
+        again = _left_over(values)
         if again < level / SHAPE:
             level = again
     return level
