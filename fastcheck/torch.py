@@ -7,11 +7,12 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
+from fastcheck.adapters.calls import called_otherwise
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double, remark
@@ -161,9 +162,11 @@ def check_function(
         options = options if reference is None else {"mode": "screen", **options}
         report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
         if reference is not None:
-            report = compared(report, kernel, tensors, int(options.get("seed", 0)))
+            report = called_otherwise(compared(report, kernel, tensors, int(options.get("seed", 0))), kernel)
             return concluded(report, None, [], throw, began)
-        return concluded(report, tensors if dtype is None else None, [], throw, began)
+        report = called_otherwise(report, tensors)
+        left = [_frozen(tensors.left_out)] if tensors.left_out else []
+        return concluded(report, tensors if dtype is None else None, left, throw, began)
 
 
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
@@ -181,17 +184,14 @@ def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
             )
         )
     if borrowed.frozen:
-        names = tuple(borrowed.frozen)
-        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        found.append(
-            Finding(
-                Kind.FROZEN,
-                None,
-                f"Left out, as frozen (requires_grad=False): {shown}.",
-                {"names": names},
-            )
-        )
+        found.append(_frozen(list(borrowed.frozen)))
     return found
+
+
+def _frozen(names: Sequence[str]) -> Finding:
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    message = f"Left out, as frozen (requires_grad=False): {shown}."
+    return Finding(Kind.FROZEN, None, message, {"names": tuple(names)})
 
 
 def _dropouts(borrowed: Borrowed) -> list[str]:

@@ -32,6 +32,13 @@ SLACK = {True: 4.0, False: 64.0}
 """Units that the root mean square error of a right kernel may reach, by whether its precision has 16 bits. Those sum
 in float32 and round once, as the reference does; a kernel of float32 may sum one by one, which loses sqrt(n) more."""
 
+MOVED = {True: 0.25, False: 1.0}
+"""How much of what moving the inputs by a rounding does to the reference is granted to a kernel, besides what rounding
+does to it in place."""
+
+SCATTER = 6.0
+"""Standard errors by which a factor must differ from 1, and typical deviations by which that of one row must."""
+
 LISTED = 10  # wrong coordinates of a block
 FEWEST = 8  # entries that a factor is fitted to
 
@@ -71,6 +78,10 @@ class _Name(str):
         return str(self)
 
 
+Runs = list[tuple[Any, Any]]
+"""Of the reference at moved inputs: in the kernel's precision, and in double."""
+
+
 class Runnable(Protocol):
     """A function whose outputs and J^T u can be had in double precision or as its owner runs it."""
 
@@ -99,7 +110,7 @@ class Compared:
     kernel, exact, unit : float64 array
         The kernel's values, the reference's in float64, and what rounding can do to each.
     low : float64 array, shape (DRAWS, *shape)
-        The reference's in the kernel's precision.
+        The reference's in the kernel's precision, at moved inputs, as if at these.
     narrow : bool
         Whether that has 16 bits.
     """
@@ -199,19 +210,19 @@ def _arrays(kernel: Runnable, reference: Runnable, seed: int) -> Iterator[Compar
             f"{[y.shape for y in found.values()]}: they must be the same function."
         )
     names = dict(zip(found, exact, strict=True))
-    low = [_low(partial(reference.forward, x)) for x in near]
+    low = [_rounded(partial(reference.forward, x)) for x in near]
     for name, other in names.items():
         shown = "" if len(names) == 1 else name
-        yield _measured("output", shown, found[name], exact[other], [y[other] for y in low], eps, narrow)
+        yield _measured("output", shown, found[name], exact[other], [(a[other], b[other]) for a, b in low], eps, narrow)
     layout = Parameters.of(exact)
     for k in range(COTANGENTS):
         u = layout.unflatten(_short(bounded(seed, COTANGENT, k, layout.size)))
         for_kernel = {name: u[other] for name, other in names.items()}
         grads = _of_kernel(partial(kernel.pull_back, params, for_kernel, own=True))
         truth = reference.pull_back(params, u)
-        low = [_low(partial(reference.pull_back, x, u)) for x in near]
+        low = [_rounded(partial(reference.pull_back, x, u)) for x in near]
         for name, g in grads.items():
-            yield _measured("gradient by", name, g, truth[name], [each[name] for each in low], eps, narrow)
+            yield _measured("gradient by", name, g, truth[name], [(a[name], b[name]) for a, b in low], eps, narrow)
 
 
 def _of_kernel(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -227,18 +238,21 @@ def _short(u: FloatArray) -> FloatArray:
     return np.ldexp(np.round(mantissa * 256) / 256, exponent)
 
 
-def _low(call: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """Return what the reference gives in the kernel's precision, or, if it refuses that, at the moved inputs."""
+def _rounded(call: Callable[..., dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the reference gives in the kernel's precision, in double if it refuses that; and in double."""
+    exact = call(own=False)
     try:
-        return call(own=True)
+        return call(own=True), exact
     except Exception:
-        return call(own=False)
+        return exact, exact
 
 
-def _measured(what: str, name: str, kernel: Any, exact: Any, low: list[Any], eps: float, narrow: bool) -> Compared:
+def _measured(
+    what: str, name: str, kernel: Any, exact: Any, low: list[tuple[Any, Any]], eps: float, narrow: bool
+) -> Compared:
     exact = np.asarray(exact, dtype=np.float64)
-    runs = np.stack([np.asarray(one, dtype=np.float64) for one in low]).reshape(DRAWS, *exact.shape)
     with np.errstate(invalid="ignore", over="ignore"):
+        runs = np.stack([exact + (a - b) + MOVED[narrow] * (b - exact) for a, b in (map(np.float64, x) for x in low)])
         unit = np.sqrt(np.mean((runs - exact) ** 2, axis=0))
     size = float(np.sqrt(np.mean(exact**2))) if exact.size else 0.0
     floor = np.maximum(eps / 4 * np.abs(exact), eps / 8 * size) + 2.0**-24 * (
@@ -282,7 +296,7 @@ def _outside(array: Compared) -> list[int]:
     """Return the places that rounding does not explain, worst first."""
     error = np.where(np.isfinite(array.kernel), np.abs(array.kernel - array.exact), np.inf)
     ratio = np.where(np.isfinite(array.unit), error / array.unit, 0.0).ravel()
-    bad = np.flatnonzero(ratio > SLACK[array.narrow] * math.sqrt(2 * math.log(2 * ratio.size) + 4))
+    bad = np.flatnonzero(ratio > 1.5 * SLACK[array.narrow] * math.sqrt(2 * math.log(2 * ratio.size) + 4))
     return [int(place) for place in bad[np.argsort(-ratio[bad], kind="stable")]]
 
 
@@ -331,7 +345,23 @@ def _fitted(array: Compared, axis: int | None) -> tuple[FloatArray, FloatArray]:
     known = spread[np.isfinite(spread)]
     spread = np.maximum(spread, np.median(known) if known.size else np.inf)
     many = 1.5 if axis is None else 3.0  # rows and columns are many, and what rounds once in each moves all of it
-    return fitted, many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
+    limit = many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
+    return fitted, limit + SCATTER * (_scatter(array) if axis is None else float(np.median(np.abs(fitted - 1))))
+
+
+def _scatter(array: Compared) -> float:
+    """Return the standard error of the block's factor from how those of its rows and columns scatter.
+
+    What is rounded once in a row and used all along it (a sum of a softmax) moves the whole row together.
+    """
+    found = [0.0]
+    for axis in range(array.exact.ndim) if array.exact.ndim > 1 else ():
+        count = array.exact.shape[axis]
+        if count > 1 and array.exact.size // count >= FEWEST:
+            factors = _fitted(array, axis)[0]
+            middle = float(np.median(factors))
+            found.append(1.5 * float(np.median(np.abs(factors - middle))) / math.sqrt(count))
+    return max(found)
 
 
 def _entries(array: Compared, places: list[int], units: float) -> Finding:

@@ -111,7 +111,7 @@ class TensorFunction:
         with self.torch.enable_grad():
             outputs = self._call(inputs, mode)
             found = [outputs[name] for name in self.outputs_like]
-            given = [self._like(cotangent[name], y) for name, y in zip(self.outputs_like, found, strict=True)]
+            given = [self.like(cotangent[name], y) for name, y in zip(self.outputs_like, found, strict=True)]
             grads = pulled_back(found, leaves_, given, mode)
         return self.by_name(leaves_, grads)
 
@@ -122,7 +122,7 @@ class TensorFunction:
         with self.torch.enable_grad(), forward_ad.dual_level():
             inputs = self._at(tree, own)
             for name, i in self.places.items():
-                inputs[i] = forward_ad.make_dual(inputs[i], self._like(tangent[name], inputs[i]))
+                inputs[i] = forward_ad.make_dual(inputs[i], self.like(tangent[name], inputs[i]))
             outputs = self._call(inputs, mode)
             pairs = {name: forward_ad.unpack_dual(outputs[name]) for name in self.outputs_like}
             return {
@@ -144,6 +144,21 @@ class TensorFunction:
                 found.append(inputs[i].requires_grad_())
                 inputs[i] = inputs[i].clone()
         return found, inputs
+
+    def partial_product(self, tree: Mapping[str, Any], given: Mapping[str, Any], only: str = "") -> dict[str, Any]:
+        """Return J^T u for cotangents (tensors) of some outputs, by all inputs, or by one that alone requires it."""
+        found, inputs = self.traced(tree, own=True)
+        names = list(self.places)
+        if only:
+            found, names = [found[names.index(only)]], [only]
+            for name, i in self.places.items():
+                inputs[i] = inputs[i] if name == only else inputs[i].detach()
+        with self.torch.enable_grad():
+            outputs = self._call(inputs, None)
+            chosen = {name: u for name, u in given.items() if outputs[name].requires_grad}
+            grads = pulled_back([outputs[name] for name in chosen], found, list(chosen.values()))
+        filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(found, grads, strict=True)]
+        return {name: as_numpy(g) for name, g in zip(names, filled, strict=True)}
 
     def by_name(self, wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:
         """Return gradients by the names of the inputs, zero where there is none."""
@@ -177,7 +192,8 @@ class TensorFunction:
             found = self.function(*inputs)
         return {".".join(path) or ROOT: leaf for path, leaf in leaves(found)}
 
-    def _like(self, array: Any, tensor: Any) -> Any:
+    def like(self, array: Any, tensor: Any) -> Any:
+        """Return an array as a tensor of the precision, kind and place of another."""
         return as_tensor(self.torch, array, tensor).to(tensor.dtype)
 
     def _at(self, tree: Mapping[str, Any], own: bool = False) -> list[Any]:

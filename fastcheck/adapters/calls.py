@@ -1,0 +1,147 @@
+"""How autograd of torch may call a backward pass: upstream gradients of any layout, or none; some inputs alone.
+
+The product is the same number each time, so no differences are needed: it is compared with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.adapters.precision import flat, weights_like
+from fastcheck.adapters.tensor_function import TensorFunction
+from fastcheck.adapters.tensors import as_numpy
+from fastcheck.finding import Finding
+from fastcheck.report import Report
+from fastcheck.verdict import Verdict, worst
+
+__all__ = ["called_otherwise"]
+
+SKIPPED = ("changes_cotangent", "random_loss", "stateful_loss", "counting_loss")
+"""Findings that explain why a product may differ from itself; they are told already."""
+
+SAME = 1e-2  # relative: what is read from the wrong place is off by its own size, whatever the precision
+
+
+def called_otherwise(report: Report, function: TensorFunction) -> Report:
+    """Return the report with a finding, and the verdict wrong, for each way of being called that changes the product.
+
+    Parameters
+    ----------
+    report : Report
+        Of the function called in the plain way.
+    function : TensorFunction
+        It is run as its owner runs it.
+    """
+    found = [] if any(finding.kind in SKIPPED for finding in report.findings) else list(_findings(function))
+    if not found:
+        return report
+    blocks = dict(report.blocks)
+    for finding in found:
+        for name in finding.evidence["blocks"]:
+            blocks[name] = replace(blocks[name], verdict=Verdict.WRONG)
+    verdict = worst([report.verdict, Verdict.WRONG])
+    return replace(report, verdict=verdict, blocks=blocks, findings=(*found, *report.findings))
+
+
+def _findings(function: TensorFunction) -> Iterator[Finding]:
+    params = function.params()
+    like = function.outputs_like
+    weights = weights_like({name: as_numpy(y) for name, y in like.items()})
+    u = {name: function.like(weights[name], y) for name, y in like.items()}
+    plain = _product(function, params, u)
+    if isinstance(plain, Exception) or not _alike(plain, _product(function, params, u)):
+        return  # the check itself says so
+    yield from _dirty(function, params)
+    for name, vector in u.items():
+        for layout, given, ordinary in _layouts(vector):
+            base = plain if ordinary is vector else _product(function, params, {**u, name: ordinary})
+            yield from _told(
+                function,
+                base,
+                _product(function, params, {**u, name: given}),
+                "cotangent_layout",
+                f"when the upstream gradient of {_called(name)} is {layout}: backward reads its memory as if it were "
+                "contiguous. Index it by its strides, or call .contiguous() first.",
+            )
+    if len(u) > 1:
+        for name in u:
+            zeros = {other: function.torch.zeros_like(v) for other, v in u.items() if other != name}
+            yield from _told(
+                function,
+                _product(function, params, {**u, **zeros}),
+                _product(function, params, {name: u[name]}),
+                "unused_output",
+                f"when {_called(name)} alone is used, the others not at all: with set_materialize_grads(False) their "
+                "gradients are None, to be taken for zero.",
+            )
+    for name in function.places if len(function.places) > 1 else ():
+        yield from _told(
+            function,
+            {name: plain[name]},
+            _product(function, params, u, only=name),
+            "needs_input_grad",
+            f"when {name} alone requires a gradient. Return one entry for every input, None only where "
+            "needs_input_grad says so, and save what each needs whatever the others do.",
+        )
+
+
+def _layouts(u: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (layout, cotangent, the same one contiguous)."""
+    if u.ndim and u.numel() > 1:
+        turned = u.transpose(0, -1).contiguous().transpose(0, -1) if u.ndim > 1 else u.repeat_interleave(2)[::2]
+        if not turned.is_contiguous():
+            yield "transposed" if u.ndim > 1 else "strided", turned, u
+        one = u.new_ones(())
+        yield "expanded (of a sum or mean, stride 0)", one.expand(u.shape), one.expand(u.shape).contiguous()
+
+
+def _product(function: TensorFunction, params: Mapping[str, Any], given: Mapping[str, Any], only: str = "") -> Any:
+    """Return J^T u by name, u of some outputs alone and by some inputs alone; or what was raised."""
+    try:
+        return function.partial_product(params, given, only)
+    except Exception as error:  # whatever the backward pass raises
+        return error
+
+
+def _told(function: TensorFunction, base: Any, found: Any, kind: str, how: str) -> Iterator[Finding]:
+    if isinstance(base, Exception):
+        return
+    if isinstance(found, Exception):
+        message = f"The backward pass raises {type(found).__name__} ({str(found).splitlines()[0]}) {how}"
+        yield Finding(kind, None, message, {"blocks": list(base)})
+        return
+    wrong = [name for name in base if not _alike({name: base[name]}, {name: found[name]}, base)]
+    if wrong:
+        message = f"The gradient by {', '.join(wrong)} is another one {how}"
+        yield Finding(kind, wrong[0], message, {"blocks": wrong})
+
+
+def _alike(a: Mapping[str, Any], b: Any, scale: Mapping[str, Any] | None = None) -> bool:
+    if isinstance(b, Exception):
+        return False
+    mine, other, whole = (np.float64(flat(each)) for each in (a, b, scale or a))
+    size = max(float(np.linalg.norm(mine)), 1e-6 * float(np.linalg.norm(whole)))
+    return bool(np.linalg.norm(mine - other) <= SAME * size)
+
+
+def _dirty(function: TensorFunction, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding of inputs that the function writes to without telling autograd."""
+    _, inputs = function.traced(params, own=True)
+    before = {name: (inputs[i], inputs[i].grad_fn, inputs[i].detach().clone()) for name, i in function.places.items()}
+    function.called(inputs)
+    equal: Callable[[Any, Any], bool] = function.torch.equal
+    names = [n for n, (x, graph, kept) in before.items() if x.grad_fn is graph and not equal(x.detach(), kept)]
+    if names:
+        message = (
+            f"The function writes to {', '.join(names)} without ctx.mark_dirty: autograd does not know, and gradients "
+            "that use what was there are wrong. Mark it, or work on a copy."
+        )
+        yield Finding("not_marked_dirty", names[0], message, {"blocks": names})
+
+
+def _called(name: str) -> str:
+    return "the output" if name == "theta" else f"output {name}"
