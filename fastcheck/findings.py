@@ -381,6 +381,26 @@ class Kind(enum.StrEnum):
         "A kernel was compared with a reference, whose own backward pass was checked in float64.",
         "",
     )
+    COTANGENT_LAYOUT = (
+        "cotangent_layout",
+        "A backward pass returns another gradient when the upstream gradient lies otherwise in memory.",
+        "Index it by its strides, or call .contiguous() first.",
+    )
+    UNUSED_OUTPUT = (
+        "unused_output",
+        "A backward pass returns another gradient when one output alone is used.",
+        "Take the gradients of unused outputs, None with set_materialize_grads(False), for zero.",
+    )
+    NEEDS_INPUT_GRAD = (
+        "needs_input_grad",
+        "A backward pass returns another gradient when one input alone requires it.",
+        "Return one entry for every input, and save what each needs whatever the others do.",
+    )
+    NOT_MARKED_DIRTY = (
+        "not_marked_dirty",
+        "A function writes to its inputs without telling autograd.",
+        "Call ctx.mark_dirty, or work on a copy.",
+    )
     KERNEL_FACTOR = (
         "kernel_factor",
         "What a kernel returns is that of the reference times a number, in all of it or in a row or column.",

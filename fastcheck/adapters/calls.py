@@ -14,13 +14,13 @@ import numpy as np
 from fastcheck.adapters.precision import flat, weights_like
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import as_numpy
-from fastcheck.finding import Finding
+from fastcheck.findings import Finding, Kind
+from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.report import Report
-from fastcheck.verdict import Verdict, worst
 
 __all__ = ["called_otherwise"]
 
-SKIPPED = ("changes_cotangent", "random_loss", "stateful_loss", "counting_loss")
+SKIPPED = (Kind.VECTOR_CHANGED, Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS)
 """Findings that explain why a product may differ from itself; they are told already."""
 
 SAME = 1e-2  # relative: what is read from the wrong place is off by its own size, whatever the precision
@@ -63,7 +63,7 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
                 function,
                 base,
                 _product(function, params, {**u, name: given}),
-                "cotangent_layout",
+                Kind.COTANGENT_LAYOUT,
                 f"when the upstream gradient of {_called(name)} is {layout}: backward reads its memory as if it were "
                 "contiguous. Index it by its strides, or call .contiguous() first.",
             )
@@ -74,7 +74,7 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
                 function,
                 _product(function, params, {**u, **zeros}),
                 _product(function, params, {name: u[name]}),
-                "unused_output",
+                Kind.UNUSED_OUTPUT,
                 f"when {_called(name)} alone is used, the others not at all: with set_materialize_grads(False) their "
                 "gradients are None, to be taken for zero.",
             )
@@ -83,7 +83,7 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
             function,
             {name: plain[name]},
             _product(function, params, u, only=name),
-            "needs_input_grad",
+            Kind.NEEDS_INPUT_GRAD,
             f"when {name} alone requires a gradient. Return one entry for every input, None only where "
             "needs_input_grad says so, and save what each needs whatever the others do.",
         )
@@ -107,7 +107,7 @@ def _product(function: TensorFunction, params: Mapping[str, Any], given: Mapping
         return error
 
 
-def _told(function: TensorFunction, base: Any, found: Any, kind: str, how: str) -> Iterator[Finding]:
+def _told(function: TensorFunction, base: Any, found: Any, kind: Kind, how: str) -> Iterator[Finding]:
     if isinstance(base, Exception):
         return
     if isinstance(found, Exception):
@@ -140,7 +140,7 @@ def _dirty(function: TensorFunction, params: Mapping[str, Any]) -> Iterator[Find
             f"The function writes to {', '.join(names)} without ctx.mark_dirty: autograd does not know, and gradients "
             "that use what was there are wrong. Mark it, or work on a copy."
         )
-        yield Finding("not_marked_dirty", names[0], message, {"blocks": names})
+        yield Finding(Kind.NOT_MARKED_DIRTY, names[0], message, {"blocks": names})
 
 
 def _called(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fastcheck
-from fastcheck.verdict import Verdict
+from fastcheck.judge.verdict import Verdict
 
 torch = pytest.importorskip("torch")
 
