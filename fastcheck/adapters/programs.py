@@ -59,7 +59,7 @@ class Program:
         self._tree = jax.tree_util.tree_structure(shape)
         self._double, told = double, fingerprint(closed)
         avals = tuple(str(variable.aval) for variable in (*closed.jaxpr.constvars, *closed.jaxpr.invars))
-        key = (told, avals, double, stacked, bool(jax.config.jax_enable_x64))
+        key = self._key = (told, avals, double, stacked, bool(jax.config.jax_enable_x64))
         if told is None or key not in _compiled:
             made = _made(closed.jaxpr, double, stacked)
             if told is not None:
@@ -91,6 +91,12 @@ class Program:
         if not self._called:
             self.seconds, self._called = self.seconds + time.perf_counter() - began, True
         return jax.tree_util.tree_unflatten(self._tree, found)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Return what tells the program from others, as a checkpoint asks; a program is never pickled."""
+        if self._key[0] is None:
+            raise TypeError("the program of a callback or of a custom kernel has no text")
+        return (self._key, [np.asarray(const) for const in self._consts])
 
     def _precision(self) -> AbstractContextManager[Any]:
         return double_precision() if self._double else nullcontext()

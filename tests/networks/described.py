@@ -183,7 +183,6 @@ def by_torch(name, layers, *, batch, l2=0.0, alone=True):
         return {key: g.numpy() for key, g in zip(tree, found, strict=True)}
 
     net = Net(
-        name,
         loss,
         gradient,
         params,
