@@ -75,7 +75,7 @@ def test_a_network_looks_at_the_clock_between_blocks(clock, monkeypatch):  # noq
 
 
 HANGS = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 import numpy as np
 import fastcheck
 from tests.parallel import losses
@@ -86,6 +86,7 @@ def loss(params):
         time.sleep(float(sys.argv[3]))
     return losses.loss(params)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run under nohup
 options = {"backend": sys.argv[2], "workers": 2, "step": 1e-5, "mode": "full"}
 report = fastcheck.check(loss, losses.gradient, losses.PARAMS, **options)
 print(report.coverage, [finding.kind for finding in report.findings], flush=True)
