@@ -72,14 +72,14 @@ def _is_open(outcome: Outcome, one: Judged) -> bool:
 def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:
     """Yield the blocks that move J by no more than its noise, however far and wherever they move."""
     scales = scale_of_blocks(context.evaluator)
-    points = [_away(context, keep, size, rng) for keep, size in thresholds.ELSEWHERE]
+    points = [(_away(context, keep, size, rng), size if keep == 0 else 1.0) for keep, size in thresholds.ELSEWHERE]
     for one in left:
         number = context.layout.blocks.index(one.block)
         move = np.zeros(context.theta.size)
         move[one.block.slice] = scales[number] * rng.standard_normal(one.block.size)
         claimed = abs(float(context.analytic.flat @ move))
         small = claimed <= 2 * context.loss_error and _is_rounding(context, one.block)
-        if small and all(_keeps(context, point, move) for point in points):
+        if small and all(_keeps(context, point, unit * move) for point, unit in points):
             yield one
 
 
@@ -107,6 +107,8 @@ def _keeps(context: Context, point: FloatArray, move: FloatArray) -> bool:
     """Say whether J at theta + point stays where it is when a block moves."""
     along = context.evaluator.along
     here = context.base if not point.any() else float(along(0, point, np.ones(1))[0])
+    if not np.isfinite(here):  # it overflows there, and tells nothing
+        return True
     there = np.array([float(along(0, point + far * move, np.ones(1))[0]) for far in thresholds.FAR])
     allowed = 2 * context.loss_error * max(1.0, abs(here) / max(abs(context.base), 1e-300))
     return bool(np.all(np.abs(there - here) <= allowed * (1 + np.abs(thresholds.FAR))))

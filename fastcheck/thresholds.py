@@ -63,9 +63,10 @@ NO_DIGITS = 1e-4
 
 # -- blocks on which the loss does not seem to depend -----------------------------------------------------------------
 
-ELSEWHERE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.5), (0.0, 0.3), (0.0, 1.0))
+ELSEWHERE = ((1.0, 0.0), (1.0, 0.1), (1.0, 0.5), *((0.0, 10.0**decade) for decade in range(-5, 3)))
 """Points at which a structural zero is looked for: the share of theta that is kept, and the random move added, in units
-of the parameters. The last two are as fresh initialisations, where dead and saturated units are alive again."""
+of the parameters. Those of share zero are as fresh initialisations of many sizes, where saturated units live again,
+and so are signals that had died out on the way."""
 FAR = (2.0**-10, 0.5, -1.0, 8.0)
 """Moves of a block, in units of its parameters, that must all leave J where it is."""
 NEARBY = ((1.0, 0.03), (1.0, 0.3), (0.3, 0.3))

@@ -90,6 +90,9 @@ def _validate(data: Mapping[str, Any]) -> None:
     for number, one in enumerate(data["wrong"]):
         if not _inside(one["index"], blocks.get(one["block"], {}).get("shape")):
             raise _damaged(f"$.wrong[{number}]", one, "there is no such block, or no such index in it")
+    for number, finding in enumerate(data["findings"]):
+        if finding["kind"] not in set(Kind):
+            raise _damaged(f"$.findings[{number}].kind", finding["kind"], "there is no such kind of finding")
     for name, numbers in data.get("numerical", {}).items():
         if name not in blocks or not _fits(numbers, blocks[name]["shape"]):
             raise _damaged(f"$.numerical[{name!r}]", numbers, "there is no such block, or it has another shape")

@@ -142,8 +142,9 @@ def planted_in(seeds, plant):
         except Refused:
             refused.append(seed)
         else:
-            inconclusive = block.verdict is Verdict.INCONCLUSIVE
-            (found if exactly else hidden if inconclusive else missed).append(seed)
+            nothing = block.difference == 0  # a gradient of zero times 1.001, of a block that the loss does not read
+            unseen = block.verdict is Verdict.INCONCLUSIVE or nothing
+            (found if exactly else hidden if unseen else missed).append(seed)
     return found, hidden, missed, refused
 
 
