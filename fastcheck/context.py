@@ -134,7 +134,7 @@ def prepared(
     """
     path = None if settings.checkpoint is None else Path(settings.checkpoint).absolute()  # a loss may change the folder
     rng = np.random.default_rng(settings.seed)
-    chosen = [(layout.blocks.index(block), block) for block in layout.select(settings.blocks)]
+    chosen = [(layout.number(block), block) for block in layout.select(settings.blocks)]
     evaluator = evaluator_for(loss, layout, theta, args)
     run.watch(evaluator)
     seen = preflight(evaluator, gradient, args, rng)

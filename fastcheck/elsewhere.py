@@ -22,7 +22,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
-from fastcheck.measure.noise import scale_of_blocks, uneven
+from fastcheck.measure.noise import scale_by_magnitudes, scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.run import OutOfBudget
 from fastcheck.strategies import strategy_for
@@ -72,54 +72,60 @@ def _is_open(outcome: Outcome, one: Judged) -> bool:
 def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:
     """Yield the blocks that move J by no more than its noise, however far and wherever they move."""
     scales = scale_of_blocks(context.evaluator)
-    points = [(_away(context, keep, size, rng), size if keep == 0 else 1.0) for keep, size in thresholds.ELSEWHERE]
+    moves = {}
     for one in left:
-        number = context.layout.blocks.index(one.block)
-        move = np.zeros(context.theta.size)
-        move[one.block.slice] = scales[number] * rng.standard_normal(one.block.size)
-        claimed = abs(float(context.analytic.flat @ move))
-        small = claimed <= 2 * context.loss_error and _is_rounding(context, one.block)
-        if small and all(_keeps(context, point, unit * move) for point, unit in points):
-            yield one
+        move = scales[context.layout.number(one.block)] * rng.standard_normal(one.block.size)
+        if abs(float(context.analytic.flat[one.block.slice] @ move)) <= 2 * context.loss_error:
+            moves[one.block] = move
+    for block in _meaningful(context, list(moves)):
+        del moves[block]
+    for keep, size in thresholds.ELSEWHERE:
+        if not moves:
+            return
+        point = _away(context, keep, size, rng)
+        here = context.base if not point.any() else float(context.evaluator.along(0, point, np.ones(1))[0])
+        if np.isfinite(here):  # else it overflows there, and tells nothing
+            unit = size if keep == 0 else 1.0
+            moves = {block: move for block, move in moves.items() if _keeps(context, point, here, block, unit * move)}
+    yield from (one for one in left if one.block in moves)
 
 
-def _is_rounding(context: Context, block: Block) -> bool:
-    """Say whether a block's gradient is zero, or what rounding leaves of it: no small number that means something.
+def _meaningful(context: Context, blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks whose gradient is neither zero nor what rounding leaves of it, but a small number.
 
     Where terms cancel, what is left are a few last bits of them: it has few digits itself, and another step, however
     small, leaves others.
     """
-    g = context.analytic.flat[block.slice]
-    if np.array_equal(g, g.astype(np.float32)):
-        return True
-    if not callable(context.gradient):
-        return False
+    g = context.analytic.flat
+    doubtful = [block for block in blocks if not np.array_equal(g[block.slice], g[block.slice].astype(np.float32))]
+    if not doubtful or not callable(context.gradient):
+        return doubtful
     near = np.nextafter(context.theta, np.inf) * (1 + JOG)
     try:
         tree = context.evaluator.tree_of(near)
-        other = match_gradient(context.gradient(tree, *context.args), context.layout).flat[block.slice]
+        other = match_gradient(context.gradient(tree, *context.args), context.layout).flat
     except Exception:  # whatever the user's function raises there
-        return False
-    return bool(np.linalg.norm(other - g) > CHANGED * np.linalg.norm(g))
+        return doubtful
+    moved = {block: np.linalg.norm(other[block.slice] - g[block.slice]) for block in doubtful}
+    return [block for block in doubtful if not moved[block] > CHANGED * np.linalg.norm(g[block.slice])]
 
 
-def _keeps(context: Context, point: FloatArray, move: FloatArray) -> bool:
-    """Say whether J at theta + point stays where it is when a block moves."""
-    along = context.evaluator.along
-    here = context.base if not point.any() else float(along(0, point, np.ones(1))[0])
-    if not np.isfinite(here):  # it overflows there, and tells nothing
-        return True
-    there = np.array([float(along(0, point + far * move, np.ones(1))[0]) for far in thresholds.FAR])
+def _keeps(context: Context, point: FloatArray, here: float, block: Block, move: FloatArray) -> bool:
+    """Say whether J at theta + point, where it is `here`, stays there when a block moves."""
     allowed = 2 * context.loss_error * max(1.0, abs(here) / max(abs(context.base), 1e-300))
-    return bool(np.all(np.abs(there - here) <= allowed * (1 + np.abs(thresholds.FAR))))
+    for far in thresholds.FAR:
+        moved = point.copy()
+        moved[block.slice] += far * move
+        there = float(context.evaluator.along(0, moved, np.ones(1))[0])
+        if not abs(there - here) <= allowed * (1 + abs(far)):
+            return False
+    return True
 
 
 def _away(context: Context, keep: float, size: float, rng: np.random.Generator) -> FloatArray:
     """Return the way to a point that keeps a share of theta and adds a random move, in units of the magnitudes."""
-    move = size * rng.standard_normal(context.theta.size)
-    for block, scale in zip(context.layout.blocks, scale_of_blocks(context.evaluator), strict=True):
-        part = context.theta[block.slice]
-        move[block.slice] *= np.abs(part) if uneven(part) else scale
+    move: FloatArray = size * rng.standard_normal(context.theta.size)
+    scale_by_magnitudes(context.evaluator, move)
     return move if keep == 1 else move - (1 - keep) * context.theta
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastcheck.context import Context, Outcome
-from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of, facts_of
+from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of
 from fastcheck.diagnosis.evidence import BlockEvidence
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
-from fastcheck.strategies.evidence import of_directions
+from fastcheck.strategies.evidence import facts_about, of_directions
 from fastcheck.strategies.locate import Located
 from fastcheck.strategies.screen import probing_of
 
@@ -52,23 +52,20 @@ def superseded(outcome: Outcome) -> list[Finding]:
 
 def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:
     """Explain the errors of coordinates measured one by one."""
-    context, layout = outcome.context, outcome.context.layout
+    context = outcome.context
     found = [one for one in outcome.estimates if one.block.name in blocks]
-    facts = facts_of(context.loss, context.args, [block.shape for block in layout.blocks])
     by_name = {name: one.verdict for name, one in blocks.items()}
-    evidence = evidence_of(layout, context.theta, context.analytic, found, by_name, facts)
-    evidence = dataclasses.replace(evidence, integers=frozenset(context.analytic.integers))
+    evidence = evidence_of(context.layout, context.theta, context.analytic, found, by_name, facts_about(context))
     return diagnose(evidence, _functions(context))
 
 
 def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:
     """Explain the errors along the directions of a screen, and of the coordinates located by them."""
     context, located = outcome.context, outcome.located
-    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
     screened = [one.screened for one in blocks.values() if one.screened is not None and one.block.size]
     sure = [one for one in screened if not one.failed or blocks[one.block.name].verdict.refuted]
-    evidence = Evidence(tuple(_evidence(context, one, located.get(one.block.name)) for one in sure), facts)
-    evidence = dataclasses.replace(evidence, integers=frozenset(context.analytic.integers))
+    rows = tuple(_evidence(context, one, located.get(one.block.name)) for one in sure)
+    evidence = Evidence(rows, facts_about(context), integers=frozenset(context.analytic.integers))
     candidates = {name: one.candidates for name, one in located.items()}
     places = {name: one.places for name, one in located.items() if one.places}
     return diagnose(evidence, _functions(context, IN_A_SCREEN), candidates=candidates, places=places)

@@ -117,8 +117,8 @@ def _precision(context: Context) -> Iterator[Finding]:
             Kind.NOISY_LOSS,
             None,
             f"The loss has about {noise.digits} digits (noise {noise.typical:.2g} at J = {context.base:.6g}): "
-            f"{noise.kind}{'' if noise.kind.endswith('?') else '.'} Evaluate it in float64, or solve more tightly, to "
-            "see smaller errors.",
+            f"{noise.kind}{'' if noise.kind.endswith('?') else '.'} Evaluate it in float64, or solve more tightly, "
+            "to see smaller errors.",
             {"noise": noise.typical, "digits": noise.digits, "grain": noise.grain},
         )
 

@@ -13,6 +13,7 @@ import fnmatch
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -173,11 +174,16 @@ class Parameters:
         """Number of coordinates P."""
         return self.blocks[-1].stop
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {block.name: number for number, block in enumerate(self.blocks)}
+
     def __getitem__(self, name: str) -> Block:
-        for block in self.blocks:
-            if block.name == name:
-                return block
-        raise KeyError(name)
+        return self.blocks[self._numbers[name]]
+
+    def number(self, block: Block) -> int:
+        """Return which of the blocks one is, from 0."""
+        return self._numbers[block.name]
 
     def block_at(self, coordinate: int) -> Block:
         """Return the block that holds a coordinate of theta."""

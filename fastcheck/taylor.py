@@ -23,7 +23,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Verdicts
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.measure.noise import scale_of_blocks, uneven
+from fastcheck.measure.noise import scale_by_magnitudes
 from fastcheck.parameters import Block
 from fastcheck.report.report import Taylor
 
@@ -106,11 +106,9 @@ def _withdrawn(verdicts: Verdicts) -> Verdicts:
 def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Generator) -> FloatArray:
     """Return a random direction, each coordinate in proportion to the magnitude of its block."""
     direction = np.zeros(evaluator.theta.size)
-    scales = dict(zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True))
     for block in chosen:
-        part = evaluator.theta[block.slice]
-        draw = rng.uniform(0.5, 1.0, block.size) * rng.choice([-1.0, 1.0], block.size)
-        direction[block.slice] = draw * (np.abs(part) if uneven(part) else scales[block])
+        direction[block.slice] = rng.uniform(0.5, 1.0, block.size) * rng.choice([-1.0, 1.0], block.size)
+    scale_by_magnitudes(evaluator, direction)
     return direction
 
 

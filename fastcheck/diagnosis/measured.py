@@ -46,10 +46,9 @@ def evidence_of(
         What is known about the data.
     """
     blocks = [
-        _block(block, theta, analytic, float(analytic.eps[layout.blocks.index(block.block)]), verdicts)
-        for block in found
+        _block(block, theta, analytic, float(analytic.eps[layout.number(block.block)]), verdicts) for block in found
     ]
-    return Evidence(tuple(block for block in blocks if len(block.n)), facts)
+    return Evidence(tuple(block for block in blocks if len(block.n)), facts, integers=frozenset(analytic.integers))
 
 
 def _block(

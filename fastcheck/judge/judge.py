@@ -193,11 +193,10 @@ class Judge:
         lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
         at_kinks = [found.row(place) for place, estimate in found.looks.items() if estimate.status in EXCUSED]
         off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
-        excused = min(norms.error, float(np.nansum(np.square(off))))
-        norms = norms + Norms(truncation=lost**2, excused=excused)
+        norms = norms + Norms(truncation=lost**2, excused=min(norms.error, float(np.nansum(np.square(off)))))
         first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
         norms = norms + Norms(truncation=found.systematic**2)
-        compared = self._verdict(found, analytic, norms, suspects, clear)
+        compared = self._verdict(found, analytic, norms, suspects, clear, frozenset(at_kinks))
         unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
         if compared.verdict.passed and unconfirmed and not self.norm_grade(first, unconfirmed).passed:
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
@@ -215,12 +214,11 @@ class Judge:
         norms: Norms,
         suspects: Mapping[int, float],
         clear: int,
+        at_kinks: frozenset[int],
     ) -> Comparison:
         status = [estimate.status for estimate in found.looks.values()]
-        kinks = sum(s in EXCUSED for s in status)
         relative = max(self.norm_excess(norms), found.error_floor / norms.scale if norms.scale else 0.0)
-        excused = {found.row(p) for p, r in found.looks.items() if r.status in EXCUSED}
-        grades = {row: grade(value, self.tolerance, row in excused) for row, value in suspects.items()}
+        grades = {row: grade(value, self.tolerance, row in at_kinks) for row, value in suspects.items()}
         diffuse = (
             norms.count >= thresholds.SEVERAL
             and clear >= thresholds.EVERYWHERE * norms.count
@@ -243,7 +241,7 @@ class Judge:
         return Comparison(
             norms=norms,
             excess=relative,
-            kinks=kinks,
+            kinks=len(at_kinks),
             jumps=sum(s is Status.JUMP for s in status),
             unresolved=sum(s is Status.UNRESOLVED for s in status),
             missing=0,

@@ -91,12 +91,11 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
         Blocks that could not be decided at theta, and were otherwise.
     """
     context, decided = outcome.context, decided or {}
-    compared = {}
+    compared, screened = {}, {one.block.name: one for one in outcome.directions}
     for found in outcome.estimates:
-        analytic, eps, doubt = context.of_block(context.layout.blocks.index(found.block))
-        whole = found.block.name not in {one.block.name for one in outcome.directions}
-        compared[found.block.name] = context.judge.compare(found, analytic, eps, doubt if whole else 0.0)
-    screened = {one.block.name: one for one in outcome.directions}
+        name = found.block.name
+        analytic, eps, doubt = context.of_block(context.layout.number(found.block))
+        compared[name] = context.judge.compare(found, analytic, eps, 0.0 if name in screened else doubt)
     blocks = {
         block.name: _judged(outcome, block, compared.get(block.name), screened.get(block.name))
         for _, block in context.blocks

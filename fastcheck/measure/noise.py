@@ -21,10 +21,10 @@ from fastcheck.measure.grain import exactly_rounded, grain_in_words, grain_of
 
 __all__ = [
     "FAINTEST",
-    "LossNoise",
     "Noise",
     "difference_table_noise",
     "measure_noise",
+    "scale_by_magnitudes",
     "scale_of_blocks",
     "uneven",
 ]
@@ -36,7 +36,6 @@ EVEN = np.concatenate([[True], PLACES % 1 == 0])
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 COARSER = 64.0  # times as wide is the next grid
-IMPRECISE = 1e-11  # relative noise above which a loss is not evaluated in float64
 WIDER = (2.0**-18, 2.0**-13)
 CLOSER = (2.0**-9, 2.0**-18)  # of the spacing that showed a noise: where that is a shape of J, it is smooth there
 SHAPE = 16.0  # times less noise on another grid or along another direction: the first one saw a kink, an oscillation
@@ -56,7 +55,7 @@ FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
-class LossNoise:
+class Noise:
     """The noise of one loss value.
 
     Attributes
@@ -69,15 +68,15 @@ class LossNoise:
         Whether the difference table showed a noise; if not, `level` is the rounding unit of J.
     grain : float
         Quantum that J is a multiple of, in units of the loss; 0 where it is none but the spacing of floats.
-    words : str
-        What was seen, for people.
+    kind : str
+        What was seen of it, and what it may come from, for people.
     """
 
     level: float
     relative: float
     resolved: bool
     grain: float = 0.0
-    words: str = "float64 rounding"
+    kind: str = "float64 rounding"
 
     def error(self, z: float) -> float:
         """Return the largest error of a loss value: half a quantum, and z standard deviations with safety."""
@@ -101,14 +100,6 @@ class LossNoise:
     def digits(self) -> int:
         """Decimal digits of J that mean something."""
         return max(0, math.floor(-math.log10(max(self.relative, 1e-17))))
-
-    @property
-    def kind(self) -> str:
-        """What was seen of the noise, and what it may come from."""
-        return self.words
-
-
-Noise = LossNoise  # as it is called where only its level is asked for
 
 
 def difference_table_noise(values: FloatArray) -> float:
@@ -181,6 +172,13 @@ def uneven(theta: FloatArray) -> bool:
     return bool(max(float(theta.max()), -float(theta.min())) > UNEVEN * smallest)
 
 
+def scale_by_magnitudes(evaluator: Evaluator, direction: FloatArray) -> None:
+    """Scale a direction in place, shape (P,): by each block's typical magnitude, in uneven ones by each entry's own."""
+    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+        part = evaluator.theta[block.slice]
+        direction[block.slice] *= np.abs(part) if uneven(part) else scale
+
+
 @dataclass
 class _Line:
     """J on grids along one direction, and every value that was seen, on this line or on another."""
@@ -196,12 +194,9 @@ class _Line:
 
     def turn(self) -> None:
         """Take another direction: through all parameters, in proportion to their magnitudes."""
-        layout = self.evaluator.layout
         self.direction = np.empty(0)  # two vectors like theta are one too many
-        self.direction = self.rng.standard_normal(layout.size)
-        for block, scale in zip(layout.blocks, scale_of_blocks(self.evaluator), strict=True):
-            part = self.evaluator.theta[block.slice]
-            self.direction[block.slice] *= np.abs(part) if uneven(part) else scale
+        self.direction = self.rng.standard_normal(self.evaluator.layout.size)
+        scale_by_magnitudes(self.evaluator, self.direction)
 
     def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
@@ -246,7 +241,7 @@ class _Line:
             part[...] = np.round(part / unit) * unit
 
 
-def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> LossNoise:
+def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
     """Measure the noise of J along one random direction through theta; usually 6 evaluations.
 
     Parameters
@@ -282,17 +277,17 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         level = max(apart, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
     elif level > ROUNDINGS * FLOAT64_EPS * abs(base):
         level = _less_its_shape(line, spacing, level)
-    if level > IMPRECISE * abs(base):
+    if level > thresholds.IMPRECISE * abs(base):
         level = _on_wider_grids(line, level)
     if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
     return _record(max(level, floor), grain, base, resolved)
 
 
-def _record(level: float, grain: float, base: float, resolved: bool) -> LossNoise:
-    bare = LossNoise(level, 0.0, resolved, grain)
+def _record(level: float, grain: float, base: float, resolved: bool) -> Noise:
+    bare = Noise(level, 0.0, resolved, grain)
     relative = bare.typical / abs(base) if base else 0.0
-    return LossNoise(level, relative, resolved, grain, _words(level, grain, base, relative))
+    return Noise(level, relative, resolved, grain, _words(level, grain, base, relative))
 
 
 def _words(level: float, grain: float, base: float, relative: float) -> str:

@@ -20,7 +20,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.estimates import kinks_coincide
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.measure.noise import Noise, uneven
+from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
 from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
 from fastcheck.run import Run
@@ -39,6 +39,7 @@ BENT = 0.01  # share of the slope by which those to the two sides differ where m
 LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
+FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
 
 
@@ -123,12 +124,29 @@ class Probing:
                 found[number] = float(np.median(np.abs(part[part != 0])))
         return found
 
+    @cached_property
+    def scales(self) -> FloatArray:
+        """Return a typical magnitude of each block's parameters, shape (blocks,)."""
+        return scale_of_blocks(self.evaluator)
+
+    @cached_property
+    def faint(self) -> float:
+        """The norm by which a block with next to no gradient is measured: a small share of the whole's."""
+        return FAINT * math.sqrt(float(self.analytic.flat @ self.analytic.flat))
+
+    def natural(self, number: int) -> float:
+        """Return the magnitude of a block's parameters, in units of what a direction over it alone moves."""
+        return 1.0 if number in self.uneven else float(self.scales[number])
+
+    def sizes(self, number: int, theta: FloatArray) -> FloatArray:
+        """Return the magnitudes of some entries of an uneven block, with one for the zeros."""
+        return np.where(theta != 0, np.abs(theta), self.uneven[number])
+
     def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
         """Return a direction over a region, as `Region.direction`; in an uneven block each entry moves by its size."""
         start, drawn = region.direction(self.seed, number)
         if region.number in self.uneven:
-            size = np.abs(self.evaluator.theta[start : start + len(drawn)])
-            drawn *= np.where(size > 0, size, self.uneven[region.number])
+            drawn *= self.sizes(region.number, self.evaluator.theta[start : start + len(drawn)])
         return start, drawn
 
     def norm(self, number: int) -> float:
@@ -136,8 +154,7 @@ class Probing:
         block = self.evaluator.layout.blocks[number]
         g = self.analytic.flat[block.slice]
         if number in self.uneven:
-            size = np.abs(self.evaluator.theta[block.slice])
-            g = g * np.where(size > 0, size, self.uneven[number])
+            g = g * self.sizes(number, self.evaluator.theta[block.slice])
         return math.sqrt(float(g @ g))
 
     def unit(self, region: Region) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.measure.ladder import LADDER, look_again
-from fastcheck.measure.noise import scale_of_blocks
 from fastcheck.measure.probes import Probing
 
 __all__ = ["is_wrong", "measured", "quickly"]
@@ -53,9 +52,8 @@ def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Est
 def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
     """Return the size of each coordinate's parameter: that of its block, or its own where they differ too much."""
     if number in plan.uneven:
-        own = np.abs(plan.evaluator.theta[places])
-        return np.where(own > 0, own, plan.uneven[number])
-    return np.full(len(places), scale_of_blocks(plan.evaluator)[number])
+        return plan.sizes(number, plan.evaluator.theta[places])
+    return np.full(len(places), plan.scales[number])
 
 
 def is_wrong(plan: Probing, place: int, resolved: Estimate) -> bool:

@@ -7,15 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastcheck.context import Context
+from fastcheck.diagnosis import facts_of
+from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions
 from fastcheck.estimates import Estimate
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.probes import Probing, State
 from fastcheck.thresholds import GRADIENT_ROUNDING
 
-__all__ = ["of_coordinates", "of_directions"]
+__all__ = ["facts_about", "of_coordinates", "of_directions"]
 
 TINY = float(np.finfo(np.float64).tiny)
+
+
+def facts_about(context: Context) -> DataFacts:
+    """Return what is known about the data of a run."""
+    return facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
 
 
 def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
@@ -28,7 +36,7 @@ def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
     own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.linalg.norm(g))
     size = None
     if one.number in plan.uneven:
-        size = np.where(theta != 0, np.abs(theta), plan.uneven[one.number])
+        size = plan.sizes(one.number, theta)
     return BlockEvidence(
         block,
         g,

@@ -224,8 +224,7 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     Where the first pass was not complete, rows without a value are those it did not reach. Say whether the run got to
     the end of it.
     """
-    analytic = plan.context.analytic.flat[found.block.slice]
-    eps = float(plan.context.analytic.eps[number])
+    analytic, eps, _ = plan.context.of_block(number)
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
             found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
@@ -258,10 +257,8 @@ def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
 
     A first step may have crossed a kink. The row counts as not measured, as do those that the run did not come to.
     """
-    analytic = plan.context.analytic.flat[found.block.slice]
-    rows = _suspects(
-        plan, found, analytic, float(plan.context.analytic.eps[number]), 0.5 * plan.context.judge.tolerance, False
-    )
+    analytic, eps, _ = plan.context.of_block(number)
+    rows = _suspects(plan, found, analytic, eps, 0.5 * plan.context.judge.tolerance, False)
     found.value[rows] = np.nan
 
 
@@ -273,8 +270,8 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     blame, the derivative along them shows it; if not, the coordinates shared a systematic error, and the block's
     uncertainty is that much larger. And where noise hides the single coordinates, the block may still be seen wrong.
     """
-    analytic = plan.context.analytic.flat[found.block.slice]
-    compared = plan.context.judge.compare(found, analytic, float(plan.context.analytic.eps[number]))
+    analytic, eps, _ = plan.context.of_block(number)
+    compared = plan.context.judge.compare(found, analytic, eps)
     stands_out = compared.excess > plan.context.judge.tolerance
     if (
         plan.context.run.stopped

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -25,7 +24,6 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import error_norm, error_norm_bound
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.noise import scale_of_blocks
 from fastcheck.measure.probes import NEAR, Probe, Probing, State, measure, probe_step
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
@@ -71,11 +69,6 @@ class Group:
 @dataclass(frozen=True)
 class Joint(Probing):
     """What a probe through a group needs: the direction is put together from those over its blocks."""
-
-    @cached_property
-    def faint(self) -> float:
-        """The norm by which a block with next to no gradient is measured: a small share of the whole's."""
-        return FAINT * float(np.linalg.norm(self.analytic.flat))
 
     @classmethod
     def of(cls, plan: Probing) -> Joint:
@@ -156,8 +149,7 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
 
 def _group(plan: Joint, found: Sequence[BlockProbes]) -> Group:
     """Return blocks with the scales that make their shares alike, those with the largest shares first."""
-    scales = scale_of_blocks(plan.evaluator)
-    natural = {one.number: 1.0 if one.number in plan.uneven else float(scales[one.number]) for one in found}
+    natural = {one.number: plan.natural(one.number) for one in found}
     norms = {one.number: max(one.norm, plan.faint) for one in found}
     typical = float(np.median([natural[number] * norm for number, norm in norms.items()]))
     members = [
@@ -215,8 +207,7 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     bound = screened.bound_of_error / one.norm if one.norm else 0.0
     if bound <= min(thresholds.GOOD * screened.tolerance, screened.limit):
         return True
-    natural = 1.0 if one.number in plan.uneven else float(scale_of_blocks(plan.evaluator)[one.number])
-    longest = probe_step(plan, one.norm, natural)
+    longest = probe_step(plan, one.norm, plan.natural(one.number))
     if bound <= screened.limit and NEARLY * one.scale * min(probe.step for probe in probes) >= longest:
         return True
     screened.probes, screened.joint, screened.bound_of_error = [], (), math.inf

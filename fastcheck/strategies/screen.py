@@ -7,28 +7,25 @@ sure one wants to be, not on how many coordinates there are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
-from fastcheck.diagnosis import facts_of
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.noise import scale_of_blocks
 from fastcheck.measure.probes import NEAR, Probe, Probing, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
 from fastcheck.strategies import full
+from fastcheck.strategies.evidence import facts_about
 from fastcheck.strategies.joint import Joint, screen_jointly
 from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
 
-FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
 FEW = 256  # coordinates of a block that directions leave unchecked, and that are then measured one by one
 
 
@@ -45,8 +42,8 @@ def measure(context: Context) -> Outcome:
     context.run.begin()
     plan = probing_of(context)
     screened = screen(plan, context.blocks, context.settings.confidence)
-    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
-    located = locate(plan, [one for one in screened if one.failed], facts)
+    failed = [one for one in screened if one.failed]
+    located = locate(plan, failed, facts_about(context)) if failed else {}
     estimates = [one.derivatives() for one in located.values()]
     small = [
         (one.number, one.block)
@@ -103,9 +100,6 @@ def screen(
     """
     chosen = list(chosen)
     each = split(confidence, len(looks) * len(chosen) * (2 if joint else 1))
-    scales = scale_of_blocks(plan.evaluator)
-    flat = plan.analytic.flat
-    whole = math.sqrt(float(flat @ flat))
     found = [
         BlockProbes(
             n,
@@ -125,11 +119,8 @@ def screen(
         alone = screen_jointly(Joint.of(plan), probed, looks)
     for one in sorted(alone, key=lambda one: one.block.size):
         if one.block.size:
-            if one.number in plan.uneven:
-                step = probe_step(plan, one.norm, 1.0)
-            else:
-                step = probe_step(plan, max(one.norm, FAINT * whole), float(scales[one.number]))
-            _screen_block(plan, one, step, looks)
+            norm = one.norm if one.number in plan.uneven else max(one.norm, plan.faint)
+            _screen_block(plan, one, probe_step(plan, norm, plan.natural(one.number)), looks)
             plan.run.advance(one.block.size)
     return found
 
