@@ -49,6 +49,12 @@ class Analytic:
     integers: tuple[str, ...] = ()
 
 
+def flat_gradient(gradient: Any, args: tuple[Any, ...], params: Any, layout: Parameters) -> FloatArray:
+    """Return a gradient, or what a gradient function returns at the parameters, as a new vector, shape (P,)."""
+    tree = gradient(layout.unflatten(layout.flatten(params)), *args) if callable(gradient) else gradient
+    return match_gradient(tree, layout).flat
+
+
 def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient", of: str = "params") -> Analytic:
     """Match a gradient tree to the parameters by name, or by the ``dW1`` for ``W1`` convention.
 

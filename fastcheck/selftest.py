@@ -16,7 +16,7 @@ from fastcheck.bugs.net import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
-from fastcheck.gradients import match_gradient
+from fastcheck.gradients import flat_gradient
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Plain, plain
@@ -176,8 +176,7 @@ def _planted(
     """Return what became of each bug, and the evaluations spent."""
     loss, gradient, params, seed = problem.loss, problem.gradient, problem.params, options["seed"]
     layout = Parameters.of(params)
-    claimed = gradient(layout.unflatten(layout.flatten(params)), *args) if callable(gradient) else gradient
-    right = match_gradient(claimed, layout).flat
+    right = flat_gradient(gradient, args, params, layout)
     net = _as_net(loss, layout.unflatten(right.copy()), params, args, layout)
 
     def run(tree: Any) -> Report:
@@ -241,7 +240,7 @@ def _smallest(
     """
     detectable = min((b.detectable for b in report.blocks.values() if math.isfinite(b.detectable)), default=size)
     begin = max(0, min(DECADES, math.floor(math.log10(size / max(detectable, 1e-16)))))
-    evaluations, found = 0, size
+    evaluations = 0
 
     def visible(decade: int) -> bool:
         nonlocal evaluations
@@ -252,9 +251,7 @@ def _smallest(
     decade = begin
     while decade > 0 and not visible(decade):
         decade -= 1
-    found = size * 10.0**-decade
-    while decade == begin and begin < DECADES and visible(begin + 1):
-        begin += 1
-        decade = begin
-        found = size * 10.0**-decade
-    return found, evaluations
+    if decade == begin:
+        while decade < DECADES and visible(decade + 1):
+            decade += 1
+    return size * 10.0**-decade, evaluations

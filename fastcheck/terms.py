@@ -16,7 +16,7 @@ from fastcheck.checks import check
 from fastcheck.conventions import recognised
 from fastcheck.errors import GradientError, InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.gradients import match_gradient, spellings
+from fastcheck.gradients import flat_gradient, spellings
 from fastcheck.held import Attributes
 from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.losses.base import as_float
@@ -146,7 +146,7 @@ def _checked(problems: Mapping[str, tuple[Plain, tuple[Any, ...]]], options: dic
     """Check each term, with its args, and their sum."""
     first = next(problem for problem, _ in problems.values())
     params, layout = first.params, Parameters.of(first.params)
-    flat = {name: _flat(problem.gradient, own, params, layout) for name, (problem, own) in problems.items()}
+    flat = {name: flat_gradient(problem.gradient, own, params, layout) for name, (problem, own) in problems.items()}
 
     def checked(loss: Callable[..., Any], flat: FloatArray, problem: Plain, own: tuple[Any, ...]) -> Report:
         plain_one = Plain(loss, layout.unflatten(flat.copy()), params, problem.form)
@@ -191,12 +191,6 @@ def _problem(term: Term, params: Any) -> contextlib.AbstractContextManager[Plain
     return plain(loss, gradient, params, complete=filled)
 
 
-def _flat(gradient: Any, args: tuple[Any, ...], params: Any, layout: Parameters) -> FloatArray:
-    """Return a gradient as a flat vector."""
-    tree = gradient(layout.unflatten(layout.flatten(params)), *args) if callable(gradient) else gradient
-    return match_gradient(tree, layout).flat
-
-
 def _findings(
     layout: Parameters, flat: Mapping[str, FloatArray], whole: FloatArray, reports: Mapping[str, Report], report: Report
 ) -> Iterator[Finding]:
@@ -207,15 +201,17 @@ def _findings(
         hidden = _hidden(layout, flat[name], whole, report)
         wrong = not reports[name].passed and reports[name].verdict is not Verdict.INCONCLUSIVE
         if wrong and report.passed:
-            yield Finding(
-                Kind.MASKED,
-                name,
-                f"{name} is {reports[name].verdict.value}, yet the sum passes: beside {largest}, whose gradient is "
-                f"{1 / ratio:.3g} times as large, its error is below the tolerance."
-                if ratio < 1
-                else f"{name} is {reports[name].verdict.value}, yet the sum passes: another term's error cancels it.",
-                {"ratio": ratio, "hidden": hidden},
-            )
+            if not ratio:
+                why = f"its gradient is all zeros, and beside {largest} its error is below the tolerance"
+            elif ratio < 1:
+                why = (
+                    f"beside {largest}, whose gradient is {1 / ratio:.3g} times as large, its error is below the "
+                    "tolerance"
+                )
+            else:
+                why = "another term's error cancels it"
+            message = f"{name} is {reports[name].verdict.value}, yet the sum passes: {why}."
+            yield Finding(Kind.MASKED, name, message, {"ratio": ratio, "hidden": hidden})
         elif name != largest and ratio < DROWNED:
             yield Finding(
                 Kind.DROWNED,

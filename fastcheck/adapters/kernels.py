@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.verdict import WRONG_ABOVE, Verdict, worst
+from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Coordinate, Report
@@ -402,7 +403,7 @@ def _finding(kind: Kind, array: Compared, message: str, **evidence: Any) -> Find
 
 
 def _grade(relative: float) -> Verdict:
-    return Verdict.WRONG if not relative < WRONG_ABOVE * (1 - 1e-3) else Verdict.SUSPICIOUS
+    return Verdict.WRONG if not relative < thresholds.WRONG * (1 - 1e-3) else Verdict.SUSPICIOUS
 
 
 def _coordinate(array: Compared, place: int) -> Coordinate:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.verdict import WRONG_ABOVE, Verdict, worst
+from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.measure.directions import gaussian
 from fastcheck.parameters import Parameters
 from fastcheck.products.vectors import COTANGENT, bounded
@@ -141,15 +142,15 @@ def with_own_precision(report: Report, subject: Subject) -> Report:
     report : Report
         Of the check in double precision.
     subject : Subject
-        What was checked. Where a block of its own derivative is off by more than `WRONG_ABOVE`, or the roundoff of its
-        precision explains, a derivative that passed becomes suspicious; unless it is off by chance.
+        What was checked. Where a block of its own derivative is off by more than `thresholds.WRONG`, or the roundoff
+        of its precision explains, a derivative that passed becomes suspicious; unless it is off by chance.
     """
     params = in_double(subject.params())
     own, double = subject.derivative(params, own=True), subject.derivative(params)
     errors = _errors(own, double, [name for name in double if name in report.blocks])
     name = max(errors, key=lambda each: np.nan_to_num(errors[each], nan=np.inf))
     dtypes = ", ".join(sorted((subject.own - {"float64"}) | subject.narrowed))
-    limit = max(WRONG_ABOVE, ROUNDING / 2 * subject.eps)
+    limit = max(thresholds.WRONG, ROUNDING / 2 * subject.eps)
     off = not errors[name] <= limit
     chance = off and all(error <= limit for error in _systematic(subject, params, list(errors)).values())
     far = off and not chance

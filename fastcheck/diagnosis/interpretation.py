@@ -62,11 +62,10 @@ def _table(facts: DataFacts) -> Iterator[tuple[float, str]]:
     if m > 2:
         yield m / (m - 1), f"divided by m - 1 for m? (batch m = {m})"
         yield (m - 1) / m, f"divided by m for m - 1? (batch m = {m})"
-    for n in sorted({4, 8, 16, 32, 64, 128, 256, 512, *facts.sizes}):
+    for n in sorted({8, 16, 32, 64, 128, 256, 512, *facts.sizes} - {4}):  # the root of 4 is the 2 above
         root = math.sqrt(n)
-        if root != int(root) or n > 4:
-            yield root, f"missing 1/sqrt({n})? (a scale such as attention's)"
-            yield 1 / root, f"divided by sqrt({n}) twice? (a scale such as attention's)"
+        yield root, f"missing 1/sqrt({n})? (a scale such as attention's)"
+        yield 1 / root, f"divided by sqrt({n}) twice? (a scale such as attention's)"
     for scalar in facts.scalars:
         if scalar not in (0.0, 1.0) and math.isfinite(scalar):
             yield scalar, f"{scalar:g} is among the arguments: applied once too often?"

@@ -12,7 +12,7 @@ from fastcheck.diagnosis.data_facts import arrays_in, class_axis, is_labels
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.functions import NEAR, UserFunctions
 from fastcheck.diagnosis.neutral import replaced
-from fastcheck.diagnosis.wording import listed
+from fastcheck.diagnosis.wording import about_wrong, wrong_in
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["shifted_labels"]
@@ -31,13 +31,12 @@ def shifted_labels(functions: UserFunctions, evidence: Evidence) -> Finding | No
     for array in arrays:
         for words, moved in _moved(array, batch):
             if not np.array_equal(moved, array) and _explains(functions, directions, array, moved):
-                blocks = [block.name for block in evidence.wrong]
-                return Finding(
+                return about_wrong(
                     Kind.LABELS_SHIFTED,
-                    blocks[0] if len(blocks) == 1 else None,
-                    f"gradient of {listed(blocks)} is right for {words}: "
+                    evidence,
+                    f"gradient of {wrong_in(evidence)} is right for {words}: "
                     "counted from 1 in one place and from 0 in the other, or an index off by one?",
-                    {"blocks": blocks, "short": "labels off by one"},
+                    short="labels off by one",
                 )
     return None
 

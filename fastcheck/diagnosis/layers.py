@@ -71,14 +71,14 @@ def _by_shape(blocks: Sequence[Block]) -> list[Layer]:
     for size in dict.fromkeys(block.size for block in blocks if not _is_matrix(block)):
         vectors = [block for block in blocks if block.size == size and not _is_matrix(block)]
         owner |= _owners(vectors, _ending_in(size, matrices))
-    layers = []
+    layers: list[Layer] = []
     for block in blocks:
         if owner[block.name] is None:
-            layers.append((block, Layer((block.name,), False, block.name)))
+            layers.append(Layer((block.name,), False, block.name))
         elif _is_matrix(block):
             names = tuple(other.name for other in blocks if owner[other.name] == block.name)
-            layers.append((block, Layer(names, len(names) > 1, listed(names))))
-    return [layer for _, layer in layers]
+            layers.append(Layer(names, len(names) > 1, listed(names)))
+    return layers
 
 
 def _owners(vectors: Sequence[Block], matrices: Sequence[Block]) -> dict[str, str | None]:

@@ -19,10 +19,10 @@ from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import EXCEPTIONS, Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown, shown_factor
-from fastcheck.diagnosis.wording import advice, listed, numbers, only
+from fastcheck.diagnosis.wording import advice, named, numbers, only
 from fastcheck.findings import Finding, Kind
 
-__all__ = ["FACTOR", "LASSO", "LINEAR", "RIDGE"]
+__all__ = ["LINEAR"]
 
 STEPS = 4  # in which a fit drops the rows that fit worst
 ENOUGH = 20  # rows of which a few may be dropped
@@ -104,9 +104,9 @@ def _factors(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
 def _scaled(block: BlockEvidence, fit: _Fit, extra: dict[str, Number], cost: float, facts: DataFacts) -> Hypothesis:
     factor = _inverse(fit.numbers[0])
     known = Number(factor.value, fit.known[0] / fit.numbers[0].value / fit.numbers[0].value)
-    paid = min(number_cost(factor, 1.0, likely_factors(facts)), number_cost(known, 1.0))
-    if not any(factor.near(value) for value in likely_factors(facts)):
-        paid = number_cost(known, 1.0)
+    likely, paid = likely_factors(facts), number_cost(known, 1.0)
+    if any(factor.near(value) for value in likely):
+        paid = min(number_cost(factor, 1.0, likely), paid)
     return Hypothesis(Kind.FACTOR, block.n - fit.prediction, cost + paid, factor, paid, facts=extra)
 
 
@@ -141,7 +141,7 @@ def _penalties(kind: Kind) -> Rule:
             cost = fit.cost(0, 0.0, likely)
             yield Hypothesis(kind, block.error - fit.prediction, cost, fit.numbers[0], cost)
 
-    return Rule(propose, _tell_l2 if kind is Kind.L2 else _tell_l1, every_row=False)
+    return Rule(propose, _tell_penalty, every_row=False)
 
 
 def _both_penalties(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
@@ -195,7 +195,7 @@ def _lengthened(block: BlockEvidence, theta: FloatArray, axis: int | None, squar
 
 
 def _tell_projected(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    names, facts = listed([explained.name for explained in group]), group[0].hypothesis.facts
+    names, facts = named(group), group[0].hypothesis.facts
     of = "" if facts["axis"] is None else f" for each index of axis {facts['axis']}"
     if facts["projected"] == "loss":
         said = "does not change with their length, the gradient does: the loss normalises them, project the gradient"
@@ -231,11 +231,7 @@ def _tell_factor(group: Sequence[Explained], evidence: Evidence) -> Finding:
         )
     elif everywhere and "last batch" in reading:
         kind = Kind.LAST_BATCH
-    who = (
-        "the whole gradient"
-        if everywhere and not alone
-        else f"gradient of {listed([explained.name for explained in group])}"
-    )
+    who = "the whole gradient" if everywhere and not alone else f"gradient of {named(group)}"
     what = f"{shown_factor(factor)} × the measured one"
     if rates:
         spared = ", ".join(f"{name.upper()} with lambda = {shown(rate)}" for name, rate in rates.items())
@@ -273,18 +269,15 @@ def _sharpest(group: Sequence[Explained]) -> Number:
     return min(fitted, key=lambda number: number.half)
 
 
-def _tell_l2(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    return _tell_penalty(group, evidence, Kind.L2, "L2", "the parameters", "lambda * W")
+PENALTIES = {
+    Kind.L2: ("L2", "the parameters", "lambda * W"),
+    Kind.L1: ("L1", "the parameters' signs", "lambda * sign(W)"),
+}
 
 
-def _tell_l1(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    return _tell_penalty(group, evidence, Kind.L1, "L1", "the parameters' signs", "lambda * sign(W)")
-
-
-def _tell_penalty(
-    group: Sequence[Explained], evidence: Evidence, kind: Kind, term: str, of: str, formula: str
-) -> Finding:
-    rate = _sharpest(group)
+def _tell_penalty(group: Sequence[Explained], evidence: Evidence) -> Finding:
+    rate, kind = _sharpest(group), group[0].hypothesis.kind
+    term, of, formula = PENALTIES[kind]
     size = shown(Number(abs(rate.value), rate.half))
     short, reading = _read_rate(rate, evidence.facts, term)
     if not reading and rate.value < 0:
@@ -300,7 +293,7 @@ def _tell_penalty(
     return Finding(
         kind,
         only(group),
-        f"error of {listed([explained.name for explained in group])} is {shown(rate)} × {of}: {reading}.",
+        f"error of {named(group)} is {shown(rate)} × {of}: {reading}.",
         numbers(group, rate=rate.value, interval=rate.interval, reading=reading, short=short),
     )
 
@@ -337,5 +330,5 @@ LINEAR = (
     RIDGE,
     LASSO,
     Rule(_data_factors, _tell_factor, every_row=False),
-    Rule(_both_penalties, _tell_l2, every_row=False),
+    Rule(_both_penalties, _tell_penalty, every_row=False),
 )

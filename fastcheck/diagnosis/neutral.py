@@ -7,16 +7,17 @@ right where nothing is masked and the scale is 1.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.data_facts import arrays_in, is_mask, scalars_in
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.functions import Change, UserFunctions, unchanged
-from fastcheck.diagnosis.wording import listed
+from fastcheck.diagnosis.wording import about_wrong, wrong_in
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["neutral", "replaced"]
@@ -29,11 +30,11 @@ def neutral(functions: UserFunctions, evidence: Evidence) -> Finding | None:
     """Ask whether the gradient is right where a square matrix is symmetric, or where dropout does nothing."""
     if not callable(functions.gradient):
         return None
-    return _symmetric(functions, evidence) or _kept(functions, evidence)
-
-
-def _symmetric(functions: UserFunctions, evidence: Evidence) -> Finding | None:
     directions = functions.directions(evidence, evidence.wrong, WITNESSES)
+    return _symmetric(functions, evidence, directions) or _kept(functions, evidence, directions)
+
+
+def _symmetric(functions: UserFunctions, evidence: Evidence, directions: Sequence[FloatArray]) -> Finding | None:
     for block in functions.evaluator.layout.blocks:
         if len(block.shape) < 2 or block.shape[-1] != block.shape[-2] or block.shape[-1] < 2:
             continue
@@ -41,28 +42,28 @@ def _symmetric(functions: UserFunctions, evidence: Evidence) -> Finding | None:
         W = block.view(theta)
         W[...] = (W + np.swapaxes(W, -1, -2)) / 2
         if not np.array_equal(theta, functions.theta) and functions.agrees(directions, theta, unchanged):
-            wrong = [one.name for one in evidence.wrong]
-            return Finding(
+            return about_wrong(
                 Kind.BACKWARD_TRANSPOSE,
-                wrong[0] if len(wrong) == 1 else None,
-                f"With {block.name} made symmetric the gradient of {listed(wrong)} is right: the step back multiplies "
-                f"by {block.name} where its transpose belongs, or by the transpose where {block.name} belongs.",
-                {"blocks": wrong, "matrix": block.name, "short": f"{block.name} for its transpose on the way back"},
+                evidence,
+                f"With {block.name} made symmetric the gradient of {wrong_in(evidence)} is right: the step back "
+                f"multiplies by {block.name} where its transpose belongs, or by the transpose where {block.name} "
+                "belongs.",
+                matrix=block.name,
+                short=f"{block.name} for its transpose on the way back",
             )
     return None
 
 
-def _kept(functions: UserFunctions, evidence: Evidence) -> Finding | None:
-    directions = functions.directions(evidence, evidence.wrong, WITNESSES)
+def _kept(functions: UserFunctions, evidence: Evidence, directions: Sequence[FloatArray]) -> Finding | None:
     for what, change in _without_dropout(functions.data):
         if functions.agrees(directions, functions.theta, change):
-            wrong = [one.name for one in evidence.wrong]
-            return Finding(
+            return about_wrong(
                 Kind.DROPOUT_BACKWARD,
-                wrong[0] if len(wrong) == 1 else None,
-                f"Where nothing is {DONE[what]} the gradient of {listed(wrong)} is right: the {what} of the dropout is "
-                "not applied on the way back.",
-                {"blocks": wrong, "forgotten": what, "short": f"the {what} of the dropout forgotten"},
+                evidence,
+                f"Where nothing is {DONE[what]} the gradient of {wrong_in(evidence)} is right: the {what} of the "
+                "dropout is not applied on the way back.",
+                forgotten=what,
+                short=f"the {what} of the dropout forgotten",
             )
     return None
 

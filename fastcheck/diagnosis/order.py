@@ -17,7 +17,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.wording import advice, listed, numbers, only
+from fastcheck.diagnosis.wording import advice, named, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["ORDER"]
@@ -153,7 +153,7 @@ def _permuted(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
 
 def _tell_moved(group: Sequence[Explained], evidence: Evidence) -> Finding:
     first = group[0]
-    names = listed([explained.name for explained in group])
+    names = named(group)
     words = str(first.hypothesis.facts["words"])
     rate = first.hypothesis.facts.get("lambda")
     spared = f" (all but an L2 term with lambda = {rate.value:.4g})" if isinstance(rate, Number) else ""

@@ -17,7 +17,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Directions, Evidence
 from fastcheck.diagnosis.hypothesis import LEFT, Explained, Hypothesis, Number, Rule, number_cost
 from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown_factor
-from fastcheck.diagnosis.wording import advice, listed, numbers, only
+from fastcheck.diagnosis.wording import advice, named, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["COORDINATES", "PLACES", "REGIONS", "in_coordinates", "in_region"]
@@ -115,7 +115,7 @@ def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding
 def _among(group: Sequence[Explained]) -> str:
     """Say how much of the blocks the others are, and how that is known."""
     facts = [explained.hypothesis.facts for explained in group]
-    total, names = sum(one["of"] for one in facts), listed([explained.name for explained in group])
+    total, names = sum(one["of"] for one in facts), named(group)
     if all("complete" not in one for one in facts):
         return f"alone wrong, of {total:,} measured in {names}"
     if any(one.get("besides") for one in facts):
@@ -333,8 +333,8 @@ def _tell_axis_factors(group: Sequence[Explained], evidence: Evidence) -> Findin
     return Finding(
         Kind.AXIS_FACTOR,
         first.name,
-        f"gradient of {first.name} is off by a factor of its own for every index of axis {axis} ({some}): something "
-        "for each unit is missing, such as an activation's derivative, a scale or a mask.",
+        f"gradient of {first.name} is off by a factor of its own for every index of axis {axis} ({some}): "
+        f"{advice(Kind.AXIS_FACTOR)}",
         numbers(group, axis=axis, factors=factors, short=f"a factor for each index of axis {axis}"),
     )
 

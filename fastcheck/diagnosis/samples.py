@@ -15,7 +15,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.functions import UserFunctions
-from fastcheck.diagnosis.wording import listed
+from fastcheck.diagnosis.wording import about_wrong, advice, wrong_in
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["samples", "take"]
@@ -50,15 +50,9 @@ def samples(functions: UserFunctions, evidence: Evidence) -> Finding | None:
         return None
     for about, words, weights in _weights(m):
         if np.all(np.abs(table @ weights - claimed) <= tolerance):
-            return _tell(evidence, about, words)
+            kind, numbers = about
+            return about_wrong(kind, evidence, f"gradient of {wrong_in(evidence)} is {words}", **numbers)
     return None
-
-
-def _tell(evidence: Evidence, about: About, words: str) -> Finding:
-    kind, numbers = about
-    blocks = [block.name for block in evidence.wrong]
-    message = f"gradient of {listed(blocks)} is {words}"
-    return Finding(kind, blocks[0] if len(blocks) == 1 else None, message, {"blocks": blocks, **numbers})
 
 
 def _weights(m: int) -> Iterator[tuple[About, str, FloatArray]]:
@@ -69,21 +63,21 @@ def _weights(m: int) -> Iterator[tuple[About, str, FloatArray]]:
         unit[i] = 1.0
         which = "the last sample" if i == m - 1 else f"sample {i}"
         short = f"lacks {which}"
-        without = f"the measured one without {which} (of {m}): a branch that only it takes, or a loop that ends early?"
+        without = f"the measured one without {which} (of {m}): {advice(Kind.SAMPLE_MISSING)}"
         yield (Kind.SAMPLE_MISSING, {"sample": i, "short": short}), without, whole - unit / m
         for share, times in ((1 / m, f"1/{m} of "), (1.0, "")):
-            sole = f"{times}the gradient of {which} alone: assigned in a loop where it should be added, or not summed?"
+            sole = f"{times}the gradient of {which} alone: {advice(Kind.ONE_SAMPLE)}"
             yield (Kind.ONE_SAMPLE, {"sample": i, "short": f"of {which} alone"}), sole, share * unit
     for k in range(2, m - 1):
         part = np.zeros(m)
         part[:k] = 1.0
         for share in (1 / m, 1 / k):
-            words = f"that of the first {k} samples of {m}: a loop or a slice that ends early?"
+            words = f"that of the first {k} samples of {m}: {advice(Kind.PART_OF_BATCH)}"
             yield (Kind.PART_OF_BATCH, {"samples": k, "short": f"of the first {k} samples"}), words, share * part
     for size, weights in _batches(m):
         words = (
-            f"the plain mean of the gradients of batches of {size}, of which the last has {m % size}: weigh each batch "
-            "by its size"
+            f"the plain mean of the gradients of batches of {size}, of which the last has {m % size}: "
+            f"{advice(Kind.MEAN_OF_MEANS)}"
         )
         yield (Kind.MEAN_OF_MEANS, {"size": size, "short": "batches averaged alike"}), words, weights
 

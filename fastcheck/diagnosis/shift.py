@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.functions import UserFunctions
+from fastcheck.diagnosis.wording import about_wrong
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["softmax_shift"]
@@ -44,13 +45,13 @@ def softmax_shift(functions: UserFunctions, evidence: Evidence) -> Finding | Non
             continue
         for ratio, where in ((0.5, "numerator"), (2.0, "denominator")):
             if float(np.linalg.norm(second - ratio * first)) <= NEAR * size:
-                blocks = [one.name for one in evidence.wrong]
-                return Finding(
+                return about_wrong(
                     Kind.SOFTMAX_SHIFT,
-                    blocks[0] if len(blocks) == 1 else None,
+                    evidence,
                     f"A constant c added to all of {block.name} leaves the loss as it is, but a part of the gradient "
                     f"changes by a factor of exp({'-' if ratio < 1 else ''}c): the largest score is subtracted in the "
                     f"{where} of the softmax only?",
-                    {"blocks": blocks, "scores": block.name, "short": "softmax shifted in one place"},
+                    scores=block.name,
+                    short="softmax shifted in one place",
                 )
     return None

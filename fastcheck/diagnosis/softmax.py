@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Rule
-from fastcheck.diagnosis.wording import listed, numbers, only
+from fastcheck.diagnosis.wording import named, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["SOFTMAX"]
@@ -66,8 +66,8 @@ def _tell_target(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.TARGET_MISSING,
         only(group),
-        f"gradient of {listed([e.name for e in group])} is that of the probabilities alone: "
-        f"{SUMS if group[0].hypothesis.pattern else EXACT}. With cross-entropy the step back is p - y.",
+        f"gradient of {named(group)} is that of the probabilities alone: "
+        f"{SUMS if group[0].hypothesis.pattern else EXACT}. {Kind.TARGET_MISSING.remedy}",
         numbers(group, short="the labels are not subtracted"),
     )
 

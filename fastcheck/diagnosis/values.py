@@ -10,7 +10,7 @@ import numpy as np
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule
 from fastcheck.diagnosis.interpretation import shown
-from fastcheck.diagnosis.wording import advice, listed, numbers, only
+from fastcheck.diagnosis.wording import advice, named, numbers, only
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["VALUES"]
@@ -26,13 +26,13 @@ def _zero(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def _tell_zero(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    names = listed([explained.name for explained in group])
+    names = named(group)
     everything = all(not block.g.any() for block in evidence.blocks)
     return Finding(
         Kind.ZERO,
         only(group),
-        f"gradient of {'every block' if everything else names} is all zeros, the measured one is not: never filled "
-        "in, a missing return of a buffer, or cut off by a detach or a stop_gradient?",
+        f"gradient of {'every block' if everything else names} is all zeros, the measured one is not: "
+        f"{advice(Kind.ZERO)}",
         numbers(group, short="all zeros"),
     )
 
@@ -44,12 +44,11 @@ def _independent(block: BlockEvidence, evidence: Evidence) -> Iterator[Hypothesi
 
 
 def _tell_independent(group: Sequence[Explained], evidence: Evidence) -> Finding:
-    names = listed([explained.name for explained in group])
+    names = named(group)
     return Finding(
         Kind.INDEPENDENT,
         only(group),
-        f"the loss does not depend on {names}, whose gradient is not zero: a block that the loss does not use, or "
-        "whose effect is cancelled (a bias before batch normalisation)?",
+        f"the loss does not depend on {names}, whose gradient is not zero: {advice(Kind.INDEPENDENT)}",
         numbers(group, short="should be zero"),
     )
 
@@ -75,8 +74,8 @@ def _tell_constant(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.BIAS_SUM,
         only(group),
-        f"gradient of {listed([e.name for e in group])} has the same value in every entry{of}: summed over the wrong "
-        "axis? Sum over the samples only (axis=..., keepdims=True).",
+        f"gradient of {named(group)} has the same value in every entry{of}: summed over the wrong "
+        f"axis? {Kind.BIAS_SUM.remedy}",
         numbers(group, short="the same value in every entry"),
     )
 
@@ -95,7 +94,7 @@ def _tell_copied(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.COPIED,
         only(group),
-        f"{said}, which is right: a name or an index taken twice, or one buffer for both?",
+        f"{said}, which is right: {advice(Kind.COPIED)}",
         numbers(group, short=f"a copy of {group[0].hypothesis.facts['other']}"),
     )
 
@@ -117,8 +116,8 @@ def _tell_clipped(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.CLIPPED,
         only(group),
-        f"gradient of {listed([e.name for e in group])} is clipped at ±{shown(limit)}: {rows:,} entries beyond it "
-        "stand at the limit, the others are right. Check the gradient before it is clipped.",
+        f"gradient of {named(group)} is clipped at ±{shown(limit)}: {rows:,} entries beyond it "
+        f"stand at the limit, the others are right. {Kind.CLIPPED.remedy}",
         numbers(group, limit=limit.value, short=f"clipped at ±{shown(limit)}"),
     )
 
@@ -140,7 +139,7 @@ def _tell_integer(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.INTEGER,
         only(group),
-        f"gradient of {listed([e.name for e in group])} consists of whole numbers, the measured ones cut off or "
+        f"gradient of {named(group)} consists of whole numbers, the measured ones cut off or "
         f"rounded: {advice(Kind.INTEGER)}",
         numbers(group, short="cut off to whole numbers"),
     )
@@ -160,8 +159,8 @@ def _tell_single(group: Sequence[Explained], evidence: Evidence) -> Finding:
     return Finding(
         Kind.FLOAT32,
         only(group),
-        f"gradient of {listed([e.name for e in group])} consists of float32 numbers and is off by a relative "
-        f"{size:.1g}, as float32 arithmetic is: look for an astype, a dtype= or a default of float32 on the way back.",
+        f"gradient of {named(group)} consists of float32 numbers and is off by a relative "
+        f"{size:.1g}, as float32 arithmetic is: {advice(Kind.FLOAT32)}",
         numbers(group, relative=size, short="float32 arithmetic?"),
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypothesis import Explained
-from fastcheck.findings import Kind
+from fastcheck.findings import Finding, Kind
 
-__all__ = ["advice", "listed", "numbers", "only"]
+__all__ = ["about_wrong", "advice", "listed", "named", "numbers", "only", "wrong_in"]
 
 NAMED = 6  # blocks named in a sentence
 
@@ -23,6 +24,22 @@ def listed(names: Sequence[str]) -> str:
     if len(names) > NAMED:
         return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def named(group: Sequence[Explained]) -> str:
+    """Return the names of the blocks as `listed`."""
+    return listed([explained.name for explained in group])
+
+
+def wrong_in(evidence: Evidence) -> str:
+    """Return the names of all wrong blocks as `listed`."""
+    return listed([block.name for block in evidence.wrong])
+
+
+def about_wrong(kind: Kind, evidence: Evidence, message: str, **more: Any) -> Finding:
+    """Return a finding about all wrong blocks together."""
+    blocks = [block.name for block in evidence.wrong]
+    return Finding(kind, blocks[0] if len(blocks) == 1 else None, message, {"blocks": blocks, **more})
 
 
 def only(group: Sequence[Explained]) -> str | None:

@@ -6,11 +6,8 @@ import enum
 from collections.abc import Iterable
 
 from fastcheck import thresholds
-from fastcheck.thresholds import RESOLUTION
-from fastcheck.thresholds import SUSPICIOUS as SUSPICIOUS_ABOVE
-from fastcheck.thresholds import WRONG as WRONG_ABOVE
 
-__all__ = ["RESOLUTION", "SUSPICIOUS_ABOVE", "WRONG_ABOVE", "Verdict", "grade", "worst"]
+__all__ = ["Verdict", "grade", "worst"]
 
 
 class Verdict(enum.Enum):

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.verdict import RESOLUTION, worst
+from fastcheck.judge.verdict import worst
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.point import ProductFinding
 from fastcheck.products.vectors import visible
@@ -61,7 +62,9 @@ class _Case:
         A relu that is off: nothing is claimed, and nothing can be measured. A saturated unit: what its uncertainty may
         hide is little. The checks of all outputs see an error there at half its strength or more.
         """
-        return one.derivative <= RESOLUTION * max(other.claimed_norm for other in self.done if not other.single)
+        return one.derivative <= thresholds.RESOLUTION * max(
+            other.claimed_norm for other in self.done if not other.single
+        )
 
     @property
     def others_decided(self) -> bool:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
-from fastcheck.judge.verdict import Verdict
 from fastcheck.report import diff, plots, words
 from fastcheck.report.files import write_text
 from fastcheck.report.ladder import Ladder, tolerance_of
@@ -152,9 +151,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"words": words, "graded": _graded, "relative_error": plots.relative_error}
+    environment.globals |= {"words": words, "relative_error": plots.relative_error}
     environment.filters |= {
-        "shape": _shape,
+        "shape": words.shape,
         "evidence": _evidence,
         "tally": _tally,
         "breakable": _breakable,
@@ -188,18 +187,9 @@ def _caption(block: BlockReport, listed: int) -> str:
     return f"{shown}; the blank ones were measured and agree."
 
 
-def _graded(block: BlockReport) -> str:
-    """Return the word for a block's verdict, as the terminal has it."""
-    return "unchecked" if block.verdict is Verdict.INCONCLUSIVE else block.verdict.value
-
-
 def _tally(blocks: Sequence[tuple[str, BlockReport]]) -> str:
     """Return ``"3 suspicious, 41 correct"``."""
-    return ", ".join(f"{n:,} {word}" for word, n in Counter(_graded(block) for _, block in blocks).items())
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "scalar"
+    return ", ".join(f"{n:,} {word}" for word, n in Counter(words.graded(block.verdict) for _, block in blocks).items())
 
 
 def _breakable(name: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
+from fastcheck import thresholds
 from fastcheck.report.report import BlockReport, Report
 from fastcheck.settings import Settings
 
@@ -50,13 +50,13 @@ class Ladder:
     @property
     def limits(self) -> tuple[float, ...]:
         """The limits between the grades: correct, acceptable with kinks, suspicious, wrong."""
-        return tuple(sorted({self.tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE}))
+        return tuple(sorted({self.tolerance, thresholds.SUSPICIOUS, thresholds.WRONG}))
 
     @property
     def labels(self) -> list[tuple[float, str]]:
         """Places and texts of the labels, none too near another."""
         placed: list[tuple[float, str]] = []
-        for value in (1.0, self.tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE, self.low):
+        for value in (1.0, self.tolerance, thresholds.SUSPICIOUS, thresholds.WRONG, self.low):
             place = self.at(value)
             if place is not None and all(abs(place - other) > 30 for other, _ in placed):
                 placed.append((place, power(value)))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE, Verdict
+from fastcheck.judge.verdict import Verdict
 from fastcheck.report import words
 from fastcheck.report.ladder import Ladder, tolerance_of
 from fastcheck.report.plots import draw_map, require_matplotlib
@@ -61,7 +61,8 @@ def overview(report: Report) -> Figure:
 
 def _ladder(axes: Axes, rows: Sequence[tuple[str, BlockReport]], tolerance: float) -> None:
     """Draw each block on a line: its difference a dot, its uncertainty a bar, what was detectable a stroke."""
-    low = Ladder.of((block for _, block in rows), tolerance).low
+    ladder = Ladder.of((block for _, block in rows), tolerance)
+    low = ladder.low
     for place, (_, block) in enumerate(rows):
         if block.uncertainty > low:
             axes.barh(place, min(block.uncertainty, 1.0) - low, left=low, height=0.5, color="0.82", zorder=1)
@@ -69,7 +70,7 @@ def _ladder(axes: Axes, rows: Sequence[tuple[str, BlockReport]], tolerance: floa
             axes.plot([max(block.detectable, low)], [place], "|", color="0.4", markersize=9, zorder=2)
         if not math.isnan(block.difference):
             axes.plot([min(max(block.difference, low), 1.0)], [place], "o", color=COLOURS[block.verdict], zorder=3)
-    for limit in (tolerance, SUSPICIOUS_ABOVE, WRONG_ABOVE):
+    for limit in ladder.limits:
         axes.axvline(limit, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     axes.set(xscale="log", xlim=(low, 1.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastcheck import thresholds
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import MissingDependencyError
-from fastcheck.judge.verdict import SUSPICIOUS_ABOVE, WRONG_ABOVE
 from fastcheck.report.kernels import Grid, kernels
 from fastcheck.report.ladder import FLOOR, power
 from fastcheck.report.report import Coordinate
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["by_index", "draw_map", "relative_error", "require_matplotlib", "wrong_coordinates"]
-
-FloatArray = NDArray[np.float64]
 
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
@@ -150,8 +148,8 @@ def draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequ
             axes.set_yticks([])
         axes.set_xlabel({0: "", 1: "index", 2: "second index"}.get(len(shape), "other indices, taken together"))
         axes.set_ylabel("first index" if len(shape) > 1 else "")
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, ticks=[FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0])
-    bar.ax.set_yticklabels([power(v) for v in (FLOOR, SUSPICIOUS_ABOVE, WRONG_ABOVE, 1.0)])
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, ticks=[FLOOR, thresholds.SUSPICIOUS, thresholds.WRONG, 1.0])
+    bar.ax.set_yticklabels([power(v) for v in (FLOOR, thresholds.SUSPICIOUS, thresholds.WRONG, 1.0)])
     bar.ax.minorticks_off()
 
 

@@ -43,7 +43,7 @@ def as_text(report: Report, width: int | None = None) -> str:
 
 def graded(verdict: Verdict) -> Text:
     """Return the word for a block's verdict, in its colour."""
-    return Text("unchecked" if verdict is Verdict.INCONCLUSIVE else verdict.value, style=STYLES[verdict])
+    return Text(words.graded(verdict), style=STYLES[verdict])
 
 
 def _parts(report: Report, width: int) -> Iterator[RenderableType]:
@@ -107,7 +107,7 @@ def _blocks(report: Report, width: int) -> Table:
     blank = [""] * len(more)
     columns = [
         Column("block", names + more, left=True, name=True),
-        Column("shape", ["×".join(map(str, b.shape)) or "scalar" for b in blocks] + blank, drop=3),
+        Column("shape", [words.shape(b.shape) for b in blocks] + blank, drop=3),
         Column("checked", [f"{b.checked:,}" for b in blocks] + blank, drop=4),
         Column("difference", [words.number(b.difference, 3) for b in blocks] + blank),
         Column("uncertainty", [words.number(b.uncertainty) for b in blocks] + blank, drop=2),

@@ -18,6 +18,7 @@ __all__ = [
     "block_order",
     "circumstances",
     "count",
+    "graded",
     "headline",
     "legible",
     "name",
@@ -25,6 +26,7 @@ __all__ = [
     "ratio",
     "replay",
     "seconds",
+    "shape",
     "shown",
     "statement",
     "with_uncertainty",
@@ -76,6 +78,16 @@ def with_uncertainty(value: float, uncertainty: float) -> str:
         return f"{value:.6g}"
     digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(uncertainty)) + 1
     return f"{value:.{max(1, min(digits, 10)) - 1}e}"
+
+
+def graded(verdict: Verdict) -> str:
+    """Return the word for a block's verdict."""
+    return "unchecked" if verdict is Verdict.INCONCLUSIVE else verdict.value
+
+
+def shape(shape: Sequence[int]) -> str:
+    """Return ``"4×5"``."""
+    return "×".join(map(str, shape)) or "scalar"
 
 
 def count(n: int, noun: str) -> str:

@@ -45,6 +45,16 @@ def test_an_error_that_the_sum_cannot_see_is_found_in_the_term():
     assert why.message.startswith("l2: ")
 
 
+def test_a_term_without_a_gradient_is_found_though_the_sum_passes():
+    net, data = pieces()
+    report = fastcheck.check_terms({"data": data, "l2": l2(times=0.0, rate=1e-12)}, net.params)
+    assert report.sum.passed
+    assert not report.passed
+    masked = report.findings[0]
+    assert (masked.kind, masked.block, masked.evidence["ratio"]) == ("masked", "l2", 0.0)
+    assert "its gradient is all zeros" in masked.message
+
+
 def test_a_right_term_that_is_drowned_is_said_to_be():
     net, data = pieces()
     report = fastcheck.check_terms({"data": data, "l2": l2()}, net.params)
