@@ -14,6 +14,7 @@ import numpy as np
 from fastcheck.adapters.precision import flat, weights_like
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import as_numpy
+from fastcheck.errors import text_of
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.report import Report
@@ -60,7 +61,6 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
         for layout, given, ordinary in _layouts(vector):
             base = plain if ordinary is vector else _product(function, params, {**u, name: ordinary})
             yield from _told(
-                function,
                 base,
                 _product(function, params, {**u, name: given}),
                 Kind.COTANGENT_LAYOUT,
@@ -71,7 +71,6 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
         for name in u:
             zeros = {other: function.torch.zeros_like(v) for other, v in u.items() if other != name}
             yield from _told(
-                function,
                 _product(function, params, {**u, **zeros}),
                 _product(function, params, {name: u[name]}),
                 Kind.UNUSED_OUTPUT,
@@ -80,7 +79,6 @@ def _findings(function: TensorFunction) -> Iterator[Finding]:
             )
     for name in function.places if len(function.places) > 1 else ():
         yield from _told(
-            function,
             {name: plain[name]},
             _product(function, params, u, only=name),
             Kind.NEEDS_INPUT_GRAD,
@@ -107,11 +105,12 @@ def _product(function: TensorFunction, params: Mapping[str, Any], given: Mapping
         return error
 
 
-def _told(function: TensorFunction, base: Any, found: Any, kind: Kind, how: str) -> Iterator[Finding]:
+def _told(base: Any, found: Any, kind: Kind, how: str) -> Iterator[Finding]:
     if isinstance(base, Exception):
         return
     if isinstance(found, Exception):
-        message = f"The backward pass raises {type(found).__name__} ({str(found).splitlines()[0]}) {how}"
+        text = text_of(found).partition("\n")[0]
+        message = f"The backward pass raises {type(found).__name__}{f' ({text})' if text else ''} {how}"
         yield Finding(kind, None, message, {"blocks": list(base)})
         return
     wrong = [name for name in base if not _alike({name: base[name]}, {name: found[name]}, base)]
@@ -132,7 +131,7 @@ def _dirty(function: TensorFunction, params: Mapping[str, Any]) -> Iterator[Find
     """Yield a finding of inputs that the function writes to without telling autograd."""
     _, inputs = function.traced(params, own=True)
     before = {name: (inputs[i], inputs[i].grad_fn, inputs[i].detach().clone()) for name, i in function.places.items()}
-    function.called(inputs)
+    function.call(inputs)
     equal: Callable[[Any, Any], bool] = function.torch.equal
     names = [n for n, (x, graph, kept) in before.items() if x.grad_fn is graph and not equal(x.detach(), kept)]
     if names:

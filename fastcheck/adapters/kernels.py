@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastcheck import thresholds
+from fastcheck.adapters.precision import in_double
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
@@ -199,7 +200,7 @@ def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -
 
 def _arrays(kernel: Runnable, reference: Runnable, seed: int) -> Iterator[Compared]:
     """Yield outputs and gradients, each with its unit."""
-    params = {name: array.astype(np.float64) for name, array in kernel.params().items()}
+    params = in_double(kernel.params())
     eps, narrow = kernel.eps, kernel.eps > 1e-5
     rng = np.random.default_rng(seed)
     near = [{name: x * (1 + eps * rng.uniform(-1, 1, x.shape)) for name, x in params.items()} for _ in range(DRAWS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastcheck.adapters import framework, input_names
@@ -99,7 +99,7 @@ class TensorFunction:
             return self._forward(tree, None, own=True) if own else self.outputs(tree)
 
     def _forward(self, tree: Mapping[str, Any], mode: Any, own: bool = False) -> dict[str, Any]:
-        found = self._call(self._at(tree, own), mode)
+        found = self.call(self._at(tree, own), mode)
         return {name: as_numpy(found[name]) for name in self.outputs_like}
 
     def pull_back(
@@ -109,26 +109,11 @@ class TensorFunction:
         leaves_, inputs = self.traced(tree, own)
         mode = None if own else mode or self._ways.mode(is_double(tree))
         with self.torch.enable_grad():
-            outputs = self._call(inputs, mode)
+            outputs = self.call(inputs, mode)
             found = [outputs[name] for name in self.outputs_like]
             given = [self.like(cotangent[name], y) for name, y in zip(self.outputs_like, found, strict=True)]
             grads = pulled_back(found, leaves_, given, mode)
-        return self.by_name(leaves_, grads)
-
-    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
-        """Return the product of the Jacobian with a dict like the tree: forward mode of torch."""
-        forward_ad = self.torch.autograd.forward_ad
-        mode = None if own else self._ways.mode(is_double(tree))
-        with self.torch.enable_grad(), forward_ad.dual_level():
-            inputs = self._at(tree, own)
-            for name, i in self.places.items():
-                inputs[i] = forward_ad.make_dual(inputs[i], self.like(tangent[name], inputs[i]))
-            outputs = self._call(inputs, mode)
-            pairs = {name: forward_ad.unpack_dual(outputs[name]) for name in self.outputs_like}
-            return {
-                name: as_numpy(self.torch.zeros_like(p.primal) if p.tangent is None else p.tangent)
-                for name, p in pairs.items()
-            }
+        return self.by_name(self.places, leaves_, grads)
 
     def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """See `Subject`: J^T u for one random u."""
@@ -154,27 +139,21 @@ class TensorFunction:
             for name, i in self.places.items():
                 inputs[i] = inputs[i] if name == only else inputs[i].detach()
         with self.torch.enable_grad():
-            outputs = self._call(inputs, None)
+            outputs = self.call(inputs)
             chosen = {name: u for name, u in given.items() if outputs[name].requires_grad}
             grads = pulled_back([outputs[name] for name in chosen], found, list(chosen.values()))
-        filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(found, grads, strict=True)]
-        return {name: as_numpy(g) for name, g in zip(names, filled, strict=True)}
+        return self.by_name(names, found, grads)
 
-    def by_name(self, wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:
-        """Return gradients by the names of the inputs, zero where there is none."""
+    def by_name(self, names: Iterable[str], wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:
+        """Return gradients by the names of inputs, zero where there is none."""
         filled = [self.torch.zeros_like(x) if g is None else g for x, g in zip(wanted, grads, strict=True)]
-        return {name: as_numpy(g) for name, g in zip(self.places, filled, strict=True)}
-
-    def called(self, inputs: list[Any]) -> dict[str, Any]:
-        """Return the tensors among the outputs that can be differentiated, by name."""
-        found = self._call(inputs, None)
-        return {name: found[name] for name in self.outputs_like}
+        return {name: as_numpy(g) for name, g in zip(names, filled, strict=True)}
 
     def _find_differentiable(self) -> dict[str, Any]:
         """Return the outputs that can be differentiated, by name."""
         _, inputs = self.traced(self.params(), own=True)
         with self.torch.enable_grad():
-            found = self._call(inputs, None)
+            found = self.call(inputs)
         kept = {
             name: y.detach()
             for name, y in found.items()
@@ -186,7 +165,8 @@ class TensorFunction:
             )
         return kept
 
-    def _call(self, inputs: list[Any], mode: Any) -> dict[str, Any]:
+    def call(self, inputs: list[Any], mode: Any = None) -> dict[str, Any]:
+        """Return the outputs by name, of one call under a mode, where there is one."""
         self._start()
         with under(mode):
             found = self.function(*inputs)

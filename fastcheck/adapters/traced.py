@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.adapters import Sealed, framework
-from fastcheck.adapters.precision import flat, is_double, refuse_another, weights_like
+from fastcheck.adapters.precision import flat, in_double, is_double, refuse_another, weights_like
 from fastcheck.adapters.programs import Program
 from fastcheck.adapters.pytrees import Leaves, as_argument, as_array, by_name, double_precision
 from fastcheck.errors import InputError
@@ -155,7 +155,11 @@ class Traced:
 
         one_set = {name: x[0] for name, x in tree.items()} if stacked else tree
         values = self.leaves.values(one_set, own=how is not AS_GIVEN)
-        example = [*values, *map(self.jax.numpy.asarray, arrays), *(self._real(x) for v in vectors for x in v)]
+        example = [
+            *values,
+            *map(self.jax.numpy.asarray, arrays),
+            *(self.jax.numpy.asarray(x) for v in vectors for x in v),
+        ]
         try:
             program = Program(flat_function, example, how is DOUBLE, stacked)
         except Exception:  # a branch on a value, a callback, or an error of the user's own, which is then raised again
@@ -189,9 +193,6 @@ class Traced:
                 return called(*given)
 
         return wide
-
-    def _real(self, vector: Any) -> Any:
-        return self.jax.numpy.asarray(vector)
 
     def _arrays(self, args: tuple[Any, ...], wide: bool) -> list[Any]:
         """Return the arrays among the arguments, on the device; those of the adapter's own call are put there once."""
@@ -257,7 +258,7 @@ class TracedLoss(Traced):
 
     def side_by_side(self) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
-        tree = {name: array.astype(np.float64) for name, array in self.leaves.arrays.items()}
+        tree = in_double(self.leaves.arrays)
         size = sum(array.size for array in tree.values())
         fits = min(WIDEST, CACHE // (8 * size), 2 * size)
         if fits < FEWEST:

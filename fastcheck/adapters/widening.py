@@ -9,7 +9,7 @@ would take the mode off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,10 +36,6 @@ class Ways:
         self._torch, self._found = torch, dict[bool, Way]()
         self.narrowed: set[str] = set()  # dtypes that were cast to inside, and not followed
 
-    def widens(self, double: bool) -> bool:
-        """Say whether the mode is on for a precision."""
-        return double in self._found and self._found[double][0] is not None
-
     def mode(self, double: bool) -> Any:
         """Return the mode of a precision, None for no mode."""
         return self._found[double][0] if double in self._found else None
@@ -59,10 +55,8 @@ class Ways:
         Exception
             What it raised in the plain way, if every one fails.
         """
-        modes = (_mode(), None) if double else (None,)
-        ways = [(mode, graph) for graph in (False, True) for mode in modes]
         refused: Exception | None = None
-        for way in [*([self._found[double]] if double in self._found else []), *ways]:
+        for way in self._tries(double):
             try:
                 found = attempt(way)
             except Exception as error:  # whatever it is: another way may do
@@ -76,9 +70,16 @@ class Ways:
         assert refused is not None
         raise refused
 
+    def _tries(self, double: bool) -> Iterator[Way]:
+        """Yield the way that worked before, then all of them; a mode takes longer to make than a small loss."""
+        if double in self._found:
+            yield self._found[double]
+        modes = (_mode(), None) if double else (None,)
+        yield from ((mode, graph) for graph in (False, True) for mode in modes)
+
 
 def pulled_back(
-    outputs: Sequence[Any], inputs: Sequence[Any], given: Sequence[Any], mode: Any = None, *, create_graph: bool = False
+    outputs: Sequence[Any], inputs: Sequence[Any], given: Sequence[Any], mode: Any = None
 ) -> tuple[Any, ...]:
     """Return what autograd gives for cotangents, None for an input it does not reach; under a mode, where there is one.
 
@@ -88,20 +89,17 @@ def pulled_back(
         ``given`` are cotangents like the outputs.
     mode : context manager or None
         Of `Ways`.
-    create_graph : bool
-        As of ``torch.autograd.grad``.
     """
     torch = framework("torch")
     if mode is None:
-        grads = torch.autograd.grad(outputs, inputs, given, allow_unused=True, create_graph=create_graph)
-        return tuple(grads)
+        return tuple(torch.autograd.grad(outputs, inputs, given, allow_unused=True))
     engine = torch.autograd.Variable._execution_engine
     with mode:
         found = engine.run_backward(
             tuple(outputs),
             tuple(given),
-            create_graph,
-            create_graph,
+            False,  # keeps no graph
+            False,  # and makes none
             tuple(inputs),
             allow_unreachable=True,
             accumulate_grad=False,

@@ -114,6 +114,14 @@ class PerturbedLoss(ABC):
         """Return J(theta)."""
         return self._value("at theta")
 
+    def _returned(self, tree: Any, counts: int = 1) -> Any:
+        """Return what the loss does, run as its owner runs it, after a look at what may end the run."""
+        if self.before_each is not None:
+            self.before_each()
+        self.evaluations += counts
+        with self._theirs():
+            return self.loss(tree, *self.args)
+
     @property
     @abstractmethod
     def untouched(self) -> bool:

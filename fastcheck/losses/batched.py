@@ -182,11 +182,7 @@ class BatchedLoss(PerturbedLoss):
         return np.concatenate([self._one_batch(coordinates[[k]], targets[[k]]) for k in rows])
 
     def _evaluate(self, tree: Any) -> FloatArray:
-        if self.before_each is not None:
-            self.before_each()
-        with self._theirs():
-            returned = self.loss(tree, *self.args)
-        return self._checked(returned)
+        return self._checked(self._returned(tree, counts=0))  # each of the batch is counted where it is made
 
     def _checked(self, returned: Any) -> FloatArray:
         values = np.asarray(returned)

@@ -66,11 +66,7 @@ class JittedLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Call the loss at theta and return what it returned."""
-        if self.before_each is not None:
-            self.before_each()
-        self.evaluations += 1
-        with self._theirs():
-            return self.loss(self._point, *self.args)
+        return self._returned(self._point)
 
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""

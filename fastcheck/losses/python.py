@@ -87,12 +87,7 @@ class PythonLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Call the loss at the working theta and return what it returned."""
-        if self.before_each is not None:
-            self.before_each()
-        self.evaluations += 1
-        tree = self._tree if self._views else self.layout.astype_user(self._work)
-        with self._theirs():
-            return self.loss(tree, *self.args)
+        return self._returned(self._tree if self._views else self.layout.astype_user(self._work))
 
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
         """See `Evaluator.represent`."""

@@ -80,7 +80,14 @@ def check_hvp(
         layout = Parameters.of(params)
         point = LinearizationPoint.of(_Matched(gradient, layout), params, args, ("gradient", "params", "gradient"))
         product = Product(hvp, "hvp", "vector")
-        report = report_of(point, product, checks, *counts, lambda: _asymmetric(point, product, checks))
+        report = report_of(
+            point,
+            product,
+            checks,
+            "check_hvp(gradient, hvp, params",
+            *counts,
+            lambda: _asymmetric(point, product, checks),
+        )
     return report.raise_if_wrong() if throw else report
 
 

@@ -80,7 +80,7 @@ def check_jvp(
     counts = positive("tangents", tangents), positive("cotangents", cotangents)
     with plain_products(function, jvp, inputs, "jvp", like=(False, True, False)) as (function, jvp, inputs):
         point = LinearizationPoint.of(function, inputs, args)
-        report = report_of(point, Product(jvp, "jvp", "tangent"), checks, *counts)
+        report = report_of(point, Product(jvp, "jvp", "tangent"), checks, "check_jvp(function, jvp, inputs", *counts)
     return report.raise_if_wrong() if throw else report
 
 
@@ -88,11 +88,15 @@ def report_of(
     point: LinearizationPoint,
     product: Product,
     checks: Checks,
+    call: str,
     tangents: int | None,
     cotangents: int | None,
     more: Callable[[], Iterator[ProductFinding]] = lambda: iter(()),
 ) -> Report:
-    """Return the report of a product with the Jacobian at a point; `more` is asked for what else was found."""
+    """Return the report of a product with the Jacobian at a point.
+
+    `call` is the beginning of the call that repeats it; `more` is asked for what else was found.
+    """
     size, settings = point.theta.size, checks.settings
     checks.evaluations += 1
     chosen = cotangents_for(point, cotangents, settings.seed)
@@ -108,7 +112,6 @@ def report_of(
         if point.refusal is not None:  # the coefficients that are checked are of float64: nothing else would say it
             found.append(ProductFinding(low_precision(point.inputs, point.refusal)))
         done, of_outputs = check_all(along, checks, chosen, **FULL)
-    call = "check_hvp(gradient, hvp, params" if product.name == "hvp" else "check_jvp(function, jvp, inputs"
     data = record(point.function, point.args, call) | {
         "cotangents": [one.name for one in chosen],
         "tangents": "each" if each else at_random,

@@ -103,3 +103,20 @@ def test_dict_outputs_and_inputs_left_out():
     assert {"output loss", "output y"} <= set(report.settings["cotangents"]) or len(report.settings["cotangents"]) > 1
     (left,) = (finding for finding in report.findings if finding.kind == "frozen")
     assert left.evidence["names"] == ("c",)
+
+
+def test_a_backward_pass_that_raises_without_a_word():
+    def forward(ctx, x):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        return x**2, x**3
+
+    def backward(ctx, g, h):
+        if g is None or h is None:
+            raise NotImplementedError
+        (x,) = ctx.saved_tensors
+        return 2 * x * g + 3 * x**2 * h
+
+    report = fastcheck.torch.check_function(made(forward, backward).apply, torch.rand(4, dtype=torch.float64))
+    assert kinds(report)[:2] == ["unused_output"] * 2
+    assert "raises NotImplementedError when" in report.findings[0].message
