@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -299,9 +300,34 @@ def _mapped(backend: str, workers: int, function: Any, shards: Iterator[Shard]) 
         for done in results:  # noqa: UP028 - `yield from` would close them where joblib's warning is heard
             yield done
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # work thrown away: the run was stopped, and says so
+        with _thrown_away():
             results.close()
+
+
+_closing = threading.Lock()
+
+
+@contextmanager
+def _thrown_away() -> Iterator[None]:
+    """Hear nothing of work that is thrown away: the run was stopped, and says so.
+
+    joblib warns of it, and loky's thread, told to end while a shard is on its way through it, misses that shard with a
+    KeyError; its workers are gone by then.
+    """
+    with _closing, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        heard = threading.excepthook
+
+        def hook(args: threading.ExceptHookArgs) -> None:
+            loky = args.thread is not None and args.thread.name == "ExecutorManagerThread"
+            if not (loky and args.exc_type is KeyError):
+                heard(args)
+
+        threading.excepthook = hook
+        try:
+            yield
+        finally:
+            threading.excepthook = heard
 
 
 def _streams(backend: str, workers: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import fastcheck
 from fastcheck.judge.verdict import Verdict
-from fastcheck.parallel.crew import WorkerDiedError
+from fastcheck.parallel.crew import WorkerDiedError, _thrown_away
 from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.shards import Cutter, evaluated
 from fastcheck.parallel.worker import Done
@@ -147,6 +147,27 @@ def test_a_loss_that_a_worker_cannot_rebuild_is_refused_or_stays_here(monkeypatc
     monkeypatch.setattr("fastcheck.parallel.staff.STARTUP", {"threads": 0.0, "processes": 0.0})
     monkeypatch.setattr("fastcheck.parallel.pace.KNOWN_SECONDS", 0.0)
     assert fastcheck.check(NotThere(), losses.gradient, losses.PARAMS, workers=2, mode="full").passed
+
+
+def test_only_the_thread_of_thrown_away_work_is_unheard(monkeypatch):
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: heard.append((args.thread.name, args.exc_type)))
+    hook = threading.excepthook
+
+    def end(name, error):
+        def run():
+            raise error
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        thread.join()
+
+    with _thrown_away():
+        for name in ("ExecutorManagerThread", "mine"):
+            end(name, KeyError(121))
+        end("ExecutorManagerThread", OSError("disk"))
+    assert heard == [("mine", KeyError), ("ExecutorManagerThread", OSError)]
+    assert threading.excepthook is hook
 
 
 def test_an_unknown_backend_is_refused():
