@@ -19,7 +19,6 @@ import numpy as np
 import benchmarks.naive as naive
 import fastcheck
 from fastcheck import Verdict
-from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
 
 Tree = dict[str, np.ndarray]
@@ -206,19 +205,19 @@ def jax_check_grads(subject: Subject, gradient: Gradient, seed: int) -> Answer:
     from jax.test_util import check_grads
 
     dtype = subject.theta.dtype
-    with jax.enable_x64(dtype == np.float64):
-        shape, number = jax.ShapeDtypeStruct(subject.theta.shape, dtype), jax.ShapeDtypeStruct((), dtype)
+    jax.config.update("jax_enable_x64", dtype == np.float64)  # for all threads: that of the callback is another one
+    shape, number = jax.ShapeDtypeStruct(subject.theta.shape, dtype), jax.ShapeDtypeStruct((), dtype)
 
-        @jax.custom_vjp
-        def loss(theta: Any) -> Any:
-            return jax.pure_callback(lambda t: np.asarray(subject.flat_loss(t), dtype), number, theta)
+    @jax.custom_vjp
+    def loss(theta: Any) -> Any:
+        return jax.pure_callback(lambda t: np.asarray(subject.flat_loss(t), dtype), number, theta)
 
-        def backward(theta: Any, upstream: Any) -> Any:
-            return (upstream * jax.pure_callback(lambda t: subject.flat(gradient, t), shape, theta),)
+    def backward(theta: Any, upstream: Any) -> Any:
+        return (upstream * jax.pure_callback(lambda t: subject.flat(gradient, t), shape, theta),)
 
-        loss.defvjp(lambda theta: (loss(theta), theta), backward)
-        theta = jax.numpy.asarray(subject.theta)
-        return Answer(asserts(lambda: check_grads(loss, (theta,), 1, modes=["rev"]), AssertionError) is not None)
+    loss.defvjp(lambda theta: (loss(theta), theta), backward)
+    theta = jax.numpy.asarray(subject.theta)
+    return Answer(asserts(lambda: check_grads(loss, (theta,), 1, modes=["rev"]), AssertionError) is not None)
 
 
 def autograd_check_grads(subject: Subject, gradient: Gradient, seed: int) -> Answer:

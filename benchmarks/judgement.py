@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -224,16 +225,13 @@ def judged(
 
 
 def machine() -> dict[str, Any]:
-    model = platform.machine()
-    try:
-        model = next(
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        pass
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
+    listed = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)$", listed.read_text() if listed.exists() else "", flags=re.MULTILINE)
+    return {
+        "processor": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
 
 
 def versions() -> dict[str, str]:

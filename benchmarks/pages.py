@@ -111,7 +111,8 @@ def by_bug() -> str:
     rows = []
     for name in data["contenders"]:
         some = tries(data, name)
-        rows.append([name, *(of((t for t in some if t.bug == b and t.found), (t for t in some if t.bug == b)) for b in kinds)])
+        planted = [[t for t in some if t.bug == kind] for kind in kinds]
+        rows.append([name, *(of((t for t in these if t.found), these) for these in planted)])
     return table(["checker", *kinds], rows)
 
 
@@ -133,7 +134,8 @@ def conditions() -> str:
     data = results()
     own, packages = data["machine"], ", ".join(f"{name} {v}" for name, v in data["versions"].items())
     missing = f" Not installed, so left out: {', '.join(data['missing'])}." if data["missing"] else ""
-    return f"Run on {data['date']}: {own['processor']}, {own['cores']} cores, Python {own['python']}, {packages}.{missing}"
+    where = f"{own['processor']}, {own['cores']} cores, Python {own['python']}"
+    return f"Run on {data['date']}: {where}, {packages}.{missing}"
 
 
 SHORT = (
@@ -158,7 +160,8 @@ def short() -> str:
             some = tries(data, name)
             found, missed, open_, void, false, block, _ = tally(some)
             spent = cost([t for t in some if t.parameters == largest])
-            rows.append([f"**{name}**" if name == "fastcheck" else name, found, missed, open_, void, false, block, spent[1]])
+            shown = f"**{name}**" if name == "fastcheck" else name
+            rows.append([shown, found, missed, open_, void, false, block, spent[1]])
     head = ["checker", "found", "missed", "cannot tell", "void", "false alarms", "block named", f"s at {largest:,}"]
     return table(head, rows)
 

@@ -38,7 +38,7 @@ THEMES = {
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="VIEW {terminal_width} {terminal_height}" role="img">
 <title>fastcheck in a terminal</title>
 <style>
-.{unique_id}-matrix {{ font: {char_height}px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace }}
+.{unique_id}-matrix {{ font: {char_height}px ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", monospace }}
 {styles}
 </style>
 <defs>{lines}</defs>

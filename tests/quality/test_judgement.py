@@ -1,7 +1,8 @@
-"""The benchmark of judgement: fastcheck misses no bug in it and calls no right gradient wrong, and it counts rightly."""
+"""The benchmark of judgement: fastcheck misses no bug and calls no right gradient wrong, and it counts rightly."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks.contenders import CONTENDERS, Answer, Contender
@@ -44,7 +45,9 @@ def test_every_bug_is_planted_and_a_place_that_is_named_is_recognised():
 
     def knows(subject, gradient, seed):
         right, found = subject.gradient(subject.params), gradient(subject.params)
-        wrong = frozenset((name, i) for name, block in found.items() for i in zip(*(block != right[name]).nonzero()))
+        wrong = frozenset(
+            (name, i) for name, block in found.items() for i in map(tuple, np.argwhere(block != right[name]))
+        )
         places[len(places)] = wrong
         return Answer(bool(wrong), frozenset(name for name, _ in wrong), wrong)
 
