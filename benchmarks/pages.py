@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 import statistics
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import fastcheck
 from benchmarks.judgement import RESULTS, RIGHT
 
 ROOT = Path(__file__).parents[1]
+INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    ", "break_on_hyphens": False}
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -180,15 +182,16 @@ def findings() -> str:
 
 
 def api() -> str:
-    modules = ("jax", "torch")
-    return "\n\n".join(entry(name, getattr(fastcheck, name)) for name in fastcheck.__all__ if name not in modules)
+    """Return all public names but the modules, functions first."""
+    things = {name: getattr(fastcheck, name) for name in fastcheck.__all__ if name not in ("jax", "torch")}
+    return "\n\n".join(entry(*item) for item in sorted(things.items(), key=lambda item: isinstance(item[1], type)))
 
 
 def entry(name: str, thing: Any) -> str:
     """Return a public name's section: how it is called, and its docstring."""
     parts = [f"## {name}"]
     if not (isinstance(thing, type) and issubclass(thing, enum.Enum | Exception)):
-        parts.append(f"```text\n{called(name, thing)}\n```")
+        parts.append(f"```text\n{wrapped(called(name, thing))}\n```")
     parts.append(markdown(inspect.getdoc(thing) or ""))
     if isinstance(thing, type):
         methods = [(own, method) for own, method in sorted(vars(thing).items()) if inspect.isfunction(method)]
@@ -206,14 +209,20 @@ def called(name: str, thing: Any) -> str:
     return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
 
 
+def wrapped(call: str) -> str:
+    """Return a call on several lines where it is long."""
+    head, _, rest = call.partition("(")
+    return call if len(call) < 76 else f"{head}(\n{textwrap.fill(rest[:-1], 76, **INDENT)}\n)"
+
+
 def markdown(text: str) -> str:
     """Return a docstring of numpydoc's form as Markdown: its sections in bold, their entries as a list."""
     head, *sections = re.split(r"^(\w[\w ]*)\n-+\n", text, flags=re.MULTILINE)
     parts = [head.strip()]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         parts.append(f"**{title}**")
-        if title == "Notes":
-            parts.append(body.strip())
+        if title in ("Notes", "Examples"):
+            parts.append(body.strip() if title == "Notes" else f"```pycon\n{body.strip()}\n```")
             continue
         items = re.split(r"^(?=\S)", body.strip(), flags=re.MULTILINE)
         parts.append("\n".join(item_of(*item.strip().partition("\n")) for item in items if item.strip()))
