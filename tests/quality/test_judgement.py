@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.contenders import CONTENDERS, Answer, Contender
 from benchmarks.judgement import NETS, QUICK, RIGHT, judged
-from benchmarks.pages import Try, tally
+from benchmarks.pages import Try, results, tally, tries
 
 OURS = tuple(contender for contender in CONTENDERS if contender.name.startswith("fastcheck"))
 
@@ -57,3 +57,12 @@ def test_every_bug_is_planted_and_a_place_that_is_named_is_recognised():
             assert (verdict, block, evaluations) == (("pass", False, 0) if bug == RIGHT else ("alarm", True, 0))
             assert coordinate is (True if bug.startswith("one ") else None)
     assert all(len(wrong) == 1 for wrong in (places[1], places[2]))
+
+
+def test_so_do_the_results_that_the_tables_are_made_of():
+    data = results()
+    for contender in OURS:
+        said = tries(data, contender.name)
+        assert {t.verdict for t in said if t.bug != RIGHT} <= {"alarm", "cannot tell"}
+        assert {t.verdict for t in said if t.bug == RIGHT} <= {"pass", "cannot tell"}
+        assert len({t.net for t in said}) >= 4
