@@ -131,6 +131,7 @@ NETS: dict[str, tuple[Callable[[], Subject], int]] = {
         2,
     ),
     "large": (lambda: dense("784-1024-1024-10 tanh", mlp(LARGE, l2=1e-4)), 1),
+    "large trained": (lambda: dense("784-1024-1024-10 tanh, trained", train(mlp(LARGE))), 1),
     "large relu": (lambda: dense("784-1024-1024-10 relu", mlp(LARGE, activation="relu", l2=1e-4)), 1),
 }
 QUICK = ("course", "tanh", "relu", "trained", "float32", "coarse", "noisy")

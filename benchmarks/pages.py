@@ -66,7 +66,7 @@ def tries(data: dict[str, Any], contender: str) -> list[Try]:
 
 def of(part: Iterable[Any], whole: Iterable[Any]) -> str:
     count, total = len(list(part)), len(list(whole))
-    return f"{count} of {total}" if total else "-"
+    return f"{count}/{total}" if total else "-"
 
 
 def tally(some: list[Try]) -> list[str]:
@@ -97,13 +97,16 @@ def cost(some: list[Try]) -> list[str]:
 HEAD = ["found", "missed", "cannot tell", "void", "false alarms", "block named", "coordinate named"]
 
 
+def checkers() -> str:
+    data = results()
+    largest = {name: max(t.parameters for t in tries(data, name)) for name in data["contenders"]}
+    rows = ([name, call, f"{largest[name]:,}"] for name, call in data["contenders"].items())
+    return table(["checker", "call, and rule where it has none", "largest net"], rows)
+
+
 def overall() -> str:
     data = results()
-    rows = []
-    for name, call in data["contenders"].items():
-        some = tries(data, name)
-        rows.append([name, call, f"{max(t.parameters for t in some):,}", *tally(some)])
-    return table(["checker", "call and rule", "largest net", *HEAD], rows)
+    return table(["checker", *HEAD], ([name, *tally(tries(data, name))] for name in data["contenders"]))
 
 
 def by_bug() -> str:
@@ -160,12 +163,9 @@ def short() -> str:
     for name in SHORT:
         if name in data["contenders"]:
             some = tries(data, name)
-            found, missed, open_, void, false, block, _ = tally(some)
-            spent = cost([t for t in some if t.parameters == largest])
             shown = f"**{name}**" if name == "fastcheck" else name
-            rows.append([shown, found, missed, open_, void, false, block, spent[1]])
-    head = ["checker", "found", "missed", "cannot tell", "void", "false alarms", "block named", f"s at {largest:,}"]
-    return table(head, rows)
+            rows.append([shown, *tally(some)[:6], cost([t for t in some if t.parameters == largest])[1]])
+    return table(["checker", *HEAD[:6], f"seconds, {largest:,} parameters"], rows)
 
 
 # -- the catalogue of findings -------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def markdown(text: str) -> str:
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         parts.append(f"**{title}**")
         if title in ("Notes", "Examples"):
-            parts.append(body.strip() if title == "Notes" else f"```pycon\n{body.strip()}\n```")
+            parts.append(body.strip() if title == "Notes" else f"```text\n{body.strip()}\n```")
             continue
         items = re.split(r"^(?=\S)", body.strip(), flags=re.MULTILINE)
         parts.append("\n".join(item_of(*item.strip().partition("\n")) for item in items if item.strip()))
@@ -239,7 +239,13 @@ def item_of(head: str, _: str, body: str) -> str:
 
 PARTS = {
     "README.md": {"judgement": short},
-    "docs/judgement.md": {"conditions": conditions, "overall": overall, "by bug": by_bug, "by net": by_net},
+    "docs/judgement.md": {
+        "conditions": conditions,
+        "checkers": checkers,
+        "overall": overall,
+        "by bug": by_bug,
+        "by net": by_net,
+    },
     "docs/findings.md": {"findings": findings},
     "docs/api.md": {"public names": api},
 }

@@ -27,7 +27,7 @@ from fastcheck.examples import digits_net
 from fastcheck.report.terminal import render
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
-WIDTH = 88
+WIDTH = 72
 THEMES = {
     "light": ("#ffffff", "#24292f", "#24292f #cf222e #116329 #9a6700 #0969da #8250df #1b7c83 #6e7781"),
     "dark": ("#161b22", "#d0d7de", "#d0d7de #ff7b72 #56d364 #e3b341 #79c0ff #d2a8ff #56d4dd #8b949e"),

@@ -35,9 +35,9 @@ def test_what_is_counted_as_found_missed_untold_void_and_named():
     assert NETS["course"][0]().size == 47
     passes, alarms, unsure = Answer(False), Answer(True), Answer(None)
     everything = Answer(True, frozenset(["W1", "b1", "W2", "b2", "W3", "b3"]))
-    assert counted(passes, alarms, passes, unsure, everything)[:6] == ["2 of 4", "1", "1", "0", "0 of 1", "0 of 2"]
-    assert counted(alarms, alarms, passes, unsure, alarms)[:5] == ["0 of 4", "1", "1", "2", "1 of 1"]
-    assert counted(unsure, alarms, alarms, alarms, alarms)[:5] == ["4 of 4", "0", "0", "0", "0 of 1"]
+    assert counted(passes, alarms, passes, unsure, everything)[:6] == ["2/4", "1", "1", "0", "0/1", "0/2"]
+    assert counted(alarms, alarms, passes, unsure, alarms)[:5] == ["0/4", "1", "1", "2", "1/1"]
+    assert counted(unsure, alarms, alarms, alarms, alarms)[:5] == ["4/4", "0", "0", "0", "0/1"]
 
 
 def test_every_bug_is_planted_and_a_place_that_is_named_is_recognised():
