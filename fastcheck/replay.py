@@ -28,7 +28,7 @@ from fastcheck.parallel.digest import library_of
 
 __all__ = ["Draws", "Replay", "Replayed", "same"]
 
-MOST = 10_000  # objects that are looked into; a generator lies near the function that uses it
+MOST = 20_000  # values that are looked at; a generator lies near the function that uses it
 RATES = (0.05, 0.95)  # of dropout
 FEW = 8
 _ONE_AT_A_TIME = threading.RLock()  # threads share the generators
@@ -204,7 +204,9 @@ def _reached(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     """Yield the numbers and objects that can be reached, with their names, those nearest to the first root first."""
     waiting = deque(("", root) for root in roots)
     seen: dict[int, Any] = {}  # held, so that no other object gets the id
-    while waiting and len(seen) < MOST:
+    for _ in range(MOST):
+        if not waiting:
+            return
         name, value = waiting.popleft()
         if isinstance(value, _BARE) or id(value) in seen or hasattr(type(value), "__array__"):
             if type(value) is float:
@@ -213,7 +215,7 @@ def _reached(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         seen[id(value)] = value
         yield name, value
         with contextlib.suppress(Exception):  # an object may be of any kind, and say of itself what it likes
-            waiting.extend(list(islice(_inside(value), MOST)))
+            waiting.extend(list(islice(_inside(value), max(0, MOST - len(waiting)))))
 
 
 def _of_torch(torch: Any) -> list[Any]:

@@ -309,4 +309,6 @@ def test_objects_of_any_kind_are_no_trouble():
     ring.append(ring)
     odd = [Hostile(), ring, random.SystemRandom(), np.random, type, object(), iter(()), lambda: odd]
     Draws(lambda: odd)
+    rng, many = np.random.default_rng(0), [[0.5] * 1000 for _ in range(10_000)]
+    assert reached_from(lambda: (many, rng), rng)  # in a moment: not all ten million are looked at
     assert Draws(Replayed(lambda: odd, ())).rates() == ()
