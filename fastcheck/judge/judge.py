@@ -222,7 +222,7 @@ class Judge:
         everywhere = norms.count >= thresholds.SEVERAL and clear >= thresholds.EVERYWHERE * norms.count
         diffuse = everywhere and relative < thresholds.SUSPICIOUS
         typical = _typical_error(found, analytic) if everywhere else 0.0
-        slight = everywhere and typical * math.sqrt(norms.count) <= self.tolerance * norms.scale  # as by cancellation
+        slight = everywhere and typical * math.sqrt(norms.count) <= thresholds.CANCELLED * norms.scale
         if diffuse or slight:  # what all coordinates have is the block's matter: none is wrong for its own small size
             alike = {
                 row

@@ -171,19 +171,19 @@ def test_planted_errors_in_fresh_nets(plant, fresh):
     assert len(refused) <= 6
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_digits_lost_by_cancellation_are_the_block_s_and_no_coordinate_s(seed):
-    """p - y of a loss of 4e-8 keeps eight digits: beside their block, small entries are off by more than they are."""
-    net = train(mlp((40, 60, 60, 10), batch=32, seed=seed), 500, learning_rate=3e-3)
+    """Where the loss is 7e-7, p - y keeps ten digits, and the smallest entries of a block hardly any."""
+    net = train(mlp((100, 150, 150, 10), batch=32, seed=seed), 300, learning_rate=3e-3)
     X, y, activation, _ = net.args
-    params = net.params | {"W3": 2 * net.params["W3"]}
+    params = net.params | {"W3": 1.5 * net.params["W3"]}
     loss = Network.from_params(params, activation=activation, samples="columns").bind(X, y)
     gradient = net.gradient(params, *net.args)
     report = fastcheck.check(loss, gradient, params, mode="full")
     assert report.verdict is Verdict.CORRECT
     assert min(block.difference for block in report.blocks.values()) > 100 * report.uncertainty
 
-    row, column = np.unravel_index(np.argsort(np.abs(gradient["W1"]), axis=None)[2000], (60, 40))
+    row, column = np.unravel_index(np.argsort(np.abs(gradient["W1"]), axis=None)[10000], (150, 100))
     gradient["W1"][row, column] *= -1
     report = fastcheck.check(loss, gradient, params, mode="full")
     assert [(c.block, c.index) for c in report.wrong] == [("W1", (row, column))]
