@@ -5,20 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from fastcheck.diagnosis.bias import resized_bias
 from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.experiments import neutral, resized_bias, samples, shifted_labels, stale
 from fastcheck.diagnosis.first_wrong_layer import first_wrong_layer, in_order
 from fastcheck.diagnosis.functions import UserFunctions
 from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
-from fastcheck.diagnosis.labels import shifted_labels
 from fastcheck.diagnosis.linear import LINEAR
-from fastcheck.diagnosis.neutral import neutral
 from fastcheck.diagnosis.order import ORDER
 from fastcheck.diagnosis.places import PLACES
-from fastcheck.diagnosis.samples import samples
-from fastcheck.diagnosis.shift import softmax_shift
-from fastcheck.diagnosis.softmax import SOFTMAX
-from fastcheck.diagnosis.stale import stale
+from fastcheck.diagnosis.softmax import SOFTMAX, softmax_shift
 from fastcheck.diagnosis.values import VALUES
 from fastcheck.findings import Finding, Kind
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Directions, Evidence
 from fastcheck.diagnosis.hypothesis import LEFT, Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown_factor
-from fastcheck.diagnosis.wording import advice, named, numbers, only
+from fastcheck.diagnosis.wording import advice, interpret_factor, likely_factors, named, numbers, only, shown_factor
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["COORDINATES", "PLACES", "REGIONS", "in_coordinates", "in_region"]
