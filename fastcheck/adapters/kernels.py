@@ -22,8 +22,8 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
+from fastcheck.measure.directions import COTANGENT, bounded
 from fastcheck.parameters import Parameters
-from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Coordinate, Report
 
 __all__ = ["Runnable", "alone", "compared", "named"]

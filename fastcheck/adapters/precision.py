@@ -17,9 +17,8 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
-from fastcheck.measure.directions import gaussian
+from fastcheck.measure.directions import COTANGENT, bounded, gaussian
 from fastcheck.parameters import Parameters
-from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 
 __all__ = [

@@ -19,10 +19,10 @@ from fastcheck.arrays import FloatArray
 from fastcheck.kernels import fused as kernels
 from fastcheck.networks.changes import Change, Starts
 from fastcheck.networks.operators import Bend, Operator
-from fastcheck.networks.pools import MaxPool, Pool
+from fastcheck.networks.unweighted import MaxPool, Pool
 
 if TYPE_CHECKING:
-    from fastcheck.networks.linear import Convolve
+    from fastcheck.networks.weighted import Convolve
 
 __all__ = ["ArgmaxCells", "through_pool"]
 

@@ -20,8 +20,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
 from fastcheck.networks.changes import Change
-from fastcheck.networks.duplicates import Labels
-from fastcheck.networks.windows import Window
+from fastcheck.networks.windows import Labels, Window
 
 __all__ = [
     "AT_KINK",

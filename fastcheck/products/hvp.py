@@ -11,13 +11,13 @@ from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdict import Verdict, grade
+from fastcheck.measure.directions import TANGENT, bounded
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.jvp import report_of
 from fastcheck.products.linearity import own_rounding
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
-from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 

@@ -27,9 +27,9 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import worst
+from fastcheck.measure.directions import visible
 from fastcheck.products.checks import Checked, Checks
 from fastcheck.products.point import ProductFinding
-from fastcheck.products.vectors import visible
 from fastcheck.report import BlockReport, Coordinate, Report
 
 __all__ = ["RULES", "Part", "merged", "parts_of"]
