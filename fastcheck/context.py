@@ -21,7 +21,7 @@ from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.identity import identity
+from fastcheck.parallel.digest import identity
 from fastcheck.parameters import Block, Parameters
 from fastcheck.preflight import Preflight, preflight
 from fastcheck.run import Run

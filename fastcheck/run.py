@@ -19,10 +19,9 @@ from fastcheck.losses.base import PerturbedLoss
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
+from fastcheck.parallel.cost import Pace, Staff
 from fastcheck.parallel.crew import CrewGoneError
-from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.shards import Cutter, LossRefusedError, Probes, evaluated
-from fastcheck.parallel.staff import Staff
 from fastcheck.parallel.worker import Done, Shard, evaluate
 
 __all__ = ["OutOfBudget", "Run"]

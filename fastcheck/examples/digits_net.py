@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, rows, with_bugs
+from fastcheck.bugs.mutation import Net, rows, with_bugs
 from fastcheck.examples.dense import Activation
 from fastcheck.examples.digits import digits_batch
 

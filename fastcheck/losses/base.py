@@ -12,10 +12,9 @@ import numpy as np
 
 from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.errors import LossError, said
+from fastcheck.errors import LossError, line_of, said
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import Parameters
-from fastcheck.userline import line_of
 
 __all__ = ["PerturbedLoss", "as_float"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.parallel.cost import Pace
 from fastcheck.parallel.crew import Crew, WorkerDiedError
-from fastcheck.parallel.pace import Pace
 from fastcheck.parallel.worker import Done, Shard
 
 __all__ = ["Cutter", "LossRefusedError", "Probes", "evaluated"]

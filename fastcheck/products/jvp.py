@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.conclude import record
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.measure.directions import TANGENT, bounded
@@ -22,7 +23,6 @@ from fastcheck.products.linearity import Linear, changes_vector, nonlinear
 from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.report import BlockReport, Coordinate, Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["FULL", "check_jvp", "in_inputs", "report_of"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.conclude import record
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.measure.directions import COTANGENT, bounded
@@ -18,7 +19,6 @@ from fastcheck.products.linearity import Linear, changes_vector, nonlinear
 from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.report import Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check_vjp"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.bugs.net import Net
+from fastcheck.bugs.mutation import Net
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import Activation, mlp
 from fastcheck.examples.digits_net import digits_net
