@@ -22,7 +22,7 @@ from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
-from fastcheck.parallel.cost import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain
 from fastcheck.report import Report

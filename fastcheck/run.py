@@ -17,12 +17,10 @@ from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.losses.base import PerturbedLoss
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.cost import Pace, Staff
 from fastcheck.parallel.crew import CrewGoneError
-from fastcheck.parallel.shards import Cutter, LossRefusedError, Probes, evaluated
-from fastcheck.parallel.worker import Done, Shard, evaluate
+from fastcheck.parallel.shards import Cutter, LossRefusedError, Pace, Probes, Staff, evaluated
+from fastcheck.parallel.worker import Done, Shard, evaluate, one_blas_thread
 
 __all__ = ["OutOfBudget", "Run"]
 
