@@ -9,7 +9,7 @@ from typing import Any
 from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Number
-from fastcheck.findings import Finding, Kind
+from fastcheck.findings import Finding, Kind, first_of
 
 __all__ = [
     "about_wrong",
@@ -36,7 +36,7 @@ def advice(kind: Kind) -> str:
 def listed(names: Sequence[str]) -> str:
     """Return ``"W1, W2 and W3"``, or the first few and how many more."""
     if len(names) > NAMED:
-        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+        return first_of(names, NAMED)
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

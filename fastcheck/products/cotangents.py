@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import LossError
-from fastcheck.findings import Finding, Kind
+from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.measure.directions import COTANGENT, TANGENT, bounded, unit
@@ -193,14 +193,13 @@ def blamed(claim: Claim, single: Sequence[Checked], others: Verdict) -> Iterator
     rest = claim.point.outputs.size - len(names)
     if not names or not rest:
         return
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     if others.passed:
         end = f" alone: it agrees for the other {f'{rest:,}' if rest > 1 else 'output'}."
     elif others is Verdict.INCONCLUSIVE:
         end = "; the others could not all be judged."
     else:
         end = ", and for others."
-    said = f"{claim.product.name} is wrong for {shown}{end}"
+    said = f"{claim.product.name} is wrong for {first_of(names, NAMED)}{end}"
     unused = [one.name for one in single if one.failed and not one.claimed_norm]
     if unused:
         verb = "are never used" if len(unused) > 1 else "is never used"

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.findings import Finding, Kind
+from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.judge.verdict import worst
 from fastcheck.measure.directions import visible
 from fastcheck.products.checks import Checked, Checks
@@ -207,11 +207,10 @@ def _findings(found: Sequence[ProductFinding], decisive: Report, done: Sequence[
 
 def _too_small(names: Sequence[str]) -> Iterator[Finding]:
     if names:
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         yield Finding(
             Kind.SILENT_OUTPUTS,
             None,
-            f"{shown}: the derivative is too small to be judged alone (a relu that is off, a saturated unit?). It was "
-            "judged together with the others.",
+            f"{first_of(names, 4)}: the derivative is too small to be judged alone (a relu that is off, a saturated "
+            "unit?). It was judged together with the others.",
             {"outputs": list(names)},
         )

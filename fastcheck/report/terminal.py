@@ -19,12 +19,13 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from fastcheck.findings import first_of
 from fastcheck.judge.verdict import Verdict
 from fastcheck.report import words
 from fastcheck.report.report import Report
 
 if TYPE_CHECKING:
-    from fastcheck.selftest import PlantedBug, SelfTestReport
+    from fastcheck.selftest import SelfTestReport
     from fastcheck.terms import TermsReport
 
 __all__ = [
@@ -307,7 +308,7 @@ def render_self_test(report: SelfTestReport, width: int) -> RenderableType:
     bugs = report.bugs
     columns = [
         Column("bug", [bug.kind for bug in bugs], left=True, name=True),
-        Column("in", [_blocks_of(bug) for bug in bugs], left=True, name=True),
+        Column("in", [first_of(bug.blocks, 2) for bug in bugs], left=True, name=True),
         Column("size", [words.number(bug.size) for bug in bugs], drop=2),
         Column("found", ["yes" if bug.found else "NO" for bug in bugs], left=True),
         Column("named", [NAMED[bug.named] for bug in bugs], left=True, drop=1),
@@ -315,10 +316,6 @@ def render_self_test(report: SelfTestReport, width: int) -> RenderableType:
         Column("smallest found", [words.number(bug.smallest) for bug in bugs]),
     ]
     return Group(Text(head, style="bold green" if report.passed else "bold red"), table(columns, width))
-
-
-def _blocks_of(bug: PlantedBug) -> str:
-    return ", ".join(bug.blocks[:2]) + (f" and {len(bug.blocks) - 2} more" if len(bug.blocks) > 2 else "")
 
 
 # -- the terms of a loss and their sum, a line each -------------------------------------------------------------------
