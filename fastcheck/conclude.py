@@ -42,19 +42,7 @@ FATAL = (
 
 
 def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], taylor: Taylor | None = None) -> Report:
-    """Return the report of a run.
-
-    Parameters
-    ----------
-    outcome : Outcome
-        What was measured.
-    verdicts : Verdicts
-        What the judge said of it.
-    findings : iterable of Finding
-        Why, where, and what the run noticed, the most telling first.
-    taylor : Taylor, optional
-        The second witness.
-    """
+    """Return the report of a run; the findings say why, where, and what it noticed, the most telling first."""
     context, layout = outcome.context, outcome.context.layout
     measured = sum(int(np.count_nonzero(np.isfinite(found.value))) for found in outcome.estimates)
     if outcome.directions:
@@ -203,14 +191,7 @@ def record(
 ) -> dict[str, Any]:
     """Return the entries of a report's settings that do not come from the settings of the check.
 
-    Parameters
-    ----------
-    loss : callable
-        The user's function.
-    args : tuple
-        What else it is called with.
-    call : str
-        The call up to the options of all checks.
+    `loss` and `args` are the user's; `call` is the call up to the options of all checks.
     """
     name, where = _source(loss)
     return {

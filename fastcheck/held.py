@@ -188,16 +188,9 @@ def attributes(target: Any, *names: str) -> Attributes:
 
 
 class Attributes:
-    """Parameters that an object holds; see `attributes`.
+    """Parameters that an object holds, by their names there; see `attributes`.
 
-    Parameters
-    ----------
-    target : object or dict
-        Who holds them.
-    names : tuple of str
-        How they are called there; none for all float arrays.
-    found : bool
-        The names were not given: all float arrays were taken.
+    `found` says that the names were not given: all float arrays were taken.
     """
 
     def __init__(self, target: Any, names: tuple[str, ...], found: bool = False) -> None:

@@ -199,19 +199,10 @@ class Mutation:
     told_in: Callable[[Subject], str] | None = dataclasses.field(default=None, repr=False)
 
     def apply(self, problem: Problem, rng: np.random.Generator) -> Mutated | None:
-        """Plant the bug in a correct gradient.
+        """Plant the bug in a correct gradient; None where it makes no sense on this problem, or would change nothing.
 
-        Parameters
-        ----------
-        problem : Problem
-            With a correct gradient; a `Net` also allows the bugs that need its batch, its regulariser or its layers.
-        rng : numpy.random.Generator
-            Chooses block, axis, row, coordinate.
-
-        Returns
-        -------
-        Mutated or None
-            None where the kind makes no sense on this problem, or would change nothing.
+        A `Net` also allows the bugs that need its batch, its regulariser or its layers. `rng` chooses block, axis, row
+        and coordinate.
         """
         subject = Subject.of(problem)
         planted = self.rule(subject, rng)

@@ -46,16 +46,13 @@ def diagnose(
         Where further evaluations may be asked for, when no rule explains anything.
     rules : sequence of Rule
         The kinds of bug to try.
-    candidates : mapping of str to sequence of Explained, optional
-        What may explain each wrong block, best first, where that is known already.
-    places : mapping of str to sequence of Explained, optional
-        Where the errors of some blocks are, where that is known already; all of it holds.
+    candidates, places : mapping of str to sequence of Explained, optional
+        What is known already of wrong blocks: what may explain one, best first; where its errors are, all of it.
 
     Returns
     -------
     tuple of Finding
-        One for each cause, of one block or more, nearest to the output first; then where the rest comes from. Empty
-        where nothing is wrong.
+        One for each cause, of one block or more, nearest to the output first; then where the rest comes from.
     """
     wrong = [block for block in in_order(evidence.blocks) if block.wrong]
     if not wrong:

@@ -29,12 +29,7 @@ def in_order(blocks: Sequence[BlockEvidence]) -> list[BlockEvidence]:
 def first_wrong_layer(evidence: Evidence, unexplained: Sequence[BlockEvidence]) -> Finding:
     """Say which of the wrong blocks comes first on the way back from the output, and where to look.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        All blocks.
-    unexplained : sequence of BlockEvidence
-        The wrong blocks whose error has no explanation of its own; at least one.
+    At least one is `unexplained`: its error has no explanation of its own.
     """
     ordered = in_order(evidence.blocks)
     names = {block.name for block in unexplained}

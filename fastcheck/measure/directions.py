@@ -27,23 +27,7 @@ _WORD = 1 << 64
 
 
 def gaussian(seed: int, block: int, probe: int, start: int, stop: int) -> FloatArray:
-    """Return coordinates ``start:stop`` of one standard normal direction over a block.
-
-    Parameters
-    ----------
-    seed : int
-        Of the run.
-    block : int
-        Number of the block.
-    probe : int
-        Number of the direction.
-    start, stop : int
-        Places in the block, from 0.
-
-    Returns
-    -------
-    float64, shape (stop - start,)
-    """
+    """Return coordinates ``start:stop`` of one standard normal direction over a block; block and probe are numbers."""
     out = np.empty(max(0, stop - start))
     key = np.array([seed % _WORD, block], dtype=np.uint64)
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):
@@ -61,19 +45,7 @@ COTANGENT, TANGENT = 1 << 32, 1 << 33  # keys of the generator that no block of 
 def bounded(seed: int, key: int, number: int, size: int) -> FloatArray:
     """Return a random vector with entries in [-1 1/2, -1/2] and [1/2, 1 1/2].
 
-    Parameters
-    ----------
-    seed : int
-        Of the run.
-    key : int
-        What it is drawn for: `COTANGENT`, or `TANGENT` and the number of the block.
-    number : int
-        Number of the vector.
-    size : int
-
-    Returns
-    -------
-    float64, shape (size,)
+    `key` is what it is drawn for, `COTANGENT`, or `TANGENT` and the number of the block; `number` is its own.
     """
     drawn = gaussian(seed, key, number, 0, size)
     return np.asarray(np.copysign(0.5 + special.erf(np.abs(drawn) / np.sqrt(2)), drawn))  # |N| by its own quantile

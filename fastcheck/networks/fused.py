@@ -28,21 +28,10 @@ __all__ = ["ArgmaxCells", "through_pool"]
 
 
 def through_pool(convolution: Convolve, following: tuple[Operator, ...], change: Change) -> tuple[Change, int] | None:
-    """Carry changes of one position of a map each through the convolution and the pool that follows it.
+    """Carry changes, each of one channel at one position, through the convolution and the pool that follows it.
 
-    Parameters
-    ----------
-    convolution : Convolve
-    following : tuple of Operator
-        What comes after it; a pool must be first, or second after an activation.
-    change : Change
-        Of one channel at one position each.
-
-    Returns
-    -------
-    (Change, int) or None
-        What leaves the pool, and how many of the following operators that took; None where there is no pool, or it is
-        not sure that no kink is passed on the way.
+    A pool must be the first of what follows, or the second after an activation. Returns what leaves it, and how many of
+    the following operators that took; None where there is no pool, or it is not sure that no kink is passed on the way.
     """
     bend = _activation(following)
     taken = int(bend is not None)

@@ -84,15 +84,9 @@ class Layer:
         return ()
 
     def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """Return the operators of the layer at its input, shape (*features, B), and parameters.
+        """Return the operators of the layer at its input, shape (*features, B).
 
-        Parameters
-        ----------
-        x : float64, shape (*features, B)
-        values : callable
-            Block name -> canonical array.
-        where : str
-            How error messages call the layer.
+        `values` gives the canonical array of a block; error messages call the layer `where`.
         """
         raise NotImplementedError
 

@@ -37,13 +37,7 @@ class Slopes:
 def one_sided(operators: Sequence[Operator], loss: LossAt, move: Callable[[float], FloatArray], h: float) -> Slopes:
     """Measure (J_b(+h) - J_b) / h and (J_b - J_b(-h)) / h of every sample b by exact differences.
 
-    Parameters
-    ----------
-    operators : sequence of Operator
-        What the change goes through before the loss.
-    move : callable
-        Step -> differences entering the first operator, shape (*features, m, B).
-    h : float
+    `move` gives, for a step, the differences that enter the first operator, shape (*features, m, B).
     """
     sides = []
     start = move(h)
@@ -98,12 +92,7 @@ class Tally:
     def settle(self, at: IntArray, right: FloatArray, left: FloatArray, crossed: NDArray[np.bool_]) -> None:
         """Write coordinates measured to both sides with a step so small that only a kink at theta can part them.
 
-        Parameters
-        ----------
-        at : int64, shape (m,)
-        right, left : float64, shape (m,)
-        crossed : bool, shape (m,)
-            Whether the first step had passed a kink.
+        All arrays are of shape (m,); `crossed` says whether the first step had passed a kink.
         """
         value = (right + left) / 2
         apart = np.abs(right - left) > 1e-9 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]

@@ -245,12 +245,8 @@ _ASKED = 1024  # entries of a field that are asked whether they crossed a kink; 
 def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> None:
     """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
 
-    Parameters
-    ----------
-    field : Field
-        Measured at the first step and `again`.
-    crossed : bool, shape (*features, B)
-        What was far at the first step, h: it crossed a kink, or left the reach of the formulas of a curved function.
+    The field was measured at the first step, h, and `again`. What was far at the first, `crossed` of shape (*features,
+    B), crossed a kink, or left the reach of the formulas of a curved function.
     """
     field.bits[field.far] |= AT_KINK
     if loss.kinked or any(_kinked(operator) for operator in field.after):

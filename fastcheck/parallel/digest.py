@@ -310,21 +310,6 @@ def identity(
 ) -> dict[str, Any]:
     """Return what must be the same for a run to resume another.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        Has the layout and theta.
-    loss : callable
-        The user's loss.
-    args : tuple
-        Its data.
-    base : float
-        J(theta).
-    gradient : float64, shape (P,)
-        The analytic gradient.
-    settings : dict
-        The settings as plain data.
-
     Raises
     ------
     InputError

@@ -162,20 +162,10 @@ class LossRefusedError(Exception):
 
 
 class Cutter:
-    """Cuts a grid into shards, of as many rows as the pace has them; remembers those that are out.
+    """Cuts a grid of so many rows into shards, of as many rows as the pace has them; remembers those that are out.
 
-    Parameters
-    ----------
-    count : int
-        Rows of the grid.
-    probes : callable
-        Returns coordinates and steps of a slice of rows.
-    offsets : tuple of float
-        The grid of a coordinate.
-    pace : Pace
-        What a row costs.
-    may_start : callable
-        Is asked, with the seconds expected and the seconds of one evaluation, whether a shard may begin.
+    `probes` returns coordinates and steps of a slice of rows; `may_start` is asked, with the seconds expected and the
+    seconds of one evaluation, whether a shard may begin.
     """
 
     def __init__(

@@ -105,15 +105,7 @@ def _scale(point: LinearizationPoint, block: Block) -> float:
 
 @dataclass(frozen=True)
 class Claim(ABC):
-    """A product as the claimed gradient of the loss <u, f>, for any cotangent u.
-
-    Attributes
-    ----------
-    point : LinearizationPoint
-        The function.
-    product : Product
-        The user's product.
-    """
+    """A product as the claimed gradient of the loss <u, f>, for any cotangent u."""
 
     point: LinearizationPoint
     product: Product

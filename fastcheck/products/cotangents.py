@@ -56,15 +56,7 @@ def check_all(
 ) -> tuple[list[Checked], list[ProductFinding]]:
     """Check every cotangent; where one fails, find out which outputs are to blame.
 
-    Parameters
-    ----------
-    claim : Claim
-        The product.
-    checks : Checks
-        Runs them.
-    chosen : sequence of Cotangent
-    **over
-        Settings that replace those of the run.
+    `over` are settings that replace those of the run.
     """
     over = {"mode": _mode(claim.point, checks, len(chosen)), **over}
 
@@ -131,20 +123,8 @@ def _suspects(
 ) -> list[int]:
     """Return the outputs, at most `MOST`, in which claim and measurement differ most; they are still to be confirmed.
 
-    Parameters
-    ----------
-    point : LinearizationPoint
-        The function.
-    claim : callable
-        The claimed <u, J v> of a cotangent u.
-    u : float64, shape (m,)
-        The cotangent that showed the error.
-    measured : float64, shape (m,)
-        J v.
-
-    Notes
-    -----
-    Best first: the range of outputs with the largest residual is cut into `PARTS`, so a single wrong output costs
+    `claim` is the claimed <u, J v> of a cotangent u, `u` the one that showed the error, `measured` J v; both of shape
+    (m,). Best first: the range of outputs with the largest residual is cut into `PARTS`, so a single wrong output costs
     16 log16(m) calls of the claim and no evaluation of the function.
     """
 

@@ -73,12 +73,7 @@ class Linear:
 def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[ProductFinding]:
     """Yield at most one finding: how the product fails to be linear, or that it is another one at each call.
 
-    Parameters
-    ----------
-    ask : Linear
-        The product.
-    u, w : float64, same shape
-        Independent vectors without a zero.
+    `u` and `w` are independent vectors without a zero.
     """
     at_u, at_w = ask.product(u), ask.product(w)
     eps = float(at_u.eps.max())

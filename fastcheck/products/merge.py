@@ -113,16 +113,8 @@ def merged(
 ) -> Report:
     """Return one report of many checks of the same inputs: the worst of what was seen, block by block.
 
-    Parameters
-    ----------
-    checks : Checks
-        Which ran them.
-    done : sequence of Checked
-        What came of them; at least one weighs all outputs.
-    found : sequence of ProductFinding
-        What was found besides.
-    settings : mapping
-        What the report's settings hold besides. ``settings["visible"]`` counts the checks that decided something.
+    At least one of those done weighs all outputs; `found` is what was found besides, `settings` what the report's
+    settings hold besides. ``settings["visible"]`` counts the checks that decided something.
     """
     if any(finding.kind in UNSTEADY for one in done for finding in one.report.findings):
         found = [one for one in found if one.verdict.passed]

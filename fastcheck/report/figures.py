@@ -55,21 +55,10 @@ def relative_error(coordinate: Coordinate) -> float:
 
 
 def by_index(shape: Sequence[int], coordinates: Sequence[Coordinate]) -> tuple[FloatArray, tuple[int, int]]:
-    """Return the relative errors of a block's wrong coordinates by index, seen as a matrix.
+    """Return the largest relative error of each cell of a block seen as a matrix, and the matrix's rows and columns.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of the block; a vector is one row, the axes from the second on are taken together in C order.
-    coordinates : sequence of Coordinate
-        Those of this block that are wrong.
-
-    Returns
-    -------
-    errors : float64 array of at most `CELLS` rows and columns
-        The largest error in each cell; NaN where no wrong coordinate is listed.
-    size : tuple of int
-        Rows and columns of the matrix itself.
+    A vector is one row; the axes from the second on are taken together in C order. There are at most `CELLS` rows and
+    columns of cells; NaN stands where no wrong coordinate is listed.
     """
     rows = shape[0] if len(shape) > 1 else 1
     columns = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
@@ -85,19 +74,8 @@ def by_index(shape: Sequence[int], coordinates: Sequence[Coordinate]) -> tuple[F
 def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], number: int) -> str:
     """Return drawings of a block's wrong coordinates: where they are and, of many, analytic against measured.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of the block.
-    coordinates : sequence of Coordinate
-        Those of this block that are wrong, worst first.
-    number : int
-        Number of the drawings in their page; it keeps the ids of the drawings apart.
-
-    Returns
-    -------
-    str
-        One ``<svg>`` element or two. They hold no text of the user's.
+    One ``<svg>`` element or two, without any text of the user's. The coordinates are worst first; `number` keeps the
+    ids of the drawings of a page apart.
 
     Raises
     ------
@@ -274,14 +252,8 @@ def kernels(
 ) -> Grid | None:
     """Return the kernels of a 4-d block with their errors; None where they are of a single cell, or not of a 4-d block.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        ``(outputs, inputs, height, width)``, or ``(height, width, inputs, outputs)`` where those are the equal ones.
-    coordinates : sequence of Coordinate
-        The wrong ones of this block, worst first.
-    error : callable
-        The relative error of a coordinate.
+    The shape is ``(outputs, inputs, height, width)``, or ``(height, width, inputs, outputs)`` where those are the equal
+    ones; the coordinates are worst first; `error` gives the relative error of one.
     """
     if len(shape) != 4 or not coordinates:
         return None

@@ -42,13 +42,6 @@ class Figure:
 def write_html(report: Report, path: Path) -> None:
     """Write the report as a page; the file is complete or not there.
 
-    Parameters
-    ----------
-    report : Report
-        A report of this run, or one that was loaded.
-    path : Path
-        The file; it is replaced if it is there.
-
     Raises
     ------
     InputError
