@@ -177,11 +177,12 @@ def with_own_precision(report: Report, subject: Subject) -> Report:
 
 def _errors(own: Mapping[str, Any], double: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     """Return relative errors by block; one that is small beside the whole is compared with that."""
-    whole, errors = _norm(flat(double)), {}
-    for name in names:
-        error = _norm(np.asarray(own[name], dtype=np.float64) - double[name])
-        errors[name] = error / max(_norm(double[name]), SMALL * whole) if error else 0.0
-    return errors
+    return _relative({name: _norm(np.asarray(own[name], dtype=np.float64) - double[name]) for name in names}, double)
+
+
+def _relative(errors: Mapping[str, float], double: Mapping[str, Any]) -> dict[str, float]:
+    whole = _norm(flat(double))
+    return {name: e / max(_norm(double[name]), SMALL * whole) if e else 0.0 for name, e in errors.items()}
 
 
 def _systematic(subject: Subject, params: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
@@ -209,8 +210,7 @@ def _systematic(subject: Subject, params: Mapping[str, Any], names: Sequence[str
         mean = np.mean(seen, axis=0)
         part = max(0.0, float(np.sum(mean * mean)) - square / NEARBY) * NEARBY / (NEARBY - 1)
         common[name] = part**0.5
-    whole = _norm(flat(double))
-    return {name: e / max(_norm(double[name]), SMALL * whole) if e else 0.0 for name, e in common.items()}
+    return _relative(common, double)
 
 
 def _norm(array: Any) -> float:
