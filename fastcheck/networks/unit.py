@@ -20,9 +20,8 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.networks.changes import Change, Starts
 from fastcheck.networks.fused import ArgmaxCells
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import AT_KINK, CROSSED, Bend, Operator, Weighted, fast_through
+from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted, fast_through
 from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
-from fastcheck.networks.unweighted import MaxPool, Residue
 
 __all__ = ["Field", "Job", "again", "coupled", "settle", "shards", "unsure"]
 
@@ -217,15 +216,8 @@ def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -
 def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:
     """Difference flat (entry, sample) pairs by the exact formulas, one at a time, over the whole batch."""
     features, samples = field.shape
-    total = int(np.prod(features))
-    for part in chunks(pairs, 4 * samples * widest(field.after, total)):
-
-        def move(step: float, part: IntArray = part) -> FloatArray:
-            d = np.zeros((total, len(part), samples))
-            entry, sample = np.divmod(part, samples)
-            d[entry, np.arange(len(part)), sample] = step
-            return d.reshape(*features, len(part), samples)
-
+    for part in chunks(pairs, 4 * samples * widest(field.after, int(np.prod(features)))):
+        move = _one_hot(field.shape, *np.divmod(part, samples))
         slopes = one_sided(field.after, loss, move, h)
         bits = np.bitwise_or.reduce(slopes.bits, axis=1)
         if bits.any():
@@ -249,7 +241,7 @@ def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> 
     B), crossed a kink, or left the reach of the formulas of a curved function.
     """
     field.bits[field.far] |= AT_KINK
-    if loss.kinked or any(_kinked(operator) for operator in field.after):
+    if loss.kinked or any(operator.kinked for operator in field.after):
         samples = field.shape[1]
         bits = field.bits.reshape(-1, samples)
         resolved = np.argwhere((crossed & ~field.far).reshape(-1, samples))
@@ -279,24 +271,16 @@ def _sample_slopes(
     one = np.array([b])
     after, here = [operator.select(one) for operator in field.after], loss.select(one)
     for part in chunks(entries, 4 * widest(field.after, int(np.prod(features)))):
-        yield part, one_sided(after, here, _one_hot(features, part), h)
+        yield part, one_sided(after, here, _one_hot((features, 1), part, np.zeros_like(part)), h)
 
 
-def _kinked(operator: Operator) -> bool:
-    inner = operator.inner if isinstance(operator, Residue) else ()
-    return (
-        (isinstance(operator, Bend) and operator.activation.kinked)
-        or isinstance(operator, MaxPool)
-        or any(_kinked(part) for part in inner)
-    )
-
-
-def _one_hot(features: tuple[int, ...], entries: IntArray) -> Callable[[float], FloatArray]:
-    """Return step -> differences of one sample in which change k moves entry k."""
+def _one_hot(shape: tuple[tuple[int, ...], int], entry: IntArray, sample: IntArray) -> Callable[[float], FloatArray]:
+    """Return step -> differences of some features and samples in which change k moves entry k of sample k alone."""
+    features, samples = shape
 
     def move(h: float) -> FloatArray:
-        d: FloatArray = np.zeros((int(np.prod(features)), len(entries), 1))
-        d[entries, np.arange(len(entries))] = h
-        return d.reshape(*features, len(entries), 1)
+        d: FloatArray = np.zeros((int(np.prod(features)), len(entry), samples))
+        d[entry, np.arange(len(entry)), sample] = h
+        return d.reshape(*features, len(entry), samples)
 
     return move

@@ -77,10 +77,11 @@ class Residue(Operator):
         self.inputs = x.shape[:-1]
         self.inner = inner
         self.couples = any(operator.couples for operator in inner)
+        self.kinked = any(operator.kinked for operator in inner)
         self.out = x + inner[-1].out if inner else x
 
-    @property
-    def odd(self) -> bool:
+    @cached_property
+    def odd(self) -> bool:  # type: ignore[override]
         """See `Operator.odd`."""
         return all(operator.odd for operator in self.inner)
 
@@ -117,6 +118,7 @@ class Pool(Operator):
     """Cells of size x size positions, every ``stride``, over a padded map (C, H, W)."""
 
     fill = 0.0
+    odd = True
 
     def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
         self.inputs = x.shape[:-1]
@@ -133,11 +135,6 @@ class Pool(Operator):
         """Return a view of each position in all cells: k * k arrays of shape (C, H', W', ...)."""
         x, (h, w), s = padded(x, self.padding, self.fill), self.map_shape, self.stride
         return [x[:, u : u + s * h : s, v : v + s * w : s][:, :h, :w] for u, v in np.ndindex(self.size, self.size)]
-
-    @property
-    def odd(self) -> bool:
-        """See `Operator.odd`."""
-        return True
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
@@ -175,6 +172,7 @@ class MaxPool(Pool):
     """The largest of each cell."""
 
     fill = -np.inf
+    kinked = True
     by_sample = ("below",)
 
     def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:

@@ -41,6 +41,8 @@ def _outer(
 class Multiply(Weighted):
     """W @ x + b for W of shape (out, in); maps are flattened in (C, H, W) order."""
 
+    odd = True
+
     def __init__(self, x: FloatArray, weight: tuple[str, FloatArray], bias: tuple[str, FloatArray] | None) -> None:
         self.inputs = x.shape[:-1]
         self.x = x.reshape(-1, x.shape[-1])
@@ -51,11 +53,6 @@ class Multiply(Weighted):
         if bias:
             self.out += bias[1][:, None]
         self.blocks = {self.name: self.w.shape} | ({self.bias: (len(self.w),)} if self.bias else {})
-
-    @property
-    def odd(self) -> bool:
-        """See `Operator.odd`."""
-        return True
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
@@ -106,6 +103,7 @@ class Multiply(Weighted):
 class Convolve(Weighted):
     """2-D convolution (cross-correlation) with a kernel of shape (O, C, kh, kw), stride and zero padding."""
 
+    odd = True
     single = False
 
     def __init__(
@@ -130,11 +128,6 @@ class Convolve(Weighted):
 
     def _patches(self, x: FloatArray) -> FloatArray:
         return patches(x, (self.w.shape[2], self.w.shape[3]), self.stride, self.padding)
-
-    @property
-    def odd(self) -> bool:
-        """See `Operator.odd`."""
-        return True
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
@@ -256,6 +249,8 @@ class Embed(Weighted):
 class Scale(Weighted):
     """gamma * x + beta, elementwise or per channel of a map."""
 
+    odd = True
+
     def __init__(
         self, x: FloatArray, gamma: tuple[str, FloatArray] | None, beta: tuple[str, FloatArray] | None, channels: bool
     ) -> None:
@@ -269,11 +264,6 @@ class Scale(Weighted):
         if beta:
             self.out = self.out + beta[1].reshape(*self.shape, 1)
         self.blocks = {name: (int(np.prod(self.shape)),) for name in self.names if name}
-
-    @property
-    def odd(self) -> bool:
-        """See `Operator.odd`."""
-        return True
 
     def identify(self, labels: Labels) -> Labels | None:
         """See `Operator.identify`."""

@@ -180,7 +180,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, (set, frozenset)):
         yield sorted(map(digest, value))
     elif type(value) in (dict, types.MappingProxyType):
-        yield from (part for pair in _in_order(value) for part in pair)
+        yield from (part for pair in list(value.items()) for part in pair)
     elif type(value) in (list, tuple):
         yield from value
     else:
@@ -251,10 +251,6 @@ def _contents(cell: types.CellType) -> Iterator[Any]:
         yield cell.cell_contents
     except ValueError:  # not filled yet
         return
-
-
-def _in_order(items: Any) -> list[tuple[Any, Any]]:
-    return list(items.items())
 
 
 def _parts_of_object(value: Any) -> Iterator[Any]:
