@@ -63,17 +63,6 @@ class Preflight:
 def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator) -> Preflight:
     """Look the loss and the gradient over.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    gradient : tree or callable
-        The analytic gradient, or a function of ``(params, *args)`` that returns it.
-    args : tuple
-        Extra positional arguments of the loss and the gradient.
-    rng : numpy.random.Generator
-        Draws the step away.
-
     Raises
     ------
     LossError

@@ -186,23 +186,10 @@ class Run:
     def stream(
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
-        """Yield ``(shard, values)`` in order, until done or stopped, of a grid that is never held as a whole.
+        """Yield shards and their losses, shape (m, len(offsets)), in order, until done or stopped.
 
-        Parameters
-        ----------
-        evaluator : Evaluator
-            The loss.
-        count : int
-            Rows of the grid.
-        probes : callable
-            Returns the coordinates and steps of a slice of rows; it is called from other threads too.
-        offsets : tuple of float
-            The grid of a coordinate, in units of its step.
-
-        Yields
-        ------
-        Shard, float64 of shape (m, len(offsets))
-            Coordinates and steps, and the losses there.
+        The grid, of `count` rows, is never held as a whole: `probes` returns the coordinates and steps of a slice of
+        rows; it is called from other threads too. The offsets are in units of the step.
         """
         with one_blas_thread():  # again: the first calls of the loss may have brought a BLAS with them
             yield from self._stream(evaluator, count, probes, offsets)

@@ -140,14 +140,8 @@ class Compared:
 def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -> Report:
     """Return the report of a reference as one of the kernel; as it is, where the reference did not pass.
 
-    Parameters
-    ----------
-    report : Report
-        Of the reference's own backward pass against differences in float64.
-    kernel, reference : Runnable
-        Of the same inputs.
-    seed : int
-        Of the cotangents and of the moves of the inputs.
+    The report is of the reference's own backward pass against differences in float64; the seed is of the cotangents,
+    and of the moves of the inputs.
 
     Raises
     ------

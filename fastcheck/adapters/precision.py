@@ -102,14 +102,7 @@ def in_double(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_another(own: Any, double: Any, eps: float) -> None:
-    """Compare a function in its own precision with itself in double.
-
-    Parameters
-    ----------
-    own, double : array
-        What it returns in either.
-    eps : float
-        Of its own precision.
+    """Compare what a function returns in its own precision, of roundoff `eps`, with what it returns in double.
 
     Raises
     ------
@@ -136,13 +129,8 @@ def remark(dtype: Any, own: set[str]) -> list[Finding]:
 def with_own_precision(report: Report, subject: Subject) -> Report:
     """Return the report with a finding of how far the derivative in its own precision is from the one checked.
 
-    Parameters
-    ----------
-    report : Report
-        Of the check in double precision.
-    subject : Subject
-        What was checked. Where a block of its own derivative is off by more than `thresholds.WRONG`, or the roundoff
-        of its precision explains, a derivative that passed becomes suspicious; unless it is off by chance.
+    Where a block of its own derivative is off by more than `thresholds.WRONG`, or the roundoff of its precision
+    explains, a derivative that passed becomes suspicious; unless it is off by chance.
     """
     params = in_double(subject.params())
     own, double = subject.derivative(params, own=True), subject.derivative(params)
@@ -220,11 +208,8 @@ def _norm(array: Any) -> float:
 def without_rounding(claimed: Mapping[str, Any], double: Mapping[str, Any]) -> dict[str, Any]:
     """Return a claimed gradient of low precision, its entries in double precision where they differ by rounding alone.
 
-    Parameters
-    ----------
-    claimed, double : mapping of str to array
-        The claimed gradient, and the framework's own in double precision. The latter is no authority: where the two
-        agree it is what the finite differences judge, only without the rounding of the former.
+    The framework's own in double is no authority: where the two agree it is what the finite differences judge, only
+    without the rounding of the claimed one.
     """
     largest = max(float(np.abs(g).max(initial=0.0)) for g in double.values())
     found = dict(claimed)

@@ -60,19 +60,7 @@ def as_float(value: object) -> float:
 
 
 class PerturbedLoss(ABC):
-    """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly.
-
-    Parameters
-    ----------
-    loss : callable
-        The user's loss.
-    layout : Parameters
-        Layout of its parameters.
-    theta : float64, shape (P,)
-        The base point; never changed.
-    args : tuple
-        Extra positional arguments of the loss.
-    """
+    """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly."""
 
     home: Literal["threads", "processes"] = "processes"
     before_each: Callable[[], None] | None = None  # is called before an evaluation, and may end the run by raising

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,13 +129,7 @@ def _not_linear(point: LinearizationPoint, product: Product, checks: Checks) -> 
     u, w = (bounded(checks.settings.seed, TANGENT + KEY, k, point.theta.size) for k in range(2))
     if not point.double:
         u, w = (point.inputs.flatten(point.inputs.astype_user(v)) for v in (u, w))
-    ask = Linear(
-        lambda v: point.pushed(product, v),
-        product.name,
-        product.vector,
-        point.outputs.blocks,
-        checks.settings.tolerance,
-    )
+    ask = Linear(partial(point.pushed, product), product, point.outputs.blocks, checks.settings.tolerance)
     inputs = [block.name for block in point.inputs.select(checks.settings.blocks)]
     for found in nonlinear(ask, u, w):  # its blocks are of the outputs; the report's are of the inputs
         evidence = {**found.finding.evidence, "blocks": inputs, "outputs": found.finding.evidence["blocks"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,17 +96,9 @@ def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> R
 
 
 def _not_linear(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:
-    point, seed = claim.point, checks.settings.seed
-    u, w = (point.representable(bounded(seed, COTANGENT + KEY, k, point.outputs.size)) for k in range(2))
-    product = claim.product
-    ask = Linear(
-        lambda u: point.pulled(product, u),
-        product.name,
-        product.vector,
-        point.inputs.blocks,
-        checks.settings.tolerance,
-    )
-    yield from nonlinear(ask, u, w)
+    point, product, settings = claim.point, claim.product, checks.settings
+    u, w = (point.representable(bounded(settings.seed, COTANGENT + KEY, k, point.outputs.size)) for k in range(2))
+    yield from nonlinear(Linear(partial(point.pulled, product), product, point.inputs.blocks, settings.tolerance), u, w)
     if point.changes(product, point.cotangent(u)):
         yield ProductFinding(changes_vector(product))
 

@@ -69,19 +69,10 @@ class Residuals:
         return Residuals(tuple(self.numbers[k] for k in order), self.value[order], self.uncertainty[order])
 
     def misfit(self, shape: FloatArray, spread: float) -> tuple[FloatArray, FloatArray]:
-        """Fit ``value = c * shape``.
+        """Fit ``value = c * shape`` for n hypotheses, shape (k, n).
 
-        Parameters
-        ----------
-        shape : float64, shape (k, n)
-            n hypotheses.
-        spread : float
-            Uncertainties are this many standard deviations.
-
-        Returns
-        -------
-        tuple of two float64 arrays, shape (n,)
-            c, and the sum of squares left, in units of the variance: chi-square of k - 1 degrees where it is true.
+        Returns c, and the sum of squares left, both of shape (n,), in units of the variance: chi-square of k - 1
+        degrees where the hypothesis is true. Uncertainties are `spread` standard deviations.
         """
         weight = (spread / self.uncertainty) ** 2
         norms = weight @ shape**2
@@ -107,18 +98,9 @@ class Candidate:
 
 
 def candidates(plan: Probing, region: Region, seen: Residuals, lead: int = KEPT) -> list[Candidate]:
-    """Return the coordinates of a region each of which could explain all residuals alone, best first.
+    """Return the coordinates of a region each of which could explain all residuals alone, best first; at most `lead`.
 
-    Parameters
-    ----------
-    plan : Probing
-        The seed of the directions.
-    region : Region
-        Where to look.
-    seen : Residuals
-        Along at least two directions.
-    lead : int
-        At most so many.
+    The residuals are along at least two directions.
     """
     best: list[Candidate] = []
     for places, columns in _columns(plan, region, seen.numbers):

@@ -20,17 +20,7 @@ STEPS = (2.0**-10, 2.0**-13)  # of a quick measurement, in units of the paramete
 
 
 def quickly(plan: Probing, number: int, place: int) -> Estimate:
-    """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again.
-
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    number : int
-        Of the block.
-    place : int
-        In theta.
-    """
+    """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again."""
     steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
     at = np.full(len(steps), place, dtype=np.int64)
     values = np.full((len(steps), 2), np.nan)  # where the run is stopped before
@@ -66,15 +56,6 @@ def is_wrong(plan: Probing, place: int, resolved: Estimate) -> bool:
 
 class MeasuredCoordinates:
     """Coordinates of one block that were measured by their own differences.
-
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    number : int
-        Of the block in the layout.
-    block : Block
-        The block.
 
     Attributes
     ----------
