@@ -26,8 +26,7 @@ from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain
 from fastcheck.report import Report
-from fastcheck.report.progress import bar
-from fastcheck.run import OutOfBudget, Run
+from fastcheck.run import OutOfBudget, Run, bar
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion

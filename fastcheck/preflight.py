@@ -21,8 +21,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.losses.base import as_float
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.evaluator import Evaluator, as_float
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves

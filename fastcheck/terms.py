@@ -19,7 +19,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import flat_gradient, spellings
 from fastcheck.held import Attributes
 from fastcheck.judge.verdict import Verdict, worst
-from fastcheck.losses.base import as_float
+from fastcheck.losses.evaluator import as_float
 from fastcheck.parameters import Parameters, vectors
 from fastcheck.plain import Plain, plain
 from fastcheck.report import Report

@@ -19,9 +19,8 @@ from fastcheck import BlockReport, Coordinate, Finding, GradientError, InputErro
 from fastcheck.conclude import record
 from fastcheck.findings import Kind
 from fastcheck.report import words
-from fastcheck.report.progress import bar
 from fastcheck.report.terminal import as_text, shortened
-from fastcheck.run import Run
+from fastcheck.run import Run, bar
 
 GOLDEN = Path(__file__).parent / "golden"
 LINES = 25

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses.base import PerturbedLoss
+from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
 
 __all__ = ["Batched", "BatchedLoss", "batched"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
-from fastcheck.losses.base import PerturbedLoss
+from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
 
 __all__ = ["JittedLoss", "is_compiled"]

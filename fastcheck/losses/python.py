@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import said
-from fastcheck.losses.base import PerturbedLoss, as_float
+from fastcheck.losses.evaluator import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]

@@ -17,11 +17,10 @@ from fastcheck.measure.directions import TANGENT, bounded
 from fastcheck.parameters import Block
 from fastcheck.plain import plain_products
 from fastcheck.preflight import low_precision
-from fastcheck.products.checks import Checked, Checks, positive
+from fastcheck.products.checks import Checked, Checks, merged, positive
 from fastcheck.products.claims import ColumnClaim, TangentClaim, Tangents, spread
 from fastcheck.products.cotangents import check_all, cotangents_for
 from fastcheck.products.linearity import Linear, changes_vector, nonlinear
-from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.report import BlockReport, Coordinate, Report
 from fastcheck.settings import as_args

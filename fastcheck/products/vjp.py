@@ -13,11 +13,10 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.measure.directions import COTANGENT, bounded
 from fastcheck.plain import plain_products
-from fastcheck.products.checks import Checks, positive
+from fastcheck.products.checks import Checks, merged, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.cotangents import check_all, cotangents_for
 from fastcheck.products.linearity import Linear, changes_vector, nonlinear
-from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.report import Report
 from fastcheck.settings import as_args

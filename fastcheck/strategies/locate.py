@@ -27,8 +27,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.probes import Probe, Probing, State, measure
 from fastcheck.measure.regions import Region, joined
-from fastcheck.strategies.candidates import Candidate, Residuals, candidates
-from fastcheck.strategies.coordinates import MeasuredCoordinates
+from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions
 
 __all__ = ["Located", "locate"]

@@ -9,10 +9,9 @@ import fastcheck
 from fastcheck import Verdict
 from fastcheck.findings import Finding, Kind
 from fastcheck.products import checks as module
-from fastcheck.products.checks import Checked, Checks
+from fastcheck.products.checks import RULES, Checked, Checks, Part, merged, parts_of
 from fastcheck.products.claims import TangentClaim, Tangents, TransposedClaim
 from fastcheck.products.cotangents import suspects_of
-from fastcheck.products.merge import RULES, Part, merged, parts_of
 from fastcheck.products.point import LinearizationPoint, Product
 
 PASSED = fastcheck.check(lambda x: float(np.sin(x).sum()), np.cos, np.ones(2))
