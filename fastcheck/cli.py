@@ -89,7 +89,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("fastcheck", _plain)
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(fastcheck.__version__, prog_name="fastcheck")
 def main() -> None:
     """Is this gradient right?
@@ -140,35 +140,18 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how to check."""
     for option in reversed(
         (
-            click.option(
-                "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="What to measure."
-            ),
+            click.option("--mode", type=click.Choice(MODES), default="auto", help="What to measure."),
             click.option("--samples", type=int, help="How many coordinates to measure, with --mode sample."),
             click.option("--blocks", multiple=True, help="Only this block, a name or a glob; can be given repeatedly."),
-            click.option(
-                "--tolerance",
-                type=float,
-                default=1e-7,
-                show_default=True,
-                help="Relative error that counts as correct.",
-            ),
-            click.option("--confidence", type=float, default=0.9999, show_default=True, help="Of every bound."),
+            click.option("--tolerance", type=float, default=1e-7, help="Relative error that counts as correct."),
+            click.option("--confidence", type=float, default=0.9999, help="Of every bound."),
             click.option("--step", type=float, help="The step h; by default chosen from the noise of the loss."),
             click.option(
-                "--scheme",
-                type=click.Choice(SCHEME_NAMES),
-                default="central",
-                show_default=True,
-                help="How derivatives are measured.",
+                "--scheme", type=click.Choice(SCHEME_NAMES), default="central", help="How derivatives are measured."
             ),
             click.option("--workers", type=int, help="Parallel workers; by default as many as pay off."),
-            click.option(
-                "--backend",
-                default="auto",
-                show_default=True,
-                help="serial, threads, processes, dask or a joblib backend.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
+            click.option("--backend", default="auto", help="serial, threads, processes, dask or a joblib backend."),
+            click.option("--seed", type=int, default=0, help="Of everything that is drawn."),
             click.option("-q", "--quiet", is_flag=True, help="Print the first line of the answer only."),
         )
     ):
