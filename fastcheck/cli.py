@@ -28,7 +28,7 @@ from fastcheck.settings import MODES, SCHEME_NAMES, as_args
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["load_problem", "main"]
+__all__ = ["main"]
 
 PASSED, NOT_PASSED, BAD_INPUT, INCONCLUSIVE, CRASHED, INTERRUPTED = 0, 1, 2, 3, 70, 130
 PLAIN = {"×": "x", "‖": "||", "–": "-", "−": "-", "…": "...", "─": "-", "━": "-", "’": "'"}
@@ -178,7 +178,7 @@ def check(
 
     try:
         paths = [_destination(path).absolute() for path in (html, json_) if path]  # the file may change the folder
-        problem = load_problem(target)
+        problem = _load_problem(target)
         report = fastcheck.check(
             problem.loss,
             problem.gradient,
@@ -210,7 +210,7 @@ def self_test(target: str, kinds: tuple[str, ...], blocks: tuple[str, ...], quie
     from fastcheck.report.terminal import render, render_self_test
 
     try:
-        problem = load_problem(target)
+        problem = _load_problem(target)
         found = fastcheck.self_test(
             problem.loss,
             problem.gradient,
@@ -337,7 +337,7 @@ if __name__ == "__main__":
     main()
 
 
-def load_problem(target: str) -> Problem:
+def _load_problem(target: str) -> Problem:
     """Return the problem that FILE.py[:NAME] defines.
 
     Raises

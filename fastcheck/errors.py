@@ -17,7 +17,6 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
-    "at_line",
     "line_of",
     "said",
     "text_of",
@@ -73,20 +72,14 @@ def text_of(error: BaseException) -> str:
 
 def said(error: BaseException, where: str = "", *, line: bool = True) -> str:
     """Return ``"ValueError at theta: bad weather (net.py, line 12)"`` of any exception, as far as it is known."""
-    text = text_of(error)
-    return type(error).__name__ + where + (f": {text}" if text else "") + (at_line(error) if line else "")
+    text, at = text_of(error), line_of(error) if line else ""
+    return type(error).__name__ + where + (f": {text}" if text else "") + (f" ({at})" if at else "")
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = tuple(
     {os.path.abspath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
-
-
-def at_line(error: BaseException) -> str:
-    """Return ``" (net.py, line 12)"``, or nothing; see `line_of`."""
-    line = line_of(error)
-    return f" ({line})" if line else ""
 
 
 def line_of(error: BaseException) -> str:

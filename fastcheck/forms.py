@@ -20,7 +20,7 @@ from fastcheck.gradients import matched
 from fastcheck.held import Attributes
 from fastcheck.parameters import ROOT, leaves, rebuilt, vectors
 
-__all__ = ["COMPLEX", "PLAIN", "Form", "Given", "Kind", "Returned", "as_it_is", "kind_of"]
+__all__ = ["Form", "Given", "Kind", "Returned", "as_it_is"]
 
 
 class Kind(ABC):

@@ -22,18 +22,7 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 
-__all__ = [
-    "Attributes",
-    "Called",
-    "Slot",
-    "all_back",
-    "attributes",
-    "held_by",
-    "holders",
-    "is_float",
-    "put_back",
-    "slot_of",
-]
+__all__ = ["Attributes", "Called", "attributes"]
 
 # -- places in the user's objects: attributes, items of dicts and of lists --------------------------------------------
 
@@ -63,7 +52,7 @@ class Slot:
             setattr(self.holder, self.key, value)
 
 
-def slot_of(target: Any, name: str) -> Slot:
+def _slot_of(target: Any, name: str) -> Slot:
     """Return the place that a name with dots leads to."""
     holder = target
     if not (isinstance(target, Mapping) and name in target):
@@ -74,7 +63,7 @@ def slot_of(target: Any, name: str) -> Slot:
             slot = Slot(holder, int(name_there) if isinstance(holder, list) else name_there)
             slot.get()
         except (AttributeError, KeyError, IndexError, ValueError, TypeError) as error:
-            there = ", ".join(repr(key) for key, value in held_by(target) if is_float(value)) or "none"
+            there = ", ".join(repr(key) for key, value in _held_by(target) if _is_float(value)) or "none"
             raise InputError(
                 f"attributes(..., {name!r}): the {type(target).__name__} object has no {name!r}; its own float arrays: "
                 f"{there}."
@@ -83,23 +72,23 @@ def slot_of(target: Any, name: str) -> Slot:
     return Slot(holder, name)
 
 
-def held_by(holder: Any) -> list[tuple[Any, Any]]:
+def _held_by(holder: Any) -> list[tuple[Any, Any]]:
     """Return what an object, a dict or a list holds itself."""
     if isinstance(holder, Mapping):
         return list(holder.items())
     return list(enumerate(holder)) if isinstance(holder, list) else list(getattr(holder, "__dict__", {}).items())
 
 
-def holders(target: Any, depth: int = DEEP, seen: set[int] | None = None) -> Iterator[Any]:
+def _holders(target: Any, depth: int = DEEP, seen: set[int] | None = None) -> Iterator[Any]:
     """Yield an object, and the dicts, lists and objects that it holds."""
     seen = set() if seen is None else seen
     if id(target) in seen or not depth or isinstance(target, (type, types.ModuleType, types.FunctionType)):
         return
     seen.add(id(target))
     yield target
-    for _, value in held_by(target):
+    for _, value in _held_by(target):
         if isinstance(value, (dict, list)) or (hasattr(value, "__dict__") and not _is_of_a_library(value)):
-            yield from holders(value, depth - 1, seen)
+            yield from _holders(value, depth - 1, seen)
 
 
 def _is_of_a_library(value: Any) -> bool:
@@ -107,12 +96,12 @@ def _is_of_a_library(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
-def is_float(value: Any) -> bool:
+def _is_float(value: Any) -> bool:
     """Say whether this is an array of real or complex floats."""
     return isinstance(value, np.ndarray) and value.dtype.kind in "fc"
 
 
-def put_back(before: list[tuple[Slot, Any]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+def _put_back(before: list[tuple[Slot, Any]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
     """Put back what was in some places, and the contents of some arrays."""
     for slot, value in before:
         slot.set(value)
@@ -120,7 +109,7 @@ def put_back(before: list[tuple[Slot, Any]], copies: list[tuple[NDArray[Any], ND
         array[...] = copy
 
 
-def all_back(before: list[tuple[Any, list[tuple[Any, Any]]]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+def _all_back(before: list[tuple[Any, list[tuple[Any, Any]]]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
     """Put back all that some objects held, and the contents of some arrays."""
     for holder, held in before:
         if isinstance(holder, list):
@@ -183,7 +172,7 @@ def attributes(target: Any, *names: str) -> Attributes:
             f"names={wrong[0]!r} (type={type(wrong[0]).__name__}) must be a text, as in "
             "fastcheck.attributes(net, 'W1', 'b1')."
         )
-    expanded = (each for name in names for each in _expanded(name, slot_of(target, name).get()))
+    expanded = (each for name in names for each in _expanded(name, _slot_of(target, name).get()))
     return Attributes(target, tuple(expanded), found=not names)
 
 
@@ -196,11 +185,11 @@ class Attributes:
     def __init__(self, target: Any, names: tuple[str, ...], found: bool = False) -> None:
         self.target, self.found = target, found
         self.names = names or _all_floats(target)
-        slots = {name: slot_of(target, name) for name in self.names}
+        slots = {name: _slot_of(target, name) for name in self.names}
         for name, slot in slots.items():
             _refuse(name, slot.get())
         _refuse_overlaps({name: slot.get() for name, slot in slots.items()})
-        arrays = ((holder, key, value) for holder in holders(target) for key, value in held_by(holder))
+        arrays = ((holder, key, value) for holder in _holders(target) for key, value in _held_by(holder))
         others = [Slot(holder, key) for holder, key, value in arrays if isinstance(value, np.ndarray)]
         same = {name: [other for other in others if other.get() is slot.get()] for name, slot in slots.items()}
         self._slots = {name: [slot, *(s for s in same[name] if s != slot)] for name, slot in slots.items()}
@@ -234,9 +223,9 @@ class Attributes:
                 self._noted(params)
             finally:
                 try:
-                    put_back(before, copies)
+                    _put_back(before, copies)
                 finally:  # once more, should Ctrl-C have come between
-                    put_back(before, copies)
+                    _put_back(before, copies)
 
     def _noted(self, params: dict[str, Any]) -> None:
         """Let the caller see where the function has changed its parameters."""
@@ -250,16 +239,16 @@ class Attributes:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Put everything that the object holds back at the end, bit for bit: also caches, and statistics that run."""
-        before = [(holder, held_by(holder)) for holder in holders(self.target)]
+        before = [(holder, _held_by(holder)) for holder in _holders(self.target)]
         arrays = {id(v): v for _, held in before for _, v in held if isinstance(v, np.ndarray) and v.flags.writeable}
         copies = [(array, array.copy()) for array in arrays.values()]
         try:
             yield
         finally:
             try:
-                all_back(before, copies)
+                _all_back(before, copies)
             finally:
-                all_back(before, copies)
+                _all_back(before, copies)
 
 
 @dataclass(frozen=True)
@@ -300,7 +289,7 @@ class Called:
 
 
 def _all_floats(target: Any) -> tuple[str, ...]:
-    found = tuple(key for key, value in held_by(target) if isinstance(key, str) and is_float(value))
+    found = tuple(key for key, value in _held_by(target) if isinstance(key, str) and _is_float(value))
     if not found:
         raise InputError(
             f"attributes({type(target).__name__} object) holds no float array itself. Name them, with dots into what "
@@ -314,12 +303,12 @@ def _expanded(name: str, value: Any) -> Iterator[str]:
     if not isinstance(value, (list, dict)) or not value:
         yield name
         return
-    for key, item in held_by(value):
+    for key, item in _held_by(value):
         yield from _expanded(f"{name}.{key}", item)
 
 
 def _refuse(name: str, value: Any) -> None:
-    if not is_float(value) and not isinstance(value, (float, np.floating)):
+    if not _is_float(value) and not isinstance(value, (float, np.floating)):
         kind = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type={type(value).__name__}"
         raise InputError(
             f"attributes(..., {name!r}): {name} ({kind}) is no array of floats. Parameters are float arrays."

@@ -12,7 +12,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.bugs.mutation import NEGLIGIBLE, Mutation, Net, Planted, Rule, Subject
 from fastcheck.parameters import Block
 
-__all__ = ["BACKWARD", "LAYOUT", "PLACES", "REGULARISERS", "SCALING", "contribution"]
+__all__ = ["BACKWARD", "LAYOUT", "PLACES", "REGULARISERS", "SCALING"]
 
 # -- of size: factors, signs, zeros, clipping, the batch's m, precision -----------------------------------------------
 
@@ -247,7 +247,7 @@ def _coordinate(factor: float) -> Rule:
     return rule
 
 
-def contribution(subject: Subject, samples: IntArray) -> FloatArray | None:
+def _contribution(subject: Subject, samples: IntArray) -> FloatArray | None:
     """Return what some samples contribute to the data term's gradient, shape (P,); None where they act on others."""
     net = subject.net
     if net.take is None or net.batch < 2:
@@ -258,7 +258,7 @@ def contribution(subject: Subject, samples: IntArray) -> FloatArray | None:
 
 def _rare_branch(subject: Subject, rng: np.random.Generator) -> Planted | None:
     sample = int(rng.integers(max(subject.net.batch, 1)))
-    part = contribution(subject, np.array([sample]))
+    part = _contribution(subject, np.array([sample]))
     return None if part is None else Planted(subject.g - part, {"sample": sample})
 
 
@@ -356,7 +356,7 @@ def _bias_over_all(subject: Subject, rng: np.random.Generator) -> Planted | None
 def _bias_last_sample(subject: Subject, rng: np.random.Generator) -> Planted | None:
     """Assign dZ where it should be summed: the last sample alone is left."""
     block = subject.pick(rng, lambda b: b.name in subject.net.biases)
-    part = contribution(subject, np.array([subject.net.batch - 1]))
+    part = _contribution(subject, np.array([subject.net.batch - 1]))
     return None if block is None or part is None else Planted(subject.changed(block, block.view(part)))
 
 
@@ -381,7 +381,7 @@ def _mean_of_means(subject: Subject, rng: np.random.Generator) -> Planted | None
     chunks = [np.arange(start, min(start + size, batch)) for start in range(0, batch, size or 1)]
     wrong = subject.penalty.copy()
     for chunk in chunks:
-        part = contribution(subject, chunk)
+        part = _contribution(subject, chunk)
         if part is None:
             return None
         wrong += part * (batch / len(chunk) / len(chunks))

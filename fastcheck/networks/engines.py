@@ -30,7 +30,7 @@ from fastcheck.networks.slopes import TINY, Slopes, Tally, chunks, one_sided, wi
 from fastcheck.networks.unit import Field, settle
 from fastcheck.parameters import Parameters
 
-__all__ = ["ENGINES", "Request", "Task"]
+__all__ = ["ENGINES", "Request"]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted, fast_through
 from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
 
-__all__ = ["Field", "Job", "again", "coupled", "settle", "shards", "unsure"]
+__all__ = ["Field", "again", "coupled", "settle", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
 _HELD = 2**25  # numbers that the channels of one position may carry at once, if they covered whole maps: 256 MB

@@ -25,7 +25,7 @@ from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
 from fastcheck.report import BlockReport, Coordinate, Report
 from fastcheck.settings import as_args
 
-__all__ = ["FULL", "check_jvp", "in_inputs", "report_of"]
+__all__ = ["check_jvp", "report_of"]
 
 EACH = 64  # inputs up to which every unit tangent is taken
 RANDOM = 8  # tangents at random of each block where there are more
@@ -121,7 +121,7 @@ def report_of(
         "tangents": "each" if each else at_random,
     }
     report = merged(checks, done, [*found, *of_outputs, *more()], data)
-    return report if each else in_inputs(report, along, done, checks)
+    return report if each else _in_inputs(report, along, done, checks)
 
 
 def _not_linear(point: LinearizationPoint, product: Product, checks: Checks) -> Iterator[ProductFinding]:
@@ -146,7 +146,7 @@ _OF_BLOCKS = ("factor", "sign", "zero")
 _OF_US = ("tangent", "vector", "outputs", "asymmetric")
 
 
-def in_inputs(report: Report, claim: TangentClaim, done: Sequence[Checked], checks: Checks) -> Report:
+def _in_inputs(report: Report, claim: TangentClaim, done: Sequence[Checked], checks: Checks) -> Report:
     """Return the report in terms of the inputs, with a wrong coordinate looked for in each wrong block."""
     failed = sorted((one for one in done if one.failed), key=lambda one: not one.single)
     located = list(_located(report, claim, failed[0].weights, checks)) if failed else []

@@ -24,16 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Grid",
-    "by_index",
-    "draw_map",
-    "kernels",
-    "overview",
-    "relative_error",
-    "require_matplotlib",
-    "wrong_coordinates",
-]
+__all__ = ["by_index", "kernels", "overview", "relative_error", "require_matplotlib", "wrong_coordinates"]
 
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
@@ -88,7 +79,7 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
         where = Figure(figsize=(4.4, 3.1), layout="constrained")
-        draw_map(where, where.subplots(), shape, coordinates, QUIET)
+        _draw_map(where, where.subplots(), shape, coordinates, QUIET)
         drawings = [where]
         if len(coordinates) > FEW:
             how = Figure(figsize=(3.6, 3.1), layout="constrained")
@@ -111,7 +102,7 @@ def require_matplotlib() -> None:
         raise MissingDependencyError("plots need matplotlib: pip install 'fastcheck[html]'") from error
 
 
-def draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
+def _draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
     """Draw the relative errors of a block where they are: a matrix, or kernels side by side."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.ticker import MaxNLocator
@@ -334,7 +325,7 @@ def overview(report: Report) -> Figure:
     panels = figure.subplots(1, 2 if worst else 1, squeeze=False)[0]
     _blocks_on_axis(panels[0], rows, tolerance_of(report))
     if worst:
-        draw_map(figure, panels[1], report.blocks[worst].shape, [c for c in report.wrong if c.block == worst], "0.93")
+        _draw_map(figure, panels[1], report.blocks[worst].shape, [c for c in report.wrong if c.block == worst], "0.93")
         panels[1].set_title(f"{worst}: relative error by index", parse_math=False)
     return figure
 
