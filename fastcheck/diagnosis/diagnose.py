@@ -32,7 +32,6 @@ WITNESSES = 3  # blocks that must agree on a number where none of them proves it
 def diagnose(
     evidence: Evidence,
     functions: UserFunctions | None = None,
-    rules: Sequence[Rule] = RULES,
     candidates: Mapping[str, Sequence[Explained]] | None = None,
     places: Mapping[str, Sequence[Explained]] | None = None,
 ) -> tuple[Finding, ...]:
@@ -44,8 +43,6 @@ def diagnose(
         All blocks, with which of them are wrong.
     functions : UserFunctions, optional
         Where further evaluations may be asked for, when no rule explains anything.
-    rules : sequence of Rule
-        The kinds of bug to try.
     candidates, places : mapping of str to sequence of Explained, optional
         What is known already of wrong blocks: what may explain one, best first; where its errors are, all of it.
 
@@ -59,7 +56,7 @@ def diagnose(
         return ()
     tried, located = candidates or {}, places or {}
     explained = choose(
-        [tried[b.name] if b.name in tried else explain(b, evidence, rules) for b in wrong if b.name not in located]
+        [tried[b.name] if b.name in tried else explain(b, evidence, RULES) for b in wrong if b.name not in located]
     )
     every = [one for b in wrong for one in located.get(b.name, [explained[b.name]] if b.name in explained else [])]
     known = [e for e in every if not e.hypothesis.pattern]

@@ -22,6 +22,7 @@ TINY = 2.0**-70
 """The step that decides at a kink. Differences are propagated, not subtracted, so nothing is lost at such a step; it
 passes a kink only where a pre-activation is nearer to it than its own rounding."""
 
+_HELD = 2**21  # numbers
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -55,9 +56,9 @@ def widest(operators: Sequence[Operator], size: int) -> int:
     return max([size, *(operator.out[..., 0].size for operator in operators)])
 
 
-def chunks(indices: IntArray, width: int, budget: int = 2**21) -> Iterator[IntArray]:
-    """Cut indices so that ``width`` numbers for each stay below a budget of numbers."""
-    size = max(1, budget // max(width, 1))
+def chunks(indices: IntArray, width: int) -> Iterator[IntArray]:
+    """Cut indices so that ``width`` numbers for each stay below what is to be held at once."""
+    size = max(1, _HELD // max(width, 1))
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 

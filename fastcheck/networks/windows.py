@@ -32,9 +32,9 @@ def padded(x: NDArray[_Any], padding: int, fill: float = 0.0) -> NDArray[_Any]:
     return np.pad(x, pad, constant_values=fill)
 
 
-def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int, fill: float = 0.0) -> NDArray[_Any]:
-    """Return the windows of a map: x (C, H, W, ...) -> (C, kh, kw, H', W', ...), padded with ``fill``."""
-    x = padded(x, padding, fill)
+def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int) -> NDArray[_Any]:
+    """Return the windows of a map: x (C, H, W, ...) -> (C, kh, kw, H', W', ...), padded with zeros."""
+    x = padded(x, padding)
     (kh, kw), (_, height, width) = size, x.shape[:3]
     oh, ow = (height - kh) // stride + 1, (width - kw) // stride + 1
     out = np.empty((x.shape[0], kh, kw, oh, ow, *x.shape[3:]), x.dtype)

@@ -203,8 +203,8 @@ class Candidate:
     misfit: float
 
 
-def candidates(plan: Probing, region: Region, seen: Residuals, lead: int = KEPT) -> list[Candidate]:
-    """Return the coordinates of a region each of which could explain all residuals alone, best first; at most `lead`.
+def candidates(plan: Probing, region: Region, seen: Residuals) -> list[Candidate]:
+    """Return the coordinates of a region each of which could explain all residuals alone, best first; at most `KEPT`.
 
     The residuals are along at least two directions.
     """
@@ -212,10 +212,10 @@ def candidates(plan: Probing, region: Region, seen: Residuals, lead: int = KEPT)
     for places, columns in _columns(plan, region, seen.numbers):
         error, misfit = seen.misfit(columns, plan.judge.z)
         fits = np.flatnonzero((misfit <= seen.tolerated) & (error != 0))
-        if len(fits) > lead:
-            fits = fits[np.argpartition(misfit[fits], lead)[:lead]]
+        if len(fits) > KEPT:
+            fits = fits[np.argpartition(misfit[fits], KEPT)[:KEPT]]
         best += [Candidate(int(places[j]), float(error[j]), float(misfit[j])) for j in fits]
-    return sorted(best, key=lambda one: one.misfit)[:lead]
+    return sorted(best, key=lambda one: one.misfit)[:KEPT]
 
 
 def _columns(plan: Probing, region: Region, numbers: Sequence[int]) -> Iterator[tuple[IntArray, FloatArray]]:

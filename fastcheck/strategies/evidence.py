@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -57,7 +56,7 @@ def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
     """Return what the directions over a block say."""
     block = one.block
     if one.joint:  # it moved with others, and was found right: nothing is known of it alone
-        return replace(BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta), checked=True)
+        return BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta)
     g, theta = plan.analytic.flat[block.slice], plan.evaluator.theta[block.slice]
     probes = [probe for probe in one.probes if probe.state in (State.CLEAN, State.REPEATED)]
     own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.linalg.norm(g))
