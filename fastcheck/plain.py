@@ -15,6 +15,7 @@ from fastcheck.held import Called
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import leaves
+from fastcheck.replay import Replayed
 
 __all__ = ["Plain", "plain", "plain_products", "takes", "written"]
 
@@ -186,14 +187,14 @@ def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
 
 def written(function: Any) -> Any:
     """Return the function as the user wrote it."""
-    while isinstance(getattr(function, "__self__", function), (Both, Called, Given, Returned)):
+    while isinstance(getattr(function, "__self__", function), (Both, Called, Given, Replayed, Returned)):
         function = getattr(function, "__self__", function).function
     return function
 
 
 def takes(function: Any) -> str:
     """Return what the user's function is called with, beside args."""
-    while isinstance(getattr(function, "__self__", function), (Both, Given)):
+    while isinstance(getattr(function, "__self__", function), (Both, Given, Replayed)):
         function = getattr(function, "__self__", function).function
     return "args alone" if isinstance(function, Called) else "a tree like params"
 

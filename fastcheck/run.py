@@ -18,10 +18,11 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Evaluator, PerturbedLoss
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import CrewGoneError
 from fastcheck.parallel.shards import Cutter, LossRefusedError, Pace, Probes, Staff, evaluated
-from fastcheck.parallel.worker import Done, Shard, evaluate, one_blas_thread
+from fastcheck.parallel.worker import Done, Shard, evaluate
 
 __all__ = ["OutOfBudget", "Run", "bar"]
 
@@ -99,6 +100,10 @@ class Run:
     def seconds(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Let something be called when the run ends, however it does."""
+        self._open.callback(call)
 
     def over(self) -> bool:
         """Say whether the run is to end, because it was stopped or its budget is spent."""

@@ -14,7 +14,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, said
 from fastcheck.estimates import Measured
 from fastcheck.networks.engines import ENGINES, Request
-from fastcheck.parallel.worker import one_blas_thread
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:

@@ -1,16 +1,7 @@
-"""What runs in a worker: one shard, on an evaluator that stays alive between shards, with one BLAS thread.
-
-A matrix product may differ in its last bit with the number of BLAS threads. So that a value does not depend on who
-computed it, every evaluation of a check has one BLAS thread, whether it runs alone or beside others; the cores are
-the workers'. It also keeps workers x threads within the cores.
-
-The number of threads belongs to the whole process. So the process has one count of who needs it to be one: the first
-lowers it, and the last puts it back, in whatever order the checks of several threads end.
-"""
+"""What runs in a worker: one shard, on an evaluator that stays alive between shards."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -20,73 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fastcheck.arithmetic import own
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import said
 from fastcheck.losses.evaluator import Evaluator, Shardable
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.payload import Payload
 
-__all__ = ["Done", "Shard", "evaluate", "evaluate_packed", "one_blas_thread"]
-
-
-class _Limits:
-    """Who needs one thread, the pools that are known, and how many threads each had."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.count = 0
-        self.known: Any = None
-        self.before: dict[str, tuple[Any, int]] = {}
-
-    def lower(self) -> None:
-        for pool in self.known.select(user_api="blas").lib_controllers:
-            self.before.setdefault(pool.filepath, (pool, pool.get_num_threads()))
-            _set(pool, 1)
-
-    def restore(self) -> None:
-        for pool, threads in self.before.values():
-            _set(pool, threads)
-        self.before = {}
-
-
-def _set(pool: Any, threads: int) -> None:
-    """Set the threads of a pool, from whatever thread: newer threadpoolctl obeys only the first that ever did so."""
-    release = getattr(pool, "clear_controlling_thread", lambda force: None)
-    release(force=True)
-    pool.set_num_threads(threads)
-    release(force=True)
-
-
-_LIMITS = _Limits()
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread of its parent that held the lock
-    os.register_at_fork(after_in_child=lambda: setattr(_LIMITS, "lock", threading.RLock()))
-
-
-@contextmanager
-def one_blas_thread(*, look: bool = True) -> Iterator[None]:
-    """Limit every BLAS and OpenMP pool to one thread; the former limits return with the last to leave.
-
-    Parameters
-    ----------
-    look : bool
-        Look for pools that were loaded lately, as by the first call of a loss; otherwise those known are all.
-    """
-    with _LIMITS.lock:
-        if look or _LIMITS.known is None:
-            _LIMITS.known = ThreadpoolController()
-        _LIMITS.count += 1
-        _LIMITS.lower()
-        own = _LIMITS.known.select(user_api="openmp")  # whose number belongs to each thread alone
-    try:
-        with own.limit(limits=1):
-            yield
-    finally:
-        with _LIMITS.lock:
-            _LIMITS.count -= 1
-            if not _LIMITS.count:
-                _LIMITS.restore()
+__all__ = ["Done", "Shard", "evaluate", "evaluate_packed"]
 
 
 @dataclass(frozen=True)

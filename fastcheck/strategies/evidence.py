@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +25,10 @@ TINY = float(np.finfo(np.float64).tiny)
 
 def facts_about(context: Context) -> DataFacts:
     """Return what is known about the data of a run."""
-    return facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    if context.replay is None:
+        return facts
+    return replace(facts, draws=True, scales=(*facts.scales, *context.replay.scales))
 
 
 def of_estimates(context: Context, found: Estimates, verdict: Verdict) -> BlockEvidence:

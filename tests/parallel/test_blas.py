@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import fastcheck
-from fastcheck.parallel.worker import one_blas_thread
+from fastcheck.parallel.blas import one_blas_thread
 from tests.parallel import losses
 
 
