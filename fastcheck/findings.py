@@ -401,6 +401,21 @@ class Kind(enum.StrEnum):
         "A function writes to its inputs without telling autograd.",
         "Call ctx.mark_dirty, or work on a copy.",
     )
+    DETACHED = (
+        "detached",
+        "What a backward pass returns depends on an input, and the framework does not know: its derivative is zero.",
+        "Leave out the detach, .data or stop_gradient; save inputs and outputs, and compute with them on the way back.",
+    )
+    FIRST_DERIVATIVE = (
+        "first_derivative",
+        "The second derivative was not checked, since the first does not pass.",
+        "Repair the first derivative.",
+    )
+    BATCHED = (
+        "batched",
+        "A derivative under vmap is another one than vector by vector.",
+        "Look at the vmap rule, and at shapes, sums and buffers that count on a single vector.",
+    )
     KERNEL_FACTOR = (
         "kernel_factor",
         "What a kernel returns is that of the reference times a number, in all of it or in a row or column.",

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastcheck.adapters import framework, input_names, refuse_forms
+from fastcheck.adapters.calls import under_vmap
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
+from fastcheck.adapters.second import FIRST, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
 from fastcheck.products import check_jvp, check_vjp
@@ -104,8 +107,10 @@ def check_function(
     inputs: Any,
     *,
     reference: Callable[..., Any] | None = None,
-    dtype: Any = None,
+    order: int = 1,
     forward: bool = False,
+    batched: bool = False,
+    dtype: Any = None,
     **options: Any,
 ) -> Report:
     """Check the derivative of a function of arrays; called like ``jax.test_util.check_grads(function, inputs)``.
@@ -119,11 +124,16 @@ def check_function(
     reference : callable, optional
         The same function, written plainly, for a kernel that runs in low precision alone; as of
         `fastcheck.torch.check_function`.
+    order : {1, 2}
+        2: check the derivative of ``jax.vjp``, a function of the inputs and of the cotangent; the first derivative is
+        checked before.
+    forward : bool
+        Check forward mode (``jax.jvp``) in the place of reverse mode (``jax.vjp``); with ``order=2``, forward mode of
+        reverse mode. A ``custom_vjp`` has no forward mode of its own.
+    batched : bool
+        Compare the derivative under vmap with that of one vector after another, too.
     dtype
         As in `check`.
-    forward : bool
-        Check forward mode (``jax.jvp``) in the place of reverse mode (``jax.vjp``). A ``custom_vjp`` has no forward
-        mode.
     **options
         As for `fastcheck.check_vjp`, or `fastcheck.check_jvp`; there are no workers.
 
@@ -146,26 +156,45 @@ def check_function(
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     wanted = _dtype(dtype)
     leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
-    known = alone(function, reference, dtype, forward)
+    known, order = alone(function, reference, dtype, forward), validated_order(order, reference)
     traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
-    check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
-    traced.pushes = forward
     call = call_of(
-        "jax.check_function(function, inputs", dtype=dtype, forward=forward or None, reference=named(reference)
+        "jax.check_function(function, inputs",
+        reference=named(reference),
+        order=order if order > 1 else None,
+        forward=forward or None,
+        batched=batched or None,
+        dtype=dtype,
     )
+    used = [traced]
+    traced.pushes = forward and order == 1
     try:
         where = leaves.arrays if reference is None else in_double(leaves.arrays)
         options = options if reference is None else {"mode": "screen", **options}
-        report = multiplied(check_product, traced.outputs, product, where, options, call)
+        report, subject = _checked(traced, where, options, call), traced if dtype is None else None
         if reference is not None:
-            kernel = TracedFunction(lambda tree: function(*tree), leaves)
-            report = compared(report, kernel, traced, int(options.get("seed", 0)))
-            return concluded(report, None, [], throw, began, lambda: traced.seconds + kernel.seconds)
-        return concluded(
-            report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds
-        )
+            used.append(TracedFunction(lambda tree: function(*tree), leaves))
+            report, subject = compared(report, used[-1], traced, int(options.get("seed", 0))), None
+        report = under_vmap(report, used[-1]) if batched else report
+        if order == 2 and report.passed:
+            used.append(again := reverse_of(traced, wanted, forward))
+            twice_differentiable(again)
+            report = cut_off_named(_checked(again, again.params(), options, call), again)
+            report, subject = under_vmap(report, again) if batched else report, again if dtype is None else None
+        elif order == 2:
+            report = replace(report, findings=(FIRST, *report.findings))
+        left = remark(wanted, leaves.own) if reference is None else []
+        return concluded(report, subject, left, throw, began, lambda: sum(one.seconds for one in used))
     finally:
-        traced.close()
+        for one in used:
+            one.close()
+
+
+def _checked(traced: TracedFunction, where: Mapping[str, Any], options: Mapping[str, Any], call: str) -> Report:
+    """Compare the product that jax returns with differences."""
+    if traced.pushes:
+        return multiplied(check_jvp, traced.outputs, traced.push_forward, where, options, call)
+    return multiplied(check_vjp, traced.outputs, traced.pull_back, where, options, call)
 
 
 def _claimed(gradient: Any, traced: TracedLoss) -> Any:

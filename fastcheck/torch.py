@@ -7,20 +7,22 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
-from fastcheck.adapters.calls import called_otherwise
+from fastcheck.adapters.calls import called_otherwise, under_vmap
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double, remark
+from fastcheck.adapters.second import FIRST, backward_of, cut_off_named, twice_differentiable, validated_order
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.products import check_vjp
+from fastcheck.products import check_jvp, check_vjp
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
@@ -107,12 +109,15 @@ def check_function(
     inputs: Any,
     *,
     reference: Callable[..., Any] | None = None,
+    order: int = 1,
+    forward: bool = False,
+    batched: bool = False,
     dtype: Any = None,
     fixed_rng: bool = False,
     threads: int = 1,
     **options: Any,
 ) -> Report:
-    """Check the backward pass of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
+    """Check the derivative of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
 
     Parameters
     ----------
@@ -125,15 +130,24 @@ def check_function(
         The same function, written plainly, for a kernel that runs in low precision alone. Its own backward pass is
         checked in float64 against differences; the kernel's outputs and gradients, in the precision of the inputs, are
         then compared with it, in units of what the reference itself loses in that precision.
+    order : {1, 2}
+        2: check the derivative of the backward pass, a function of the inputs and of the cotangent, as
+        ``gradgradcheck``; the first derivative is checked before.
+    forward : bool
+        Check forward mode (a custom ``jvp``) in the place of the backward pass; with ``order=2``, forward mode of the
+        backward pass.
+    batched : bool
+        Compare the derivative under vmap (``is_grads_batched``) with that of one vector after another, too.
     dtype, fixed_rng, threads
         As in `check`.
     **options
-        As for `fastcheck.check_vjp`; there are no workers.
+        As for `fastcheck.check_vjp`, or `fastcheck.check_jvp`; there are no workers.
 
     Returns
     -------
     Report
-        As of `fastcheck.check_vjp`, the product being what autograd returns for a cotangent.
+        As of `fastcheck.check_vjp`, or `fastcheck.check_jvp`, the product being what autograd returns. With
+        ``order=2`` the inputs are those of the function and the cotangents, the outputs ``grad_x``.
 
     Raises
     ------
@@ -146,27 +160,50 @@ def check_function(
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     if not callable(function):
         raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
+    order = validated_order(order, reference)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    known = alone(function, reference, dtype, forward)
+    call = call_of(
+        "torch.check_function(function, inputs",
+        reference=named(reference),
+        order=order if order > 1 else None,
+        forward=forward or None,
+        batched=batched or None,
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
     with undisturbed(torch, threads):
-        kernel = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
-        known = alone(function, reference, dtype)
-        tensors = kernel if known is function else TensorFunction(known, inputs, None, start, kernel.names)
-        call = call_of(
-            "torch.check_function(function, inputs",
-            reference=named(reference),
-            dtype=dtype,
-            fixed_rng=fixed_rng or None,
-            threads=threads if threads > 1 else None,
-        )
-        where = tensors.params() if reference is None else in_double(tensors.params())
-        options = options if reference is None else {"mode": "screen", **options}
-        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+        kernel = TensorFunction(function, inputs, dtype_of(torch, dtype), start, pushes=forward and order == 1)
         if reference is not None:
-            report = called_otherwise(compared(report, kernel, tensors, int(options.get("seed", 0))), kernel)
-            return concluded(report, None, [], throw, began)
-        report = called_otherwise(report, tensors)
-        left = [_frozen(tensors.left_out)] if tensors.left_out else []
-        return concluded(report, tensors if dtype is None else None, left, throw, began)
+            tensors = TensorFunction(known, inputs, None, start, kernel.names)
+            report = _checked(tensors, {"mode": "screen", **options}, call, in_double(tensors.params()))
+            report = compared(report, kernel, tensors, int(options.get("seed", 0)))
+            return concluded(_as_called(report, kernel, batched), None, [], throw, began)
+        report = _as_called(_checked(kernel, options, call), kernel, batched)
+        checked = kernel
+        if order == 2 and report.passed:
+            checked = backward_of(kernel, start, forward)
+            twice_differentiable(checked)
+            report = cut_off_named(_as_called(_checked(checked, options, call), checked, batched), checked)
+        elif order == 2:
+            report = replace(report, findings=(FIRST, *report.findings))
+        left = [_frozen(kernel.left_out)] if kernel.left_out else []
+        return concluded(report, checked if dtype is None else None, left, throw, began)
+
+
+def _checked(tensors: TensorFunction, options: Mapping[str, Any], call: str, where: Any = None) -> Report:
+    """Compare the product that autograd returns with differences."""
+    where = tensors.params() if where is None else where
+    if tensors.pushes:
+        return multiplied(check_jvp, tensors.outputs, tensors.push_forward, where, options, call)
+    return multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+
+
+def _as_called(report: Report, tensors: TensorFunction, batched: bool) -> Report:
+    """Compare the product with itself, as autograd may call it."""
+    report = report if tensors.pushes else called_otherwise(report, tensors)
+    return under_vmap(report, tensors) if batched else report
 
 
 def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastcheck.adapters import framework
@@ -19,6 +21,7 @@ __all__ = [
     "differs",
     "dtype_of",
     "eps_of",
+    "forward_mode",
     "named_tensors",
     "refuse_meta",
     "undisturbed",
@@ -68,6 +71,14 @@ class Start:
             self._torch.set_num_threads(self._threads)
         if self._draws is not None:
             self._torch.manual_seed(self._draws)
+
+
+def forward_mode(torch: Any) -> Any:
+    """Return the forward mode of torch, with what it loads at its first use: that warns of other parts of torch."""
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+    return torch.autograd.forward_ad
 
 
 def dtype_of(torch: Any, dtype: Any) -> Any:

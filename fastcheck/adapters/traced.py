@@ -310,7 +310,7 @@ class TracedFunction(Traced):
 
     def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """Return the product of the transposed Jacobian with a dict like the outputs: reverse mode."""
-        found = self.run(self._reverse, tree, (), list(cotangent.values()), own=own)
+        found = self.run(self.reverse, tree, (), list(cotangent.values()), own=own)
         return dict(zip(self.leaves.arrays, found, strict=True))
 
     def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
@@ -324,6 +324,23 @@ class TracedFunction(Traced):
         still = {name: np.zeros_like(array) for name, array in tree.items()}
         return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()}
 
+    def vectors_like(self) -> dict[str, Any]:
+        """Return arrays like the tangents, or the cotangents, that its derivative multiplies."""
+        return self.params() if self.pushes else self.forward(self.params(), own=True)
+
+    def stacked_product(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the products of vectors along a leading axis, all at once under vmap, as the user runs it."""
+        if self.pushes:
+            return dict(self.run(self._stacked_forward, tree, (), [vectors[n] for n in self.leaves.arrays], own=True))
+        found = self.run(self._stacked_reverse, tree, (), list(vectors.values()), own=True)
+        return dict(zip(self.leaves.arrays, found, strict=True))
+
+    def _stacked_reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        return self.jax.vmap(lambda u: self.reverse(values, arrays, u))(cotangents)
+
+    def _stacked_forward(self, values: Sequence[Any], arrays: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        return self.jax.vmap(lambda v: self._forward(values, arrays, v))(tangents)
+
     def _floating(self, values: Sequence[Any], arrays: Sequence[Any]) -> OrderedDict[str, Any]:  # jax keeps its order
         jnp, found = self.jax.numpy, OrderedDict[str, Any]()
         for name, y in by_name(self.jax, self.call(values, arrays)).items():
@@ -334,7 +351,8 @@ class TracedFunction(Traced):
                 found[name] = y
         return found
 
-    def _reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangent: Sequence[Any]) -> Any:
+    def reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangent: Sequence[Any]) -> Any:
+        """Return the leaves of J^T u; to be traced."""
         found, pull_back = self.jax.vjp(lambda x: self._floating(x, arrays), list(values))
         given = OrderedDict((k, u.astype(y.dtype)) for (k, y), u in zip(found.items(), cotangent, strict=True))
         return pull_back(given)[0]
