@@ -20,14 +20,14 @@ from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
-from fastcheck.adapters.second import FIRST, cut_off_named, reverse_of, twice_differentiable, validated_order
+from fastcheck.adapters.second import FIRST, curvature, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
-from fastcheck.products import check_jvp, check_vjp
+from fastcheck import products
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
-__all__ = ["check", "check_function"]
+__all__ = ["check", "check_function", "check_hvp", "check_jvp"]
 
 
 def check(
@@ -151,11 +151,8 @@ def check_function(
     """
     framework("jax")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    if not callable(function):
-        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
-    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    wanted = _dtype(dtype)
-    leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
+    _refuse_no_function("function", function)
+    wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
     known, order = alone(function, reference, dtype, forward), validated_order(order, reference)
     traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
     call = call_of(
@@ -190,11 +187,119 @@ def check_function(
             one.close()
 
 
+def check_jvp(
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    jvp: Callable[..., Any] | None = None,
+    batched: bool = False,
+    dtype: Any = None,
+    **options: Any,
+) -> Report:
+    """Check a Jacobian-vector product of a function of arrays: that of ``jax.jvp``, or one of your own.
+
+    Parameters
+    ----------
+    function, inputs, batched, dtype
+        As in `check_function`.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)`` returns J v, like what the function returns; both are tuples of pytrees, in which
+        the tangents have in the place of what is not floating what the inputs have. By default ``jax.jvp``.
+    **options
+        As for `fastcheck.check_jvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_jvp`.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check_function`.
+    """
+    framework("jax")
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("function", function), ("jvp", jvp)):
+        _refuse_no_function(name, given)
+    wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
+    traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
+    traced.pushes, traced.jvp = True, jvp
+    call = call_of("jax.check_jvp(function, inputs", jvp=named(jvp), batched=batched or None, dtype=dtype)
+    try:
+        report = _checked(traced, leaves.arrays, options, call)
+        report, subject = under_vmap(report, traced) if batched else report, traced if dtype is None else None
+        return concluded(report, subject, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+    finally:
+        traced.close()
+
+
+def check_hvp(
+    loss: Callable[..., Any],
+    params: Any,
+    *,
+    hvp: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    dtype: Any = None,
+    **options: Any,
+) -> Report:
+    """Check a product with the Hessian of a loss: that of ``jax.jvp`` of ``jax.grad``, or one of your own.
+
+    Parameters
+    ----------
+    loss, params, args, dtype
+        As in `check`.
+    hvp : callable, optional
+        ``hvp(params, vector, *args)`` returns H v, a pytree like params; so is the vector. By default forward mode of
+        ``jax.grad(loss)``.
+    **options
+        As for `fastcheck.check_hvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_hvp`, of H v against differences of ``jax.grad``; where that is not right itself, as of
+        `check`, with the finding ``"first_derivative"``.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check`.
+    """
+    framework("jax")
+    refuse_forms(params, None)
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("loss", loss), ("hvp", hvp)):
+        _refuse_no_function(name, given)
+    wanted = _dtype(dtype)
+    leaves = Leaves(params, wanted)
+    traced = TracedLoss(loss, leaves, as_args(args), wanted)
+    traced.hvp = hvp
+    call = call_of("jax.check_hvp(loss, params" + (", args=args" if args else ""), hvp=named(hvp), dtype=dtype)
+    try:
+        report, subject = curvature(traced, traced, options, call)
+        subject = subject if dtype is None else None
+        return concluded(report, subject, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+    finally:
+        traced.close()
+
+
+def _refuse_no_function(name: str, given: Any) -> None:
+    if given is not None and not callable(given):
+        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
+
+
+def _leaves_of(function: Callable[..., Any], inputs: Any, dtype: Any) -> Leaves:
+    """Return the leaves of the inputs of a function, under the names of its parameters."""
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return Leaves(given, _dtype(dtype), tuple(input_names(function, len(given))))
+
+
 def _checked(traced: TracedFunction, where: Mapping[str, Any], options: Mapping[str, Any], call: str) -> Report:
     """Compare the product that jax returns with differences."""
     if traced.pushes:
-        return multiplied(check_jvp, traced.outputs, traced.push_forward, where, options, call)
-    return multiplied(check_vjp, traced.outputs, traced.pull_back, where, options, call)
+        return multiplied(products.check_jvp, traced.outputs, traced.push_forward, where, options, call)
+    return multiplied(products.check_vjp, traced.outputs, traced.pull_back, where, options, call)
 
 
 def _claimed(gradient: Any, traced: TracedLoss) -> Any:

@@ -17,16 +17,23 @@ from fastcheck.adapters.calls import called_otherwise, under_vmap
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
 from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double, remark
-from fastcheck.adapters.second import FIRST, backward_of, cut_off_named, twice_differentiable, validated_order
+from fastcheck.adapters.second import (
+    FIRST,
+    backward_of,
+    curvature,
+    cut_off_named,
+    twice_differentiable,
+    validated_order,
+)
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.products import check_jvp, check_vjp
+from fastcheck import products
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
-__all__ = ["check", "check_function"]
+__all__ = ["check", "check_function", "check_hvp", "check_jvp"]
 
 
 def check(
@@ -158,8 +165,7 @@ def check_function(
     """
     torch = framework("torch")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    if not callable(function):
-        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
+    _refuse_no_function("function", function)
     order = validated_order(order, reference)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     known = alone(function, reference, dtype, forward)
@@ -192,12 +198,123 @@ def check_function(
         return concluded(report, checked if dtype is None else None, left, throw, began)
 
 
+def check_jvp(
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    jvp: Callable[..., Any] | None = None,
+    batched: bool = False,
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Check a Jacobian-vector product of a function of tensors: that of forward mode, or one of your own.
+
+    Parameters
+    ----------
+    function, inputs, batched, dtype, fixed_rng, threads
+        As in `check_function`.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)`` returns J v, like what the function returns; inputs and tangents are tuples, the
+        latter of the inputs that are differentiated. By default ``torch.autograd.forward_ad``.
+    **options
+        As for `fastcheck.check_jvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_jvp`.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check_function`.
+    """
+    torch = framework("torch")
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("function", function), ("jvp", jvp)):
+        _refuse_no_function(name, given)
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    call = call_of(
+        "torch.check_jvp(function, inputs",
+        jvp=named(jvp),
+        batched=batched or None,
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
+    with undisturbed(torch, threads):
+        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start, pushes=True, jvp=jvp)
+        report = _as_called(_checked(tensors, options, call), tensors, batched)
+        left = [_frozen(tensors.left_out)] if tensors.left_out else []
+        return concluded(report, tensors if dtype is None else None, left, throw, began)
+
+
+def check_hvp(
+    loss: Callable[..., Any],
+    model: Any,
+    *,
+    hvp: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Check a product with the Hessian of a loss by a module's parameters: autograd's, or one of your own.
+
+    Parameters
+    ----------
+    loss, model, args, dtype, fixed_rng, threads
+        As in `check`.
+    hvp : callable, optional
+        ``hvp(model, vector, *args)`` returns H v by name of the parameters; the vector is a dict of tensors by those
+        names. By default the backward pass of autograd's backward pass.
+    **options
+        As for `fastcheck.check_hvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_hvp`, of H v against differences of autograd's gradient; where that is not right
+        itself, as of `check`, with the finding ``"first_derivative"``.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check`.
+    """
+    torch = framework("torch")
+    refuse_forms(model, None)
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("loss", loss), ("hvp", hvp)):
+        _refuse_no_function(name, given)
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    borrowed = Borrowed(loss, model, None, as_args(args), dtype_of(torch, dtype), start, hvp)
+    call = call_of(
+        "torch.check_hvp(loss, model" + (", args=args" if args else ""),
+        hvp=named(hvp),
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
+    with undisturbed(torch, threads), borrowed:
+        report, subject = curvature(borrowed, borrowed.value, options, call)
+        return concluded(report, subject if dtype is None else None, _remarks(borrowed, report), throw, began)
+
+
+def _refuse_no_function(name: str, given: Any) -> None:
+    if given is not None and not callable(given):
+        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
+
+
 def _checked(tensors: TensorFunction, options: Mapping[str, Any], call: str, where: Any = None) -> Report:
     """Compare the product that autograd returns with differences."""
     where = tensors.params() if where is None else where
     if tensors.pushes:
-        return multiplied(check_jvp, tensors.outputs, tensors.push_forward, where, options, call)
-    return multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+        return multiplied(products.check_jvp, tensors.outputs, tensors.push_forward, where, options, call)
+    return multiplied(products.check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
 
 
 def _as_called(report: Report, tensors: TensorFunction, batched: bool) -> Report:

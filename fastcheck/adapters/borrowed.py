@@ -55,6 +55,8 @@ class Borrowed:
         The only one to evaluate in; None for the parameters' own and double.
     start : callable
         Called before each evaluation.
+    hvp : callable, optional
+        ``hvp(model, vector, *args)``, the claimed product with the Hessian; by default autograd's.
 
     Raises
     ------
@@ -63,10 +65,17 @@ class Borrowed:
     """
 
     def __init__(
-        self, loss: Callable[..., Any], model: Any, gradient: Any, args: tuple[Any, ...], dtype: Any, start: Start
+        self,
+        loss: Callable[..., Any],
+        model: Any,
+        gradient: Any,
+        args: tuple[Any, ...],
+        dtype: Any,
+        start: Start,
+        hvp: Callable[..., Any] | None = None,
     ) -> None:
         self.torch = framework("torch")
-        self.loss, self.model, self.claimed, self.dtype = loss, model, gradient, dtype
+        self.loss, self.model, self.claimed, self.dtype, self.hvp = loss, model, gradient, dtype, hvp
         self.takes_model = _takes_model(loss, args)
         self.modules = list(model.modules()) if isinstance(model, self.torch.nn.Module) else []
         every = dict(model.named_parameters()) if self.modules else named_tensors(self.torch, model)
@@ -158,6 +167,27 @@ class Borrowed:
         with suppress(Exception):  # where autograd has nothing to say, the claim stands as it is
             return without_rounding(found, self._autograd(tree, args, self._ways.mode(is_double(tree))))
         return found
+
+    def multiply(self, tree: Mapping[str, Any], vector: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return the claimed product of the Hessian with a dict like the tree."""
+        mode, wanted = None if own else self._ways.mode(is_double(tree)), list(self.parameters.values())
+        with self.torch.enable_grad():
+            if self.hvp is not None:
+                tensors = self._at(tree, self.args, own)
+                with under(mode):
+                    return self._by_name(self.hvp(self.model, self._like_parameters(vector), *tensors))
+            loss = self._call(tree, self.args, mode, own)
+            slopes = pulled_back([loss], wanted, [self.torch.ones_like(loss)], mode, graph=True)
+            given = self._like_parameters(vector).values()
+            pairs = [(g, v) for g, v in zip(slopes, given, strict=True) if g is not None and g.requires_grad]
+            along = [v.to(g.dtype) for g, v in pairs]
+            found = pulled_back([g for g, _ in pairs], wanted, along, mode) if pairs else [None] * len(wanted)
+        return self._by_name(dict(zip(self.parameters, found, strict=True)))
+
+    def _like_parameters(self, vector: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a dict of arrays as tensors like the parameters, as they are now."""
+        parameters = self.parameters.items()
+        return {name: as_tensor(self.torch, vector[name], p).to(p.dtype) for name, p in parameters}
 
     def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """See `Subject`."""

@@ -39,6 +39,8 @@ class TensorFunction:
         Whether outputs that depend on no input, for autograd, are outputs all the same.
     pushes : bool
         Whether its derivative is to be J v, in the place of J^T u.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)``, the claimed J v; by default that of forward mode.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class TensorFunction:
         *,
         every: bool = False,
         pushes: bool = False,
+        jvp: Callable[..., Any] | None = None,
     ) -> None:
         self.torch = framework("torch")
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
@@ -66,7 +69,7 @@ class TensorFunction:
         chosen = {i: x for i, x in floating.items() if x.requires_grad} or floating
         if not chosen:
             raise InputError("inputs has no floating tensor to differentiate by. Pass at least one.")
-        self.function, self.dtype = function, dtype
+        self.function, self.dtype, self.jvp = function, dtype, jvp
         self.inputs = [widened(x.detach(), dtype) if i in tensors else x for i, x in enumerate(given)]
         self.names, self.every, self.pushes = names, every, pushes
         self.places = {names[i]: i for i in chosen}
@@ -136,12 +139,17 @@ class TensorFunction:
     def push_forward(
         self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False, mode: Any = None
     ) -> dict[str, Any]:
-        """Return what forward mode gives for a tangent like the inputs; in the inputs' own precision, if asked."""
+        """Return the claimed product with a tangent like the inputs; in the inputs' own precision, if asked."""
         inputs, forward_ad = self._at(tree, own), forward_mode(self.torch)
         mode = None if own else mode or self._ways.mode(is_double(tree))
+        along = {i: self.like(tangent[name], inputs[i]) for name, i in self.places.items()}
+        if self.jvp is not None:
+            self._start()
+            with self.torch.enable_grad(), under(mode):
+                return _named(self.jvp(tuple(inputs), tuple(along.values())))
         with self.torch.enable_grad(), forward_ad.dual_level():
-            for name, i in self.places.items():
-                inputs[i] = forward_ad.make_dual(inputs[i], self.like(tangent[name], inputs[i]))
+            for i, v in along.items():
+                inputs[i] = forward_ad.make_dual(inputs[i], v)
             outputs = self.call(inputs, mode)
             pairs = {name: forward_ad.unpack_dual(outputs[name]) for name in self.outputs_like}
             return {
@@ -263,6 +271,11 @@ class TensorFunction:
         if wide is not None and self.dtype not in (None, wide):
             raise TypeError(f"dtype={self.dtype} was asked for")
         return [widened(x, wide) if isinstance(x, self.torch.Tensor) else x for x in moved]
+
+
+def _named(found: Any) -> dict[str, Any]:
+    """Return a nest of tensors as arrays by name."""
+    return {".".join(path) or ROOT: as_numpy(leaf) for path, leaf in leaves(found)}
 
 
 def _real(tensor: Any) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 
 def functions(np):
     """Return functions by name, of ``x`` of shape (3, 2) and ``w`` of shape (2,), written with a module like NumPy."""
@@ -26,3 +28,5 @@ def functions(np):
 
 
 NAMES = list(functions(SimpleNamespace()))
+FEW = ("power", "dense", "two outputs")
+EACH = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
