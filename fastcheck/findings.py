@@ -309,6 +309,11 @@ class Kind(enum.StrEnum):
         "If it agrees with the differences of the gradient, that is not the gradient of any loss: check it first.",
     )
     OUTPUTS = ("outputs", "A product is wrong for some of the outputs.", "Look at the code of those outputs.")
+    ENTRIES = (
+        "entries",
+        "Single entries of a Jacobian matrix are wrong, or missing in the pattern of a sparse one.",
+        "Compare the entries listed with the formula, and the pattern with what each output uses.",
+    )
     SILENT_OUTPUTS = (
         "silent_outputs",
         "The derivative of some outputs is too small to be judged alone.",

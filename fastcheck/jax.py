@@ -90,7 +90,7 @@ def check(
     traced = TracedLoss((lambda *inputs: loss(*inputs)[0]) if has_aux else loss, leaves, as_args(args), wanted)
     try:
         report = measured(
-            traced.side_by_side() if wanted in (None, np.float64) else traced,
+            traced.side_by_side() if wanted in (None, np.float64) and "bounds" not in options else traced,
             _claimed(gradient, traced) if gradient is not None else traced.gradient,
             leaves.arrays,
             traced.args,
@@ -278,8 +278,8 @@ def check_hvp(
     call = call_of("jax.check_hvp(loss, params" + (", args=args" if args else ""), hvp=named(hvp), dtype=dtype)
     try:
         report, subject = curvature(traced, traced, options, call)
-        subject = subject if dtype is None else None
-        return concluded(report, subject, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+        own = subject if dtype is None else None
+        return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
     finally:
         traced.close()
 

@@ -25,6 +25,7 @@ __all__ = ["called_otherwise", "under_vmap"]
 
 STACKED = 3  # vectors that go through vmap together
 
+
 class Stacked(Protocol):
     """A function with a product that can be had for many vectors at once."""
 

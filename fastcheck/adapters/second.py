@@ -25,7 +25,16 @@ from fastcheck.parameters import ROOT
 from fastcheck.products import check_hvp
 from fastcheck.report import Report
 
-__all__ = ["FIRST", "Curvature", "backward_of", "curvature", "cut_off_named", "reverse_of", "twice_differentiable", "validated_order"]
+__all__ = [
+    "FIRST",
+    "Curvature",
+    "backward_of",
+    "curvature",
+    "cut_off_named",
+    "reverse_of",
+    "twice_differentiable",
+    "validated_order",
+]
 
 MOVE = 1e-3  # by which an input is moved to see whether what the backward pass returns depends on it at all
 MOVED = 1e4  # roundoffs by which that must change then
@@ -225,9 +234,8 @@ def twice_differentiable(again: Products) -> None:
             again.pull_back(params, weights_like(again.outputs(params)))
     except Exception as error:
         raise LossError(
-            f"order=2: the backward pass can't be differentiated again: {said(error).rstrip('.')}. Write it in operations that "
-            "have a derivative themselves, or as a custom function of its own with one; once_differentiable says that "
-            "there is none."
+            f"order=2: the backward pass can't be differentiated again: {said(error).rstrip('.')}. Write it in "
+            "operations that have a derivative themselves, or as a custom function of its own with one."
         ) from error
 
 
@@ -290,4 +298,3 @@ def _cotangent(name: str) -> str:
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     return (*tensor.shape, 2) if tensor.is_complex() else tuple(tensor.shape)
-

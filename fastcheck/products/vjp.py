@@ -21,7 +21,7 @@ from fastcheck.report import Report
 from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
-__all__ = ["check_vjp"]
+__all__ = ["check_vjp", "report_of_claim"]
 
 KEY = 1 << 16  # key of the vectors that linearity is tried with
 
@@ -76,11 +76,11 @@ def check_vjp(
     cotangents = positive("cotangents", cotangents)
     with plain_products(function, vjp, inputs, "vjp", like=(False, False, True)) as (function, vjp, inputs):
         claim = TransposedClaim(LinearizationPoint.of(function, inputs, args), Product(vjp, "vjp", "cotangent"))
-        report = _report(claim, checks, cotangents)
+        report = report_of_claim(claim, checks, cotangents)
     return report.raise_if_wrong() if throw else report
 
 
-def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> Report:
+def report_of_claim(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> Report:
     """Return the report of a product at a point."""
     checks.evaluations += 1
     chosen = cotangents_for(claim.point, cotangents, checks.settings.seed)
