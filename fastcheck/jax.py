@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck import products
 from fastcheck.adapters import framework, input_names, refuse_forms
 from fastcheck.adapters.calls import under_vmap
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
@@ -23,7 +24,6 @@ from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.second import FIRST, curvature, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
-from fastcheck import products
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fastcheck import products
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.calls import called_otherwise, under_vmap
@@ -29,7 +30,6 @@ from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck import products
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 

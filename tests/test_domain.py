@@ -192,7 +192,7 @@ def test_bad_bounds(bounds, message):
 
 
 def test_forms_without_bounds_are_refused():
-    with pytest.raises(InputError, match="a fastcheck.batched loss"):
+    with pytest.raises(InputError, match=r"a fastcheck\.batched loss"):
         fastcheck.check(fastcheck.batched(lambda p: p.sum(-1)), lambda p: p, np.ones(3), bounds=(0, 1))
     with pytest.raises(InputError, match="is complex"):
         fastcheck.check(lambda p: abs(p[0]), lambda p: p, np.ones(1) * 1j, bounds=(0, 1))
