@@ -59,6 +59,7 @@ def check(
     progress: bool | None = None,
     unchecked: Unchecked = "fail",
     bounds: Any = None,
+    replay: bool = True,
     throw: bool = False,
 ) -> Report[Tree]:
     """Compare a gradient with finite differences of the loss, and say whether it is right.
@@ -66,7 +67,8 @@ def check(
     Parameters
     ----------
     loss : callable
-        ``loss(params, *args) -> float``; deterministic, and it leaves its arguments alone.
+        ``loss(params, *args) -> float``; it leaves its arguments alone, and is the same function in every call (see
+        ``replay``).
     gradient : tree, callable or True
         A tree like params, or ``gradient(params, *args)`` that returns one; True where the loss returns
         ``(loss, gradient)``. A dict may name its entries ``dW1`` for ``W1``; entries that belong to no parameter are
@@ -108,6 +110,11 @@ def check(
     bounds : (low, high), optional
         Where the loss may be evaluated: each None, a number, or a tree like params. At a bound differences are taken
         to the inside.
+    replay : bool
+        Where the loss draws at random (dropout, noise), put what it draws from (Python's, numpy's and torch's global
+        generators, and those that loss and gradient can reach) into the same state before every evaluation and before
+        the gradient, and check that one function. The generators are then put back. A gradient that is an array was
+        computed with other draws and stays undecided.
     throw : bool
         Raise `GradientError` unless the verdict is a pass.
 
@@ -139,6 +146,7 @@ def check(
         checkpoint=checkpoint,
         progress=progress,
         unchecked=unchecked,
+        replay=replay,
     )
     args = as_args(args)
     with plain(loss, gradient, params) as problem:
@@ -251,7 +259,7 @@ def numerical_gradient(
         The loss fails at theta, is random, or changes its arguments.
     """
     settings = Settings(
-        "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
+        "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress, replay=False
     )
     with plain(loss, (), params, matched=False) as problem:
         problem = within(problem, bounds)

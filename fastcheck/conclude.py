@@ -49,6 +49,9 @@ def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], 
         The second witness.
     """
     context, layout = outcome.context, outcome.context.layout
+    if verdicts.verdict.refuted and context.replay is not None and context.replay.mean is not None:
+        found = (context.replay.mean, *context.preflight.findings)
+        return unmeasurable(layout, found, context.evaluator.evaluations, context.run.seconds, context.settings)
     measured = sum(int(np.count_nonzero(np.isfinite(found.value))) for found in outcome.estimates)
     if outcome.directions:
         measured = sum(map(len, outcome.estimates))

@@ -141,6 +141,7 @@ def _nearby(context: Context, names: Sequence[str], way: FloatArray) -> dict[str
         there = prepared(context.loss, context.gradient, context.args, settings, run, layout, theta)
         if there.preflight.fatal:
             return {}
+        there = replace(there, replay=context.replay)
         outcome = strategy_for(there)(there)
     except (InputError, LossError, OutOfBudget):  # the loss has no value there, or there is no time
         return {}

@@ -148,6 +148,11 @@ class Kind(enum.StrEnum):
         "The mask of a dropout, or its scale, is not applied on the way back.",
         "Multiply by the same mask, and the same scale, as on the way forward.",
     )
+    DRAWN_ANEW = (
+        "drawn_anew",
+        "The gradient draws other random numbers than the loss.",
+        "Keep the masks that the forward pass drew, and use them on the way back.",
+    )
     BIAS_RESIZED = (
         "bias_resized",
         "The gradient of a bias is summed over the units of each sample, and resized.",
@@ -361,6 +366,7 @@ class Kind(enum.StrEnum):
         "The loss is another one at the same parameters.",
         "Dropout? Set keep_prob=1 (evaluation mode); otherwise fix the seed inside the loss.",
     )
+    REPLAYED = ("replayed", "The loss draws at random; every evaluation replayed the same draws.", "")
     STATEFUL_LOSS = (
         "stateful_loss",
         "The loss depends on the calls before it: running statistics or a cache.",

@@ -16,6 +16,7 @@ from fastcheck.held import Called
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import leaves
+from fastcheck.replay import Replayed
 
 __all__ = ["Plain", "plain", "plain_products", "takes", "within", "written"]
 
@@ -212,16 +213,19 @@ def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
         raise InputError(f"params: {which} takes a tree of float arrays, not {kind}. Pass plain arrays.")
 
 
+WRAPPERS = (Both, Called, Continued, Given, Inside, Replayed, Returned)
+
+
 def written(function: Any) -> Any:
     """Return the function as the user wrote it."""
-    while isinstance(getattr(function, "__self__", function), (Both, Called, Continued, Given, Inside, Returned)):
+    while isinstance(getattr(function, "__self__", function), WRAPPERS):
         function = getattr(function, "__self__", function).function
     return function
 
 
 def takes(function: Any) -> str:
     """Return what the user's function is called with, beside args."""
-    while isinstance(getattr(function, "__self__", function), (Both, Continued, Given, Inside)):
+    while isinstance(getattr(function, "__self__", function), (Both, Continued, Given, Inside, Replayed)):
         function = getattr(function, "__self__", function).function
     return "args alone" if isinstance(function, Called) else "a tree like params"
 

@@ -102,6 +102,10 @@ class Run:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Let something be called when the run ends, however it does."""
+        self._open.callback(call)
+
     def over(self) -> bool:
         """Say whether the run is to end, because it was stopped or its budget is spent."""
         if self.stopped is None and self.budget is not None and self.seconds >= self.budget:

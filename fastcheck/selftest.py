@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import zlib
@@ -16,10 +17,12 @@ from fastcheck.bugs.net import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
+from fastcheck.findings import Kind
 from fastcheck.gradients import flat_gradient
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Plain, plain
+from fastcheck.replay import Draws
 from fastcheck.report import Report
 
 __all__ = ["PlantedBug", "SelfTestReport", "self_test"]
@@ -165,9 +168,23 @@ def self_test(
         A kind is not known.
     """
     own = check(loss, gradient, params, args=args, seed=seed, **options).raise_if_wrong()
-    with plain(loss, gradient, params) as problem:
+    with plain(loss, gradient, params) as problem, _replayed(problem, args, own) as problem:
         bugs, evaluations = _planted(problem, args, _chosen(kinds), smallest, {"seed": seed, **options})
     return SelfTestReport(tuple(bugs), own, own.evaluations + evaluations)
+
+
+@contextlib.contextmanager
+def _replayed(problem: Plain, args: tuple[Any, ...], own: Report) -> Iterator[Plain]:
+    """Give the problem itself, or of a random loss the one function that its check was of."""
+    if not any(finding.kind is Kind.REPLAYED for finding in own.findings):
+        yield problem
+        return
+    draws = Draws(problem.loss, problem.gradient, args)
+    try:
+        loss, gradient = draws.replayed(problem.loss, args), draws.replayed(problem.gradient, args)
+        yield dataclasses.replace(problem, loss=loss, gradient=gradient)
+    finally:
+        draws.put_back()
 
 
 def _planted(

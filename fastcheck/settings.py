@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     progress: bool | None
     unchecked: Unchecked
     bounds: Any
+    replay: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Settings:
     checkpoint: str | Path | None = None
     progress: bool | None = None
     unchecked: str = "fail"
+    replay: bool = True
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
@@ -97,6 +99,8 @@ class Settings:
             )
         if self.progress not in (None, True, False):
             raise InputError(f"progress={self.progress!r} must be True, False, or None for when the work is long.")
+        if not isinstance(self.replay, bool):
+            raise InputError(f"replay={self.replay!r} must be True or False.")
         if not (self.checkpoint is None or isinstance(self.checkpoint, (str, Path))):
             raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
 

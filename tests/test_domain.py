@@ -169,6 +169,25 @@ def test_processes_and_other_forms():
     assert fastcheck.check(both, True, x, bounds=(0, 1)).verdict is Verdict.CORRECT
 
 
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_a_random_loss_draws_the_same_on_both_sides_of_a_bound(mode):
+    draw = np.random.default_rng(0)
+    x = np.array([0.0, 0.5, 0.0, 1.0])
+
+    def loss(p):
+        assert (p >= 0).all()
+        return float(((p**2 + p) * (draw.random(4) < 0.7)).sum())
+
+    def gradient(p):
+        return (2 * p + 1) * (draw.random(4) < 0.7)
+
+    report = fastcheck.check(loss, gradient, x, bounds=(0, 1), mode=mode)
+    assert report.verdict is Verdict.CORRECT, str(report)
+    assert "replayed" in [finding.kind for finding in report.findings]
+    wrong = fastcheck.check(loss, lambda p: 1.1 * gradient(p), x, bounds=(0, 1), mode=mode)
+    assert wrong.verdict is Verdict.WRONG
+
+
 @pytest.mark.parametrize(
     ("bounds", "message"),
     [

@@ -45,6 +45,8 @@ class DataFacts:
         How many samples each class has, by labels or a one-hot matrix; empty where there are none.
     scales : tuple of float
         What a mask of dropout among the arguments multiplies by, or the share it keeps.
+    draws : bool
+        Whether the loss draws at random.
     """
 
     batch: int = 0
@@ -53,6 +55,7 @@ class DataFacts:
     scalars: tuple[float, ...] = ()
     counts: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
+    draws: bool = False
 
 
 def facts_of(loss: Callable[..., Any], args: tuple[Any, ...], parameters: Iterable[tuple[int, ...]] = ()) -> DataFacts:

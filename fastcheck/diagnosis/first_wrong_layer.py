@@ -43,11 +43,11 @@ def first_wrong_layer(evidence: Evidence, unexplained: Sequence[BlockEvidence]) 
     wrong, right = ([block.name for block in others if block.wrong == flag] for flag in (True, False))
     said = f"{listed(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong"
     said += f", {listed(right)} {'is' if len(right) == 1 else 'are'} right" if right else " (every block)"
-    where = _where(layers_of([block.block for block in evidence.blocks]), others, culprit)
+    where = _where(layers_of([block.block for block in evidence.blocks]), others, culprit, evidence.facts.draws)
     return Finding(Kind.FIRST_WRONG_LAYER, culprit.name, f"{said}: {where} {_likeness(culprit)}", numbers)
 
 
-def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: BlockEvidence) -> str:
+def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: BlockEvidence, draws: bool) -> str:
     layer_of = {name: layer for layer in layers for name in layer.names}
     own = layer_of[culprit.name]
     place = [block.name for block in ordered].index(culprit.name)
@@ -69,9 +69,14 @@ def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: B
             f"the error is there from the output on: look at the derivative of the loss and of the last layer.{follow}"
         )
     if own.known and layer_of[after[0].name].known:
+        step = f"the step from {layer_of[after[0].name].label} back to {own.label}"
+        if draws:
+            return (
+                f"look at {step}. Does it multiply by the mask that the loss drew there (dropout), and by its scale "
+                f"1 / (1 - p)? Else at the activation's derivative and the transpose of the weights.{follow}"
+            )
         return (
-            f"look at the step from {layer_of[after[0].name].label} back to {own.label} (the activation's "
-            f"derivative, a mask, the transpose of the weights between them).{follow}"
+            f"look at {step} (the activation's derivative, a mask, the transpose of the weights between them).{follow}"
         )
     return (
         f"look first at {culprit.name}, in the order of the parameters the last that is wrong; {after[0].name} after "

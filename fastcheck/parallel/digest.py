@@ -113,7 +113,7 @@ def _by_name(value: Any) -> bytes | None:
     if isinstance(value, np.ufunc):  # does not say where it comes from
         name: Any = value.__name__
         homes = (module for module in sorted(sys.modules) if getattr(sys.modules[module], name, None) is value)
-        library = next(filter(None, map(_library_of, homes)), None)
+        library = next(filter(None, map(library_of, homes)), None)
         return None if library is None else f"{library} {name}".encode()
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = getattr(value, "__module__", None)
@@ -123,15 +123,15 @@ def _by_name(value: Any) -> bytes | None:
         found = functools.reduce(getattr, name.split("."), sys.modules[module])
     except AttributeError:
         return None
-    library = _library_of(module) if found is value else None
+    library = library_of(module) if found is value else None
     return None if library is None else f"{library} {module}.{name}".encode()
 
 
 def _library(value: type | types.ModuleType) -> str | None:
-    return _library_of(value.__name__ if isinstance(value, types.ModuleType) else value.__module__)
+    return library_of(value.__name__ if isinstance(value, types.ModuleType) else value.__module__)
 
 
-def _library_of(module: str) -> str | None:
+def library_of(module: str) -> str | None:
     """Return the name and version of the installed library that a module belongs to, or None.
 
     A module of the user's own that is machine code is known by that.

@@ -116,6 +116,11 @@ class Checks:
                 f"checkpoint={self.settings.checkpoint!r}: {self.name} is several short checks; give it a budget= "
                 "instead."
             )
+        if "replay" in self.options:
+            raise InputError(
+                f"replay={self.settings.replay}: {self.name} compares several calls of a product, which each draw "
+                "anew. Fix the seed inside the function, and inside the product."
+            )
 
     @property
     def seconds(self) -> float:
@@ -127,7 +132,7 @@ class Checks:
     ) -> Report:
         """Run one check of those that are left, with its share of the time that is left."""
         # A single product may well be zero in a block; the table in `merge` says what passes when all are done
-        options = {**self.options, "unchecked": "allow", **over}
+        options = {**self.options, "unchecked": "allow", "replay": False, **over}
         options["confidence"] = 1 - (1 - self.settings.confidence) / max(1, self.count)
         if self.settings.budget is not None:
             options["budget"] = max(SHORTEST, (self.settings.budget - self.seconds) / max(1, left))

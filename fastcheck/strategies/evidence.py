@@ -23,7 +23,10 @@ TINY = float(np.finfo(np.float64).tiny)
 
 def facts_about(context: Context) -> DataFacts:
     """Return what is known about the data of a run."""
-    return facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    facts = facts_of(context.loss, context.args, [block.shape for block in context.layout.blocks])
+    if context.replay is None:
+        return facts
+    return replace(facts, draws=True, scales=(*facts.scales, *context.replay.scales))
 
 
 def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
