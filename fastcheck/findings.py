@@ -379,6 +379,16 @@ class Kind(enum.StrEnum):
     )
     LOSS_FAILED = ("loss_failed", "Away from theta the loss raises, or has no finite value.", "")
     DROPOUT = ("dropout", "Dropout is on in a torch module.", "Call model.eval(), or pass fixed_rng=True.")
+    MOVING_BUFFERS = (
+        "moving_buffers",
+        "The forward pass of a module writes buffers and computes the loss with them; autograd takes them for constants.",
+        "Call model.eval(), in which they are constants.",
+    )
+    PADDING_ROW = (
+        "padding_row",
+        "The row of an embedding that is its padding_idx is used, and torch leaves its gradient zero by design.",
+        "Mask the padded positions out of the loss, or leave padding_idx out.",
+    )
     FROZEN = ("frozen", "Parameters that require no gradient were left out.", "")
     CONVERTED = ("converted", "The check ran in another dtype than that of the parameters, on a copy.", "")
     OWN_PRECISION = (

@@ -7,7 +7,7 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.calls import called_otherwise, under_vmap
 from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
+from fastcheck.adapters.hints import frozen, hinted, remarks
 from fastcheck.adapters.kernels import alone, compared, named
-from fastcheck.adapters.precision import in_double, remark
+from fastcheck.adapters.precision import in_double
 from fastcheck.adapters.second import (
     FIRST,
     backward_of,
@@ -29,7 +30,6 @@ from fastcheck.adapters.second import (
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
-from fastcheck.findings import Finding, Kind
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
@@ -107,8 +107,9 @@ def check(
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
         report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options)
+        report = hinted(report, borrowed) if gradient is None else report
         own = borrowed if gradient is None and dtype is None else None
-        return concluded(report, own, _remarks(borrowed, report), throw, began)
+        return concluded(report, own, remarks(borrowed, report), throw, began)
 
 
 def check_function(
@@ -194,7 +195,7 @@ def check_function(
             report = cut_off_named(_as_called(_checked(checked, options, call), checked, batched), checked)
         elif order == 2:
             report = replace(report, findings=(FIRST, *report.findings))
-        left = [_frozen(kernel.left_out)] if kernel.left_out else []
+        left = [frozen(kernel.left_out)] if kernel.left_out else []
         return concluded(report, checked if dtype is None else None, left, throw, began)
 
 
@@ -247,7 +248,7 @@ def check_jvp(
     with undisturbed(torch, threads):
         tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start, pushes=True, jvp=jvp)
         report = _as_called(_checked(tensors, options, call), tensors, batched)
-        left = [_frozen(tensors.left_out)] if tensors.left_out else []
+        left = [frozen(tensors.left_out)] if tensors.left_out else []
         return concluded(report, tensors if dtype is None else None, left, throw, began)
 
 
@@ -301,7 +302,7 @@ def check_hvp(
     )
     with undisturbed(torch, threads), borrowed:
         report, subject = curvature(borrowed, borrowed.value, options, call)
-        return concluded(report, subject if dtype is None else None, _remarks(borrowed, report), throw, began)
+        return concluded(report, subject if dtype is None else None, remarks(borrowed, report), throw, began)
 
 
 def _refuse_no_function(name: str, given: Any) -> None:
@@ -321,42 +322,3 @@ def _as_called(report: Report, tensors: TensorFunction, batched: bool) -> Report
     """Compare the product with itself, as autograd may call it."""
     report = report if tensors.pushes else called_otherwise(report, tensors)
     return under_vmap(report, tensors) if batched else report
-
-
-def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
-    """Return what a reader of the report must know of the module."""
-    found = remark(borrowed.dtype, {f"torch.{name}" for name in borrowed.own})
-    active = _dropouts(borrowed) if any(finding.kind is Kind.RANDOM_LOSS for finding in report.findings) else []
-    if active:
-        found.append(
-            Finding(
-                Kind.DROPOUT,
-                None,
-                f"Dropout is on in {', '.join(active)}: call model.eval() before the check, or pass fixed_rng=True, "
-                "which gives every evaluation the same draws.",
-                {"modules": active},
-            )
-        )
-    if borrowed.frozen:
-        found.append(_frozen(list(borrowed.frozen)))
-    return found
-
-
-def _frozen(names: Sequence[str]) -> Finding:
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    message = f"Left out, as frozen (requires_grad=False): {shown}."
-    return Finding(Kind.FROZEN, None, message, {"names": tuple(names)})
-
-
-def _dropouts(borrowed: Borrowed) -> list[str]:
-    """Return the modules that draw at random: dropout layers, and recurrent or attention layers with some inside."""
-    if not borrowed.modules:
-        return []
-    rates = {
-        name: module.p
-        if "Dropout" in type(module).__name__ and hasattr(module, "p")
-        else module.__dict__.get("dropout")
-        for name, module in borrowed.model.named_modules()
-        if module.training
-    }
-    return [name for name, rate in rates.items() if isinstance(rate, float) and rate > 0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -34,6 +34,8 @@ from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
 
 __all__ = ["Borrowed"]
+
+OTHER = 0.1  # by which a buffer is changed, relative to it and to 1, to see whether the loss depends on it
 
 
 class Borrowed:
@@ -236,6 +238,34 @@ class Borrowed:
             copy.copy_(kept)
         for (owner, name, _), place in zip(self._buffers, self._shared, strict=True):
             owner[name] = work[place]
+
+    def moving_buffers(self) -> list[str]:
+        """Return the buffers that the forward pass writes, and from whose values it starts: the loss depends on them.
+
+        Running statistics of a batch normalisation are written too, and not read.
+        """
+        tree, names = self.params(), list(self._names_of_buffers())
+        here = self.value(tree, *self.args)
+        after = [owner[name] for owner, name, _ in self._buffers]
+        found = []
+        for k, kept in enumerate(self._kept):
+            same = self.torch.equal(after[k], kept.to(after[k].dtype))
+            if same or not kept.is_floating_point():
+                continue
+            self._kept[k] = kept + OTHER * (1 + kept.abs()) * self.torch.linspace(-1, 2, kept.numel()).view_as(kept)
+            try:
+                there = self.value(tree, *self.args)
+            finally:
+                self._kept[k] = kept
+            if there != here:
+                found.append(names[k])
+        return found
+
+    def _names_of_buffers(self) -> Iterator[str]:
+        for prefix, module in self.model.named_modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield f"{prefix}.{name}" if prefix else name
 
     def _tensors(self, args: tuple[Any, ...], wide: Any) -> tuple[Any, ...]:
         """Return the arguments of the loss as tensors, floating ones widened."""
