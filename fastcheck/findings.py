@@ -381,7 +381,7 @@ class Kind(enum.StrEnum):
     DROPOUT = ("dropout", "Dropout is on in a torch module.", "Call model.eval(), or pass fixed_rng=True.")
     MOVING_BUFFERS = (
         "moving_buffers",
-        "The forward pass of a module writes buffers and computes the loss with them; autograd takes them for constants.",
+        "The forward pass of a module writes buffers and computes with them; autograd takes them for constants.",
         "Call model.eval(), in which they are constants.",
     )
     PADDING_ROW = (

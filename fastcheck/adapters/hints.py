@@ -63,8 +63,8 @@ def _padding_rows(report: Report, borrowed: Borrowed) -> Iterator[Finding]:
         yield Finding(
             Kind.PADDING_ROW,
             block,
-            f"Row {row} of {block} is the padding_idx of {name or 'the module'}: torch leaves its gradient zero, though "
-            f"the loss depends on that row. Mask the padded positions out of the loss, or leave padding_idx out.{rest}",
+            f"Row {row} of {block} is its padding_idx: torch leaves the gradient of that row zero, though the loss "
+            f"depends on it. Mask the padded positions out of the loss, or leave padding_idx out.{rest}",
             {"row": row, "only": len(inside) == len(listed)},
         )
 
