@@ -17,13 +17,13 @@ import numpy as np
 from fastcheck import products
 from fastcheck.adapters import framework, input_names, refuse_forms
 from fastcheck.adapters.calls import under_vmap
-from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
-from fastcheck.adapters.kernels import alone, compared, named
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.second import FIRST, curvature, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
+from fastcheck.products.kernels import compared
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 

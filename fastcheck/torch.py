@@ -15,9 +15,8 @@ from fastcheck import products
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.calls import called_otherwise, under_vmap
-from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
 from fastcheck.adapters.hints import frozen, hinted, remarks
-from fastcheck.adapters.kernels import alone, compared, named
 from fastcheck.adapters.precision import in_double
 from fastcheck.adapters.second import (
     FIRST,
@@ -30,6 +29,7 @@ from fastcheck.adapters.second import (
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
+from fastcheck.products.kernels import compared
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
