@@ -172,5 +172,5 @@ def test_bad_input():
         fastcheck.check_vjp(function, vjp, large, reference=function)
     with pytest.raises(LossError, match="the kernel raised ZeroDivisionError"):
         fastcheck.check_vjp(lambda p: 1 / 0, vjp, p, reference=function)
-    with pytest.raises(InputError, match="vjp=3 .* is not callable"):
+    with pytest.raises(InputError, match=r"vjp=3 .* is not callable"):
         fastcheck.check_vjp(function, 3, p, reference=function)
