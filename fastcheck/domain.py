@@ -18,7 +18,10 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.parameters import ROOT, Parameters, leaves, rebuilt
 
-__all__ = ["Box", "Continued", "Inside"]
+__all__ = ["BIAS", "DEVIATION", "Box", "Continued", "Inside"]
+
+DEVIATION, BIAS = 19**0.5, 7.0  # of a value beyond a bound, in those of the values inside: 3, -3 and 1 times them
+NEAR = 0.1  # to a bound, relative to the coordinate and to 1: steps may cross it
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,11 @@ class Box:
         """Say whether all of them are inside."""
         rows = zip(arrays, self.low, self.high, strict=True)
         return all(bool(np.all((x.real >= low) & (x.real <= high))) for x, low, high in rows)
+
+    def near(self, arrays: Sequence[Any]) -> bool:
+        """Say whether any entry is so near to a bound that a step may cross it."""
+        rows = zip(arrays, self.low, self.high, strict=True)
+        return any(bool(np.any(np.minimum(x - low, high - x) <= NEAR * (1 + np.abs(x)))) for x, low, high in rows)
 
     def _refuse_outside(self, arrays: Sequence[Any], name: str) -> None:
         for block, x, low, high in zip(self.names, arrays, self.low, self.high, strict=True):

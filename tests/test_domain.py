@@ -147,6 +147,25 @@ def test_where_no_bound_is_near_the_numbers_are_the_same():
     np.testing.assert_array_equal(with_.numerical, without.numerical)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_values_beyond_a_bound_have_more_noise_and_accuse_nobody(seed):
+    """Three rounded values add up; seed 6 was called wrong."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([4, 20]))
+    A, c, x = rng.normal(size=(6, n)) / np.sqrt(n), rng.normal(size=n), rng.uniform(0, 1, n)
+    x[rng.random(n) < 0.4] = 0.0
+    for digits in (6, 10):
+        for mode in ("full", "screen"):
+            report = fastcheck.check(
+                lambda p, digits=digits: round(float(np.tanh(A @ p).sum() + c @ p**2 + 1), digits),
+                lambda p: A.T @ (1 - np.tanh(A @ p) ** 2) + 2 * c * p,
+                x,
+                bounds=(0, 1),
+                mode=mode,
+            )
+            assert not report.verdict.refuted, str(report)
+
+
 def test_a_box_narrower_than_the_steps_is_said():
     report = fastcheck.check(lambda p: np.exp(p).sum(), np.exp, np.zeros(3), bounds=(0, 1e-12), mode="full")
     assert report.verdict is Verdict.INCONCLUSIVE

@@ -84,29 +84,31 @@ def under_vmap(report: Report, function: Stacked) -> Report:
     if any(finding.kind in SKIPPED for finding in report.findings):
         return report
     params = function.params()
-    stacked = weights_like({name: np.empty((STACKED, *x.shape)) for name, x in function.vectors_like().items()})
+    stacked = weights_like({name: np.zeros((STACKED, *x.shape)) for name, x in function.vectors_like().items()})
     try:
         base, again = (_one_by_one(function, params, stacked) for _ in range(2))
     except Exception:  # the check itself says so
         return report
     if not _alike(base, again):
         return report
-    how = "when several vectors go through it together, under vmap"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of slow fallbacks
             found = function.stacked_product(params, stacked)
     except Exception as error:  # whatever it raises there
         text = text_of(error).partition("\n")[0]
-        said = f"The derivative raises {type(error).__name__}{f' ({text})' if text else ''} {how}."
-        wrong = list(base)
-    else:
-        tolerance = math.sqrt(function.eps)
-        wrong = [name for name in base if not _alike({name: base[name]}, {name: found[name]}, base, tolerance)]
-        said = f"The derivative ({', '.join(wrong)}) is another one {how}."
+        said = f"raises {type(error).__name__}{f' ({text})' if text else ''}, so it was not compared with itself."
+        finding = Finding(Kind.BATCHED, None, f"Under vmap the derivative {said} {Kind.BATCHED.remedy}")
+        verdict = worst([report.verdict, Verdict.INCONCLUSIVE])
+        return replace(report, verdict=verdict, findings=(finding, *report.findings))
+    tolerance = math.sqrt(function.eps)
+    wrong = [name for name in base if not _alike({name: base[name]}, {name: found[name]}, base, tolerance)]
     if not wrong:
         return report
     names = [name for name in wrong if name in report.blocks] or list(report.blocks)  # outputs, in forward mode
+    said = (
+        f"The derivative ({', '.join(wrong)}) is another one when several vectors go through it together, under vmap."
+    )
     return _with(report, [Finding(Kind.BATCHED, None, f"{said} {Kind.BATCHED.remedy}", {"blocks": names})])
 
 

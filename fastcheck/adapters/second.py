@@ -190,7 +190,7 @@ def backward_of(function: TensorFunction, start: Start, pushes: bool) -> TensorF
         pairs = zip(places, wanted, grads, strict=True)
         return OrderedDict((f"grad_{name}", torch.zeros_like(x) if g is None else g) for name, x, g in pairs)
 
-    weights = weights_like({name: np.empty(_shape(y)) for name, y in like.items()})
+    weights = weights_like({name: np.zeros(_shape(y)) for name, y in like.items()})
     cotangents = [as_tensor(torch, weights[name], y).to(y.dtype) for name, y in like.items()]
     chosen = set(places.values())
     inputs = [x.detach().requires_grad_() if i in chosen else x for i, x in enumerate(function.inputs)]

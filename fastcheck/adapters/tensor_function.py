@@ -213,19 +213,29 @@ class TensorFunction:
 
     def _stacked_forward(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
         inputs, forward_ad = self._at(tree, own=True), forward_mode(self.torch)
-        names, places = list(self.outputs_like), self.places
+        names, places, torch = list(self.outputs_like), list(self.places.values()), self.torch
 
-        def one(*tangents: Any) -> tuple[Any, ...]:
+        def outputs(*chosen: Any) -> tuple[Any, ...]:
+            moved = list(inputs)
+            for i, x in zip(places, chosen, strict=True):
+                moved[i] = x.clone()
+            found = self.call(moved)
+            return tuple(found[name] for name in names)
+
+        def by_torch_func(*tangents: Any) -> Any:
+            return torch.func.jvp(outputs, tuple(inputs[i] for i in places), tangents)[1]
+
+        def by_duals(*tangents: Any) -> tuple[Any, ...]:
             with forward_ad.dual_level():
-                duals = list(inputs)
-                for i, v in zip(places.values(), tangents, strict=True):
-                    duals[i] = forward_ad.make_dual(inputs[i].clone(), v)
-                outputs = self.call(duals)
-                pairs = [forward_ad.unpack_dual(outputs[name]) for name in names]
-                return tuple(self.torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs)
+                found = outputs(*(forward_ad.make_dual(inputs[i], v) for i, v in zip(places, tangents, strict=True)))
+                pairs = map(forward_ad.unpack_dual, found)
+                return tuple(torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs)
 
-        given = [self.like(vectors[name], inputs[i]) for name, i in places.items()]
-        found = self.torch._vmap_internals._vmap(one)(*given)  # torch.func.vmap has no rule for dual numbers
+        given = [self.like(vectors[name], inputs[i]) for name, i in self.places.items()]
+        try:
+            found = torch.func.vmap(by_torch_func)(*given)
+        except Exception:  # a custom function without setup_context; it may do with dual numbers
+            found = torch._vmap_internals._vmap(by_duals)(*given)  # for which torch.func.vmap has no rule
         return {name: as_numpy(y) for name, y in zip(names, found, strict=True)}
 
     def by_name(self, names: Iterable[str], wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:

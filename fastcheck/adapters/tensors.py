@@ -125,6 +125,7 @@ def as_numpy(tensor: Any) -> Any:
     if not hasattr(tensor, "detach"):
         return tensor
     dense = tensor.detach().to_dense().cpu().resolve_conj()
+    dense = dense.clone() if dense._is_zerotensor() else dense  # which has no memory
     if dense.is_complex():
         return framework("torch").view_as_real(dense).contiguous().numpy()
     return (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).resolve_neg().numpy()
