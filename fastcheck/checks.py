@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack, cast
 import numpy as np
 
 from fastcheck.arithmetic import own
-from fastcheck.conclude import conclude, unmeasurable
+from fastcheck.conclude import conclude, record, unmeasurable
 from fastcheck.context import prepared
 from fastcheck.conventions import recognised
 from fastcheck.elsewhere import decided_elsewhere
@@ -22,13 +22,11 @@ from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain, within
 from fastcheck.report import Report
-from fastcheck.report.progress import bar
-from fastcheck.report.record import record
-from fastcheck.run import OutOfBudget, Run
+from fastcheck.run import OutOfBudget, Run, bar
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion

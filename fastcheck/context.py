@@ -23,7 +23,7 @@ from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.identity import identity
+from fastcheck.parallel.digest import identity
 from fastcheck.parameters import Block, Parameters
 from fastcheck.preflight import Preflight, preflight, undecided
 from fastcheck.replay import Draws, Replay, Replayed, same

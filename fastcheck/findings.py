@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Finding", "Kind"]
+__all__ = ["Finding", "Kind", "first_of"]
 
 
 class Kind(enum.StrEnum):
@@ -559,3 +559,8 @@ class Finding:
     def blocks(self) -> tuple[str, ...]:
         """All blocks it is about; empty where it is about the whole run."""
         return tuple(self.evidence.get("blocks", (self.block,) if self.block is not None else ()))
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first few names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -148,16 +148,9 @@ def within(problem: Plain, bounds: Any) -> Plain:
 def plain_products(
     function: Any, product: Any, inputs: Any, name: str, *, like: tuple[bool, bool, bool] = (False, False, False)
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Give a function and a product with its Jacobian of a tree of float arrays.
+    """Give a function and a product with its Jacobian, called `name`, of a tree of float arrays.
 
-    Parameters
-    ----------
-    function, product, inputs
-        As the user brings them.
-    name : str
-        How messages call the product.
-    like : (bool, bool, bool)
-        Whether the function returns, the product takes, and the product returns a tree like the inputs.
+    `like` says whether the function returns, the product takes, and the product returns a tree like the inputs.
 
     Raises
     ------

@@ -25,10 +25,10 @@ import numpy as np
 from fastcheck.domain import Continued
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding
+from fastcheck.held import Slot
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parallel.digest import library_of
-from fastcheck.slots import Slot
 
 __all__ = ["Draws", "Replay", "Replayed", "same"]
 

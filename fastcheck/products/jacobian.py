@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray
+from fastcheck.conclude import record
 from fastcheck.domain import Box, Continued
 from fastcheck.errors import InputError, LossError, said
 from fastcheck.findings import Finding, Kind
+from fastcheck.measure.directions import TANGENT, bounded, unit
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.jvp import report_of
 from fastcheck.products.point import LinearizationPoint, Product
-from fastcheck.products.vectors import TANGENT, bounded, unit
 from fastcheck.products.vjp import report_of_claim
 from fastcheck.report import Coordinate, Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check_jacobian"]
