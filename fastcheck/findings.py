@@ -430,7 +430,7 @@ class Kind(enum.StrEnum):
     FIRST_DERIVATIVE = (
         "first_derivative",
         "The second derivative was not checked, since the first does not pass.",
-        "Repair the first derivative.",
+        "",
     )
     BATCHED = (
         "batched",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -195,7 +195,7 @@ def backward_of(function: TensorFunction, start: Start, pushes: bool) -> TensorF
     chosen = set(places.values())
     inputs = [x.detach().requires_grad_() if i in chosen else x for i, x in enumerate(function.inputs)]
     given = [*inputs, *(widened(u, function.dtype).requires_grad_() for u in cotangents)]
-    names = [*function.names, *map(_cotangent, like)]
+    names = [*function.names, *_cotangents(like, function.names)]
     return TensorFunction(backward, given, function.dtype, start, names, every=True, pushes=pushes)
 
 
@@ -205,7 +205,7 @@ def reverse_of(function: TracedFunction, dtype: Any, pushes: bool) -> TracedFunc
     outputs = function.outputs(leaves.arrays)
     weights = {name: u.astype(outputs[name].dtype) for name, u in weights_like(outputs).items()}
     tree = OrderedDict((name, leaves.real(name)) for name in leaves.arrays)
-    tree.update((_cotangent(name), u) for name, u in weights.items())
+    tree.update(zip(_cotangents(weights, leaves.arrays), weights.values(), strict=True))
     count = len(leaves.arrays)
 
     def reverse(given: Any) -> OrderedDict[str, Any]:
@@ -292,8 +292,12 @@ def _cut_off(again: Products, names: list[str]) -> dict[str, list[str]]:
     return cut
 
 
-def _cotangent(name: str) -> str:
-    return "cotangent" if name == ROOT else f"cotangent.{name}"
+def _cotangents(outputs: Iterable[str], inputs: Collection[str]) -> list[str]:
+    """Return names for the cotangents of outputs that no input has."""
+    word = "cotangent"
+    while any(name.split(".")[0] == word for name in inputs):
+        word += "_"
+    return [word if name == ROOT else f"{word}.{name}" for name in outputs]
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

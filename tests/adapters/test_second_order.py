@@ -227,6 +227,21 @@ def test_the_first_derivative_comes_first():
     assert list(report.blocks) == ["x"]
 
 
+def test_draws_names_and_other_inputs():
+    x, index = torch.tensor(X), torch.tensor([0, 2])
+    report = fastcheck.torch.check_function(
+        lambda x, index: torch.nn.functional.dropout(x[index] ** 3), (x, index), order=2, fixed_rng=True
+    )
+    assert report.verdict is Verdict.CORRECT, str(report)
+    for adapter, value in ((fastcheck.torch, x), (fastcheck.jax, jnp.asarray(X))):
+        report = adapter.check_function(lambda x, cotangent: x**2 * cotangent, (value, value + 1), order=2)
+        assert report.verdict is Verdict.CORRECT, str(report)
+        assert list(report.blocks) == ["x", "cotangent", "cotangent_"]
+    report = fastcheck.torch.check_function(torch.nn.functional.dropout, (x,), order=2)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert str(report).startswith("INCONCLUSIVE: The loss is random")
+
+
 def test_bad_orders():
     for adapter, x in ((fastcheck.torch, torch.tensor(X)), (fastcheck.jax, jnp.asarray(X))):
         for order in (0, 3, True, "2", 1.5):
