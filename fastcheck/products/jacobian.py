@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.conclude import record
-from fastcheck.domain import Box, Continued
-from fastcheck.errors import InputError, LossError, said
+from fastcheck.domain import Box
+from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.measure.directions import TANGENT, bounded, unit
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.jvp import report_of
+from fastcheck.products.matrix import System, X, has_adjoint, is_operator, is_stored, vector
 from fastcheck.products.point import LinearizationPoint, Product
 from fastcheck.products.vjp import report_of_claim
 from fastcheck.report import Coordinate, Report
@@ -25,7 +26,7 @@ from fastcheck.settings import as_args
 
 __all__ = ["check_jacobian"]
 
-X, JAC = "x", "jac"
+JAC = "jac"
 COLUMNS = 16  # of which single entries are looked at
 LISTED = 10
 STEP = 6e-6  # where a check left none: the cube root of the roundoff
@@ -86,16 +87,10 @@ def check_jacobian(
     """
     args = as_args(args)
     counts = positive("tangents", tangents), positive("cotangents", cotangents)
-    x = _vector(x0, "x0")
-    function, matrix = _pair(fun, jac)
-    subject = _Subject(function, matrix, args)
-    known: Callable[..., Any] = subject.outputs
-    if bounds is not None:
-        known = Continued(known, Box.of(bounds, x, "x0"))
-    subject = replace(subject, known=known)
+    x = vector(x0, "x0")
     checks = Checks("check_jacobian", options)
+    subject = System.of(fun, jac, args, x, None if bounds is None else Box.of(bounds, x, "x0"))
     point = LinearizationPoint.of(subject.function, {X: x}, (), ("fun", "x0", "output"))
-    subject.at(x, point.outputs.size)
     reports = list(_reports(subject, point, checks, counts))
     report = _in_entries(max(reports, key=lambda one: one.verdict.severity), subject, point)  # the first of the worst
     call = "check_jacobian(fun, jac, x0" + (", bounds=bounds" if bounds is not None else "")
@@ -108,63 +103,20 @@ def check_jacobian(
     return report.raise_if_wrong() if throw else report
 
 
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """The function and its Jacobian; the last matrix is kept, as products ask for the same one again."""
-
-    fun: Callable[..., Any]
-    jac: Any
-    args: tuple[Any, ...]
-    known: Any = None
-    _last: dict[str, Any] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_last", {})
-
-    def outputs(self, x: Any) -> Any:
-        """Return the m numbers of a vector x."""
-        return _vector(self.fun(x, *self.args), "fun(x0)", of="fun")
-
-    def function(self, tree: Any) -> Any:
-        """Return them, of a tree {"x": x}, and inside the bounds."""
-        return self.known(tree[X])
-
-    def at(self, x: FloatArray, rows: int = 0) -> Any:
-        """Return the matrix at x; validated where the number of rows is given."""
-        if rows or self._last.get("x") is None or not np.array_equal(self._last["x"], x):
-            given = np.array(x)
-            try:
-                found = self.jac(given, *self.args) if callable(self.jac) and not _is_operator(self.jac) else self.jac
-            except Exception as error:
-                raise LossError(f"jac raised {said(error, ' at x0')}.") from error
-            self._last.update(x=np.array(x), matrix=_matrix(found, rows, len(x)) if rows else _matrix(found))
-        return self._last["matrix"]
-
-    def vjp(self, tree: Any, cotangent: Any) -> Any:
-        """Return J^T u."""
-        matrix, u = self.at(tree[X]), np.asarray(cotangent, dtype=np.float64)
-        return {X: _of_its_precision(matrix.rmatvec(u) if _is_operator(matrix) else matrix.T @ u, matrix)}
-
-    def jvp(self, tree: Any, tangent: Any) -> Any:
-        """Return J v."""
-        matrix, v = self.at(tree[X]), np.asarray(tangent[X], dtype=np.float64)
-        return _of_its_precision(matrix.matvec(v) if _is_operator(matrix) else matrix @ v, matrix)
-
-
 def _reports(
-    subject: _Subject, point: LinearizationPoint, checks: Checks, counts: tuple[int | None, int | None]
+    subject: System, point: LinearizationPoint, checks: Checks, counts: tuple[int | None, int | None]
 ) -> Iterator[Report]:
     """Yield the report of J^T u, and for an operator that of J v."""
     matrix = subject.at(point.theta)
-    operator = _is_operator(matrix)
-    if not operator or _has_adjoint(matrix, point.outputs.size):
+    operator = is_operator(matrix)
+    if not operator or has_adjoint(matrix, point.outputs.size):
         claim = TransposedClaim(point, Product(subject.vjp, "rmatvec" if operator else "jac.T @ u", "cotangent"))
         yield report_of_claim(claim, checks, counts[1])
     if operator:
         yield report_of(point, Product(subject.jvp, "matvec", "tangent"), checks, "", *counts)
 
 
-def _in_entries(report: Report, subject: _Subject, point: LinearizationPoint) -> Report:
+def _in_entries(report: Report, subject: System, point: LinearizationPoint) -> Report:
     """Return the report with the Jacobian as its block, and the wrong entries of the columns that are wrong."""
     rows, size = point.outputs.size, point.outputs.size * point.theta.size
     seen, refuted = report.blocks[X], report.verdict.refuted
@@ -182,9 +134,21 @@ def _in_entries(report: Report, subject: _Subject, point: LinearizationPoint) ->
         report,
         blocks={JAC: block},
         wrong=tuple(one for one, _ in found[:LISTED]),
-        findings=(*known, *(replace(f, block=JAC if f.block == X else f.block) for f in others)),
+        findings=(*known, *(replace(f, block=JAC if f.block == X else f.block) for f in others), *_quiet(subject)),
         coverage=checked / size,
     )
+
+
+def _quiet(subject: System) -> Iterator[Finding]:
+    """Yield a finding of rows that nothing can be said of."""
+    if subject.quiet:
+        names = [f"output[{i}]" for i in subject.quiet]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        message = (
+            f"{shown}: the row of jac is so small beside the value of the output that its errors drown in rounding. "
+            "Check those outputs without their constant part, to see them."
+        )
+        yield Finding(Kind.SILENT_OUTPUTS, None, message, {"outputs": names})
 
 
 def _columns(report: Report, point: LinearizationPoint) -> list[int]:
@@ -194,7 +158,7 @@ def _columns(report: Report, point: LinearizationPoint) -> list[int]:
 
 
 def _entries(
-    report: Report, subject: _Subject, point: LinearizationPoint, columns: list[int]
+    report: Report, subject: System, point: LinearizationPoint, columns: list[int]
 ) -> Iterator[tuple[Coordinate, bool]]:
     """Yield the wrong entries of some columns, worst first, and whether a sparse matrix stores them."""
     matrix, step = subject.at(point.theta), report.settings.get("steps", {}).get(X, STEP)
@@ -207,13 +171,13 @@ def _entries(
         error = np.abs(claimed - measured)
         for i in np.flatnonzero(error > SAFETY * uncertainty + SMALL * scale):
             place = (int(i), j)
-            coordinate = Coordinate(JAC, place, float(claimed[i]), float(measured[i]), float(uncertainty[i]))
-            found.append((float(error[i]), coordinate, _stored(matrix, place)))
+            entry = [float(value[i] * subject.scale[i]) for value in (claimed, measured, uncertainty)]
+            found.append((float(error[i]), Coordinate(JAC, place, *entry), is_stored(matrix, place)))
     for _, coordinate, stored in sorted(found, key=lambda one: -one[0]):
         yield coordinate, stored
 
 
-def _column(subject: _Subject, point: LinearizationPoint, j: int, step: float) -> tuple[FloatArray, Any, FloatArray]:
+def _column(subject: System, point: LinearizationPoint, j: int, step: float) -> tuple[FloatArray, Any, FloatArray]:
     """Return a column as claimed and as measured, None where it can't be, and how far off the latter may be."""
     e = unit(j, point.theta.size)
     claimed = np.asarray(subject.jvp({X: point.theta}, {X: e}), dtype=np.float64)
@@ -244,7 +208,7 @@ def _listed(places: list[list[int]]) -> str:
     return ", ".join(map(str, places[:4])) + (f" and {len(places) - 4} more" if len(places) > 4 else "")
 
 
-def _transposed(subject: _Subject, point: LinearizationPoint) -> Finding | None:
+def _transposed(subject: System, point: LinearizationPoint) -> Finding | None:
     """Return a finding where the transposed matrix agrees along a random direction, and the matrix does not."""
     size = point.theta.size
     if point.outputs.size != size or size == 1:
@@ -252,89 +216,11 @@ def _transposed(subject: _Subject, point: LinearizationPoint) -> Finding | None:
     v = bounded(0, TANGENT + KEY, 0, size)
     h = STEP * (float(np.abs(point.theta).max()) or 1.0)
     try:
-        measured = (point.at(point.theta + h * v) - point.at(point.theta - h * v)) / (2 * h)
-        turned = np.asarray(subject.vjp({X: point.theta}, v)[X], dtype=np.float64)
+        measured = (point.at(point.theta + h * v) - point.at(point.theta - h * v)) / (2 * h) * subject.scale
+        turned = np.asarray(subject.vjp({X: point.theta}, v * subject.scale)[X], dtype=np.float64)
     except Exception:  # what can't be had says nothing
         return None
     if not np.linalg.norm(turned - measured) <= math.sqrt(SMALL) * np.linalg.norm(measured):
         return None
     message = "jac is the transposed Jacobian: jac[i, j] must be the derivative of output i by x[j]. Return jac.T."
     return Finding(Kind.TRANSPOSE, JAC, message, {"blocks": [JAC]})
-
-
-def _pair(fun: Any, jac: Any) -> tuple[Callable[..., Any], Any]:
-    """Return the function and its Jacobian."""
-    if not callable(fun):
-        raise InputError(f"fun={fun!r} (type={type(fun).__name__}) is not callable: pass the function.")
-    if jac is None or jac is False or isinstance(jac, str):
-        raise InputError(
-            f"jac={jac!r}: pass a function that returns the matrix, the matrix at x0, or True where fun returns "
-            "(values, matrix)."
-        )
-    if jac is True:
-        return (lambda *given: _two(fun(*given))[0]), (lambda *given: _two(fun(*given))[1])
-    return fun, jac
-
-
-def _two(found: Any) -> Any:
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        raise InputError(f"jac=True: fun must return (values, matrix), and returned one {type(found).__name__}.")
-    return found
-
-
-def _vector(value: Any, name: str, of: str = "") -> FloatArray:
-    """Return a vector of floats."""
-    array = np.asarray(value)
-    if array.ndim == 0 and of:
-        array = array[None]
-    if array.ndim != 1 or array.dtype.kind not in "fiu" or not array.size:
-        raise InputError(
-            f"{name} (type={type(value).__name__}, shape={array.shape}, dtype={array.dtype}) must be a vector of real "
-            "numbers. For trees of arrays, and outputs of any shape: check_vjp."
-        )
-    return array.astype(array.dtype if array.dtype.kind == "f" else np.float64)
-
-
-def _matrix(found: Any, rows: int = 0, columns: int = 0) -> Any:
-    """Return a matrix whose products can be asked; of the right shape, where that is given."""
-    sparse = hasattr(found, "tocsr")
-    if not sparse and not _is_operator(found):
-        found = np.atleast_2d(np.asarray(found))
-        if found.dtype.kind not in "fiu":
-            raise InputError(f"jac(x0) has dtype {found.dtype}: it must be a matrix of real numbers.")
-    found = found.tocsr() if sparse else found
-    if rows and tuple(found.shape) != (rows, columns):
-        hint = " It seems to be transposed: return jac.T." if tuple(found.shape) == (columns, rows) else ""
-        raise InputError(
-            f"jac(x0) has shape {tuple(found.shape)}, and there are {rows} outputs and {columns} entries of x: it must "
-            f"be ({rows}, {columns}).{hint}"
-        )
-    return found
-
-
-def _is_operator(matrix: Any) -> bool:
-    return hasattr(matrix, "matvec") and hasattr(matrix, "shape")
-
-
-def _has_adjoint(operator: Any, rows: int) -> bool:
-    try:
-        operator.rmatvec(np.zeros(rows))
-    except NotImplementedError:
-        return False
-    except Exception:  # the check says it
-        return True
-    return True
-
-
-def _stored(matrix: Any, place: tuple[int, int]) -> bool:
-    """Say whether an entry is in the pattern; of what has none, yes."""
-    if not hasattr(matrix, "indptr"):
-        return True
-    i, j = place
-    return bool(np.any(matrix.indices[matrix.indptr[i] : matrix.indptr[i + 1]] == j))
-
-
-def _of_its_precision(product: Any, matrix: Any) -> FloatArray:
-    dtype = np.dtype(getattr(matrix, "dtype", None) or np.float64)
-    kept = dtype if dtype.kind == "f" and dtype.itemsize < 8 else np.float64
-    return np.asarray(product).ravel().astype(kept)

@@ -174,6 +174,45 @@ def test_large_sparse_systems():
         assert report.evaluations < n
 
 
+@pytest.mark.parametrize("kind", ["array", "csr"])
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_an_entry_of_a_small_row_counts_as_one_of_a_large_one(kind, mode):
+    """Rates of a stiff system: rows of 1e-9 to 1e9."""
+    scale = 10.0 ** np.linspace(-9, 9, N)
+
+    def fun(x):
+        return scale * band(x)
+
+    def jac(x, without=None):
+        J = scale[:, None] * banded(x)
+        if without is not None:
+            J[without] = 0
+        return KINDS[kind](J)
+
+    assert fastcheck.check_jacobian(fun, jac, X, mode=mode).verdict is Verdict.CORRECT
+    for place in ((0, 1), (5, 4), (N - 1, N - 2)):
+        report = fastcheck.check_jacobian(fun, lambda x, place=place: jac(x, place), X, mode=mode)
+        assert report.verdict is Verdict.WRONG, str(report)
+        assert [c.index for c in report.wrong] == [place]
+        assert abs(report.wrong[0].numerical / jac(X).toarray()[place] - 1 if kind == "csr" else 0) < 1e-6
+
+
+def test_rows_that_drown_in_rounding_are_named():
+    report = fastcheck.check_jacobian(lambda x: band(x) * 1e-9 ** (np.arange(N) == 3) + 1e3, banded_with(3, 1e-9), X)
+    assert report.passed
+    assert report.findings[-1].kind == "silent_outputs"
+    assert report.findings[-1].evidence["outputs"] == ["output[3]"]
+
+
+def banded_with(row, factor):
+    def jac(x):
+        J = banded(x)
+        J[row] *= factor
+        return J
+
+    return jac
+
+
 def test_bounds_args_and_pairs():
     outside = []
 
