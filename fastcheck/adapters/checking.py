@@ -15,7 +15,7 @@ from fastcheck.findings import Finding
 from fastcheck.losses.batched import Batched
 from fastcheck.report import Report
 
-__all__ = ["call_of", "concluded", "measured", "multiplied"]
+__all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -103,3 +103,38 @@ def _serial(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
             )
     return {**options, "backend": "serial"}
+
+
+def alone(function: Callable[..., Any], reference: Any, dtype: Any = None, forward: bool = False) -> Callable[..., Any]:
+    """Return the function that differences are taken of: the reference, where there is one.
+
+    Raises
+    ------
+    InputError
+        It is not callable, or an option says otherwise.
+    """
+    if reference is None:
+        return function
+    if not callable(reference):
+        kind = type(reference).__name__
+        raise InputError(f"reference={reference!r} (type={kind}) is not callable: pass the plain function.")
+    if dtype is not None or forward:
+        raise InputError(
+            f"{'forward=True' if forward else f'dtype={dtype!r}'}: with a reference, the kernel's backward pass runs "
+            "in the precision of its inputs. Leave it out."
+        )
+    return reference  # type: ignore[no-any-return]
+
+
+def named(reference: Any) -> Any:
+    """Return a reference as a call of the check shows it."""
+    return None if reference is None else _Name(getattr(reference, "__name__", type(reference).__name__))
+
+
+class _Name(str):
+    """A text that is shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
