@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack, cast
 import numpy as np
 
 from fastcheck.arithmetic import own
-from fastcheck.conclude import conclude, unmeasurable
+from fastcheck.conclude import conclude, record, unmeasurable
 from fastcheck.context import prepared
 from fastcheck.conventions import recognised
 from fastcheck.elsewhere import decided_elsewhere
@@ -22,13 +22,11 @@ from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
-from fastcheck.plain import plain
+from fastcheck.plain import plain, within
 from fastcheck.report import Report
-from fastcheck.report.progress import bar
-from fastcheck.report.record import record
-from fastcheck.run import OutOfBudget, Run
+from fastcheck.run import OutOfBudget, Run, bar
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion
@@ -58,6 +56,7 @@ def check(
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     unchecked: Unchecked = "fail",
+    bounds: Any = None,
     replay: bool = True,
     throw: bool = False,
 ) -> Report[Tree]:
@@ -106,6 +105,9 @@ def check(
         A progress bar on stderr; by default when that is a terminal and the work is long.
     unchecked : {"fail", "allow"}
         Whether a block that could not be checked (its derivative is below the noise, here and nearby) spoils a pass.
+    bounds : (low, high), optional
+        Where the loss may be evaluated: each None, a number, or a tree like params. At a bound differences are taken
+        to the inside.
     replay : bool
         Where the loss draws at random (dropout, noise), put what it draws from (Python's, numpy's and torch's global
         generators, and those that loss and gradient can reach) into the same state before every evaluation and before
@@ -146,11 +148,13 @@ def check(
     )
     args = as_args(args)
     with plain(loss, gradient, params) as problem:
+        problem = within(problem, bounds)
         with own(), Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
             report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
         report = recognised(report, problem, args)
     report = replace(report, findings=(*report.findings, *run.notes))
-    report = replace(report, settings={**report.settings, **record(loss, args)})
+    call = "check(loss, gradient, params" + (", bounds=bounds" if bounds is not None else "")
+    report = replace(report, settings={**report.settings, **record(loss, args, call)})
     return report.raise_if_wrong() if throw else report
 
 
@@ -229,12 +233,13 @@ def numerical_gradient(
     workers: int | None = None,
     backend: Backend = "auto",
     progress: bool | None = None,
+    bounds: Any = None,
 ) -> Tree:
     """Return the gradient of a loss by finite differences.
 
     Parameters
     ----------
-    loss, params, args, step, scheme, seed, workers, backend, progress
+    loss, params, args, step, scheme, seed, workers, backend, progress, bounds
         As in `fastcheck.check`.
 
     Returns
@@ -255,6 +260,7 @@ def numerical_gradient(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress, replay=False
     )
     with plain(loss, (), params, matched=False) as problem:
+        problem = within(problem, bounds)
         return cast(Tree, problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings)))
 
 

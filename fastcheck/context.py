@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
+from fastcheck.domain import BIAS, DEVIATION, Continued
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
 from fastcheck.gradients import Analytic, match_gradient
@@ -22,7 +23,7 @@ from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.identity import identity
+from fastcheck.parallel.digest import identity
 from fastcheck.parameters import Block, Parameters
 from fastcheck.preflight import Preflight, preflight, undecided
 from fastcheck.replay import Draws, Replay, Replayed, same
@@ -159,6 +160,8 @@ def prepared(
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     if not noise.resolved and settings.unchecked == "fail":
         _refuse_constant(evaluator, seen)
+    if isinstance(loss, Continued) and loss.box.near([block.view(theta) for block in layout.blocks]):
+        noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
 

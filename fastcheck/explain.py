@@ -8,15 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastcheck.context import Context, Outcome
-from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of
-from fastcheck.diagnosis.evidence import BlockEvidence
+from fastcheck.diagnosis import UserFunctions, diagnose
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.replay import Replay
-from fastcheck.strategies.evidence import facts_about, of_directions
+from fastcheck.strategies.evidence import facts_about, of_directions, of_estimates
 from fastcheck.strategies.locate import Located
 from fastcheck.strategies.screen import probing_of
 
@@ -68,8 +68,9 @@ def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding
     """Explain the errors of coordinates measured one by one."""
     context = outcome.context
     found = [one for one in outcome.estimates if one.block.name in blocks]
-    by_name = {name: one.verdict for name, one in blocks.items()}
-    evidence = evidence_of(context.layout, context.theta, context.analytic, found, by_name, facts_about(context))
+    rows = [of_estimates(context, one, blocks[one.block.name].verdict) for one in found]
+    known = tuple(one for one in rows if len(one.n))
+    evidence = Evidence(known, facts_about(context), integers=frozenset(context.analytic.integers))
     return diagnose(evidence, _functions(context))
 
 

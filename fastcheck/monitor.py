@@ -24,7 +24,6 @@ from fastcheck.errors import InputError
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import judge
 from fastcheck.measure.probes import Probing
-from fastcheck.measure.single import is_wrong, measured, quickly
 from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters
 from fastcheck.plain import Plain, plain
@@ -32,6 +31,7 @@ from fastcheck.replay import Draws
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.settings import Settings, as_args
+from fastcheck.strategies.coordinates import is_wrong, measured, quickly
 from fastcheck.strategies.locate import Located, locate
 from fastcheck.strategies.screen import chosen, probing_of, screen
 

@@ -20,8 +20,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.losses.base import as_float
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.evaluator import Evaluator, as_float
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
@@ -70,18 +69,7 @@ def preflight(
 ) -> Preflight:
     """Look the loss and the gradient over.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    gradient : tree or callable
-        The analytic gradient, or a function of ``(params, *args)`` that returns it.
-    args : tuple
-        Extra positional arguments of the loss and the gradient.
-    rng : numpy.random.Generator
-        Draws the step away.
-    draws : Draws, optional
-        What loss and gradient may draw from.
+    `draws` is what loss and gradient may draw from.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.bugs import MUTATIONS, Mutated, Mutation
-from fastcheck.bugs.net import Net
+from fastcheck.bugs.mutation import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
@@ -101,19 +101,18 @@ class SelfTestReport:
         raise InputError("a SelfTestReport is neither true nor false: ask .passed.")
 
     def __str__(self) -> str:
-        from fastcheck.report.selftest import as_text
+        from fastcheck.report.terminal import plain, render_self_test, width_here
 
-        return as_text(self)
+        return plain(render_self_test(self, width_here()), width_here())
 
     def __repr__(self) -> str:
         return f"<SelfTestReport {str(self).splitlines()[0]}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from fastcheck.report.selftest import render
-        from fastcheck.report.tables import as_html, width_here
+        from fastcheck.report.terminal import as_html, render_self_test, width_here
 
-        return as_html(render(self, width_here()), width_here())
+        return as_html(render_self_test(self, width_here()), width_here())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

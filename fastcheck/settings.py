@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     checkpoint: str | Path | None
     progress: bool | None
     unchecked: Unchecked
+    bounds: Any
     replay: bool
 
 
@@ -104,14 +105,10 @@ class Settings:
             raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
 
     def mode_for(self, count: int, cost: float) -> Mode:
-        """Return the mode to run: for ``"auto"``, full where it is cheap, else a screen.
+        """Return the mode to run.
 
-        Parameters
-        ----------
-        count : int
-            Coordinates to check.
-        cost : float
-            Seconds of one evaluation.
+        For ``"auto"`` that is full where so many coordinates, at a cost in seconds of each evaluation, are cheap; else
+        a screen.
         """
         if self.mode != "auto":
             return self.mode

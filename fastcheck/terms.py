@@ -19,7 +19,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import flat_gradient, spellings
 from fastcheck.held import Attributes
 from fastcheck.judge.verdict import Verdict, worst
-from fastcheck.losses.base import as_float
+from fastcheck.losses.evaluator import as_float
 from fastcheck.parameters import Parameters, vectors
 from fastcheck.plain import Plain, plain
 from fastcheck.replay import Draws
@@ -65,20 +65,18 @@ class TermsReport:
         raise InputError("a TermsReport is neither true nor false: ask .passed, or .verdict for all five answers.")
 
     def __str__(self) -> str:
-        from fastcheck.report.tables import plain, width_here
-        from fastcheck.report.terms import render
+        from fastcheck.report.terminal import plain, render_terms, width_here
 
-        return plain(render(self), width_here())
+        return plain(render_terms(self), width_here())
 
     def __repr__(self) -> str:
         return f"<TermsReport {str(self).splitlines()[0]}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from fastcheck.report.tables import as_html, width_here
-        from fastcheck.report.terms import render
+        from fastcheck.report.terminal import as_html, render_terms, width_here
 
-        return as_html(render(self), width_here())
+        return as_html(render_terms(self), width_here())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports and findings as plain data for JSON."""

@@ -15,7 +15,7 @@ from fastcheck.findings import Finding
 from fastcheck.losses.batched import Batched
 from fastcheck.report import Report
 
-__all__ = ["call_of", "concluded", "measured", "multiplied"]
+__all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -46,20 +46,9 @@ def multiplied(
     options: Mapping[str, Any],
     call: str,
 ) -> Report:
-    """Check a product with the Jacobian of a function of numpy arrays, one evaluation after another.
+    """Check a product with the Jacobian of a function of dicts of arrays by name, one evaluation after another.
 
-    Parameters
-    ----------
-    check_product : callable
-        `fastcheck.check_vjp`, `fastcheck.check_jvp` or `fastcheck.check_hvp`.
-    function, product : callable
-        Of dicts of arrays by name, which they return too.
-    inputs : mapping of str to array
-        Where to check.
-    options : mapping
-        Of the check.
-    call : str
-        What was called, for the report to say how it is repeated; see `call_of`.
+    `check_product` is one of fastcheck's three; `call` says how the report is repeated, see `call_of`.
 
     Raises
     ------
@@ -81,22 +70,11 @@ def concluded(
     began: float,
     compilation: Callable[[], float] | None = None,
 ) -> Report:
-    """Return a report with all that an adapter adds to it.
+    """Return a report with all that an adapter adds to it, the `remarks` among that.
 
-    Parameters
-    ----------
-    report : Report
-        Of the check itself.
-    subject : Subject or None
-        What is to be compared once in its own precision, if it was checked in another; None for nothing.
-    remarks : iterable of Finding
-        What else a reader must know.
-    throw : bool
-        Raise unless it passed.
-    began : float
-        When the call began, of ``time.perf_counter()``: the report's seconds are all that it took, with compilation.
-    compilation : callable, optional
-        Returns how many of those seconds went into tracing and compiling.
+    The derivative of a subject, if there is one, is compared once in its own precision. The report's seconds are all
+    since the call began, of ``time.perf_counter()``; `compilation` returns how many of them went into tracing and
+    compiling.
 
     Raises
     ------
@@ -125,3 +103,38 @@ def _serial(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name}={options[name]!r}: the adapters evaluate one loss after another, in one process. Leave it out."
             )
     return {**options, "backend": "serial"}
+
+
+def alone(function: Callable[..., Any], reference: Any, dtype: Any = None, forward: bool = False) -> Callable[..., Any]:
+    """Return the function that differences are taken of: the reference, where there is one.
+
+    Raises
+    ------
+    InputError
+        It is not callable, or an option says otherwise.
+    """
+    if reference is None:
+        return function
+    if not callable(reference):
+        kind = type(reference).__name__
+        raise InputError(f"reference={reference!r} (type={kind}) is not callable: pass the plain function.")
+    if dtype is not None or forward:
+        raise InputError(
+            f"{'forward=True' if forward else f'dtype={dtype!r}'}: with a reference, the kernel's backward pass runs "
+            "in the precision of its inputs. Leave it out."
+        )
+    return reference  # type: ignore[no-any-return]
+
+
+def named(reference: Any) -> Any:
+    """Return a reference as a call of the check shows it."""
+    return None if reference is None else _Name(getattr(reference, "__name__", type(reference).__name__))
+
+
+class _Name(str):
+    """A text that is shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -59,17 +59,10 @@ class DataFacts:
 
 
 def facts_of(loss: Callable[..., Any], args: tuple[Any, ...], parameters: Iterable[tuple[int, ...]] = ()) -> DataFacts:
-    """Look at the data a loss is called with; where there are no args, at what the function carries itself.
+    """Look at the data a loss is called with; where `args` holds no array, at what the function carries itself.
 
-    Parameters
-    ----------
-    loss : callable
-        The loss; a partial, a method, a closure or an object is looked into where `args` holds no array. A network that
-        was compared with the user's own loss stands for that.
-    args : tuple
-        Extra positional arguments of the loss.
-    parameters : iterable of tuple of int
-        Shapes of the parameters: their axes are no batch, unless nothing else is.
+    That is a partial, a method, a closure or an object. A network that was compared with the user's own loss stands for
+    it. `parameters` are the shapes of the parameters: their axes are no batch, unless nothing else is.
     """
     loss, args = own_loss(written(loss), args)
     found = list(_leaves(args, DEEP))
