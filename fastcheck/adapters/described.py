@@ -51,8 +51,7 @@ def _as_network(borrowed: Borrowed, options: Mapping[str, Any]) -> BoundNetwork 
         return None
     if options.get("mode") == "screen" or any(options.get(name) is not None for name in UNSUITED):
         return None
-    params = {name: array.copy() for name, array in in_double(borrowed.params()).items()}  # a loss may write to them
-    X, y = map(as_numpy, borrowed.args)
+    params, (X, y) = in_double(borrowed.params()), map(as_numpy, borrowed.args)
     for name in LOSSES:
         try:
             value, seconds = _timed(borrowed, params)
