@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.losses.evaluator import Evaluator
@@ -34,6 +36,7 @@ SAFETY = 2.0  # on truncation taken from changes between steps
 SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
 APART = 2.0  # times as long is the next longer step at least, when theta has been rounded
 FLAT = 3  # rungs without a movement, and with an even one, that make stairs
+FALLEN = 64.0**2  # by how much changes must have fallen like the square of the step, for the next one to be promised
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
@@ -179,51 +182,56 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
 
     What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
     from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
-    off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
-    longest step that no shorter one contradicts). Where J bends to one side, at kinks or not, half of the gap between
-    the one-sided slopes bounds the error too. Only changes that fell like the square of the step promise the next one:
-    a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided slopes that do not
-    close up as the step shrinks leave the derivative open between them. The noise is at least what the rungs below
-    show of it.
+    off; the rungs below then tell, as far as their own, larger noise lets them (the principle of Lepskii 1991: trust
+    the longest step that no shorter one contradicts). A kink closer to theta may hide in that noise, and is allowed
+    for. Where J bends to one side, at kinks or not, half of the gap between the one-sided slopes bounds the error too.
+    Only changes that fell like the square of the step promise the next one. One-sided slopes that do not close up as
+    the step shrinks leave the derivative open between them. The noise is at least what the rungs below show of it.
     """
     central, gap, rounding, ratio = ladder.central, ladder.gap, ladder.rounding, ladder.ratio
     change = np.abs(np.diff(central))
+    opens = _stay_open(gap, rounding, ratio)
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
+        hidden = thresholds.HIDDEN_KINKS * rounding[k]  # the rounding of a step so much shorter
+        truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], hidden))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, 0.5 * float(abs(gap[k])))
-        truncation = min(truncation, _promised(change[:k], rounding, ratio))
-        if _stays_open(gap, rounding, ratio, k) or _stays_open(gap, rounding, ratio, k + 1):
+        # A shorter step that contradicts this one shows what it is off by, and leaves open what its own noise hides.
+        apart = np.abs(central[k + 1 :] - central[k])
+        against = k + 1 + np.flatnonzero(apart > rounding[k] + rounding[k + 1 :])
+        if len(against):
+            j = int(against[0])
+            truncation = max(truncation, float(apart[j - k - 1] + thresholds.HIDDEN_KINKS * rounding[j]))
+        truncation = min(truncation, _promised(change, opens[: k + 2], rounding, ratio, k))
+        if opens[k] or opens[k + 1]:
             truncation += 0.5 * float(abs(gap[k]))
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
-        contradicted = float(np.max(np.abs(central[k + 1 :] - central[k]) - rounding[k + 1 :]))
-        truncation = max(truncation, SAFETY * contradicted)
+        truncation = max(truncation, SAFETY * float(np.max(apart - rounding[k + 1 :])))
         rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
         if rounded + truncation < best[1] + best[2]:
             best = (float(central[k]), rounded, truncation, k)
     return best
 
 
-def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:
-    """Return the truncation after the last of some changes, if they fell like the square of the step; else infinity.
+def _promised(change: FloatArray, opens: NDArray[np.bool_], rounding: FloatArray, ratio: float, k: int) -> float:
+    """Return the truncation at rung k, if the changes down to it fell like the square of the step; else infinity.
 
-    Changes clear of the noise must have fallen so, by a factor of 64 in all; those after them must lie below what that
-    promises, or in the noise.
+    Changes clear of the noise must have fallen so, by a factor of 64 squared in all: with kinks at every scale one
+    change may well be the 64th part of another. Those after them, also below rung k, must lie below what that promises,
+    or in the noise, and the one-sided slopes must have closed up all the way.
     """
     noise = rounding[:-1] + rounding[1:]
-    falls = max(1, round(math.log(64) / math.log(ratio**2)))
-    for j in range(len(change) - 1, falls - 1, -1):
-        fell = (
-            change[j - falls : j] / change[j - falls + 1 : j + 1]
-            if np.all(change[j - falls : j + 1] > 0)
-            else np.zeros(1)
-        )
+    falls = max(2, round(math.log(FALLEN) / math.log(ratio**2)))
+    for j in range(k - 1, falls - 1, -1):
+        if not np.all(change[j - falls : j + 1] > 0) or opens[j - falls + 1 :].any():
+            continue
+        fell = change[j - falls : j] / change[j - falls + 1 : j + 1]
         if change[j] > noise[j] and np.all((0.5 * ratio**2 < fell) & (fell < 2 * ratio**2)):
             later = np.arange(j + 1, len(change))
             expected = change[j] / ratio ** (2 * (later - j))
             if np.all(change[later] <= 2 * expected + noise[later]):
-                return PROMISE * float(change[j] / ratio ** (2 * (len(change) - j)))
+                return PROMISE * float(change[j] / ratio ** (2 * (k - j)))
     return math.inf
 
 
@@ -234,9 +242,11 @@ def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
 
 
-def _stays_open(gap: FloatArray, rounding: FloatArray, ratio: float, k: int) -> bool:
-    """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
-    return bool(abs(gap[k]) > 2 / ratio * abs(gap[k - 1]) + 4 * rounding[k])
+def _stay_open(gap: FloatArray, rounding: FloatArray, ratio: float) -> NDArray[np.bool_]:
+    """Say of every rung whether the one-sided slopes did not close up from the one before as those of a smooth loss."""
+    opens = np.zeros(len(gap), dtype=bool)
+    opens[1:] = np.abs(gap[1:]) > 2 / ratio * np.abs(gap[:-1]) + 4 * rounding[1:]
+    return opens
 
 
 def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
