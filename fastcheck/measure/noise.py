@@ -40,7 +40,6 @@ WIDER = (2.0**-18, 2.0**-13)
 CLOSER = (2.0**-9, 2.0**-18)  # of the spacing that showed a noise: where that is a shape of J, it is smooth there
 SHAPE = 16.0  # times less noise on another grid or along another direction: the first one saw a kink, an oscillation
 ROUNDINGS = 64.0  # unit roundoffs of J that need no explanation
-GROWTH = 1e4  # of the noise on a wider grid; more is the shape of J: an oscillation, a pole nearby
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
@@ -278,7 +277,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     elif level > ROUNDINGS * FLOAT64_EPS * abs(base):
         level = _less_its_shape(line, spacing, level)
     if level > thresholds.IMPRECISE * abs(base):
-        level = _on_wider_grids(line, level)
+        level = _on_wider_grids(line, spacing, level)
     if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
     return _record(max(level, floor), grain, base, resolved)
@@ -348,15 +347,16 @@ def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
     return level
 
 
-def _on_wider_grids(line: _Line, level: float) -> float:
+def _on_wider_grids(line: _Line, spacing: float, level: float) -> float:
     """Return the noise of a loss of few digits on grids as wide as the steps that it asks for.
 
-    Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little.
+    Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little. What
+    grows faster than the grid is wide is the shape of J: kinks, an oscillation, a pole nearby.
     """
     for wider in WIDER:
         again = line.away(wider)
-        if level < again <= GROWTH * level:
-            level = again
+        if level < again <= level * wider / spacing:
+            level, spacing = again, wider
     return level
 
 
