@@ -292,7 +292,13 @@ def _is_jump(ladder: _Ladder) -> bool:
 
 
 def look_again(
-    run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
+    run: Run,
+    evaluator: Evaluator,
+    base: float,
+    coordinates: IntArray,
+    steps: FloatArray,
+    loss_error: float,
+    wanted: FloatArray | None = None,
 ) -> list[Estimate]:
     """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
 
@@ -310,6 +316,8 @@ def look_again(
         The step each was measured with at first.
     loss_error : float
         Largest error of one loss value, at the run's confidence.
+    wanted : float64, shape (m,), optional
+        Uncertainties that settle what is asked, where that is more than whether there is a derivative.
 
     Returns
     -------
@@ -321,8 +329,12 @@ def look_again(
     seen = [resolve(*one, base, loss_error) for one in rungs]
     # Longer steps than the pilots agreed upon are believed only where they are still short beside the parameters.
     room = within_scale(evaluator, coordinates, np.full(len(first), np.inf)) * SHORT
-    for further, asks in ((UP, _is_vague), (DOWN, _is_shallow)):
-        chosen = [k for k, one in enumerate(seen) if asks(one) and (further is DOWN or first[k] * UP[-1] <= room[k])]
+    wanted = np.full(len(first), np.inf) if wanted is None else wanted
+    for further in (UP, DOWN):
+        if further is UP:
+            chosen = [k for k, one in enumerate(seen) if _is_vague(one, wanted[k]) and first[k] * UP[-1] <= room[k]]
+        else:
+            chosen = [k for k, one in enumerate(seen) if _is_shallow(one)]
         more = _measured(run, evaluator, coordinates[chosen], first[chosen], further) if chosen else []
         for k, others in zip(chosen, more, strict=False):
             others[0][others[0] > room[k]] = 0.0
@@ -332,9 +344,10 @@ def look_again(
     return seen
 
 
-def _is_vague(seen: Estimate) -> bool:
-    """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
-    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
+def _is_vague(seen: Estimate, wanted: float) -> bool:
+    """Say whether longer steps could tell more: J did not move, or by too little beside its noise for what is asked."""
+    enough = min(VAGUE * abs(seen.value), wanted)
+    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= enough
 
 
 def _is_shallow(seen: Estimate) -> bool:

@@ -11,6 +11,15 @@ import numpy as np
 
 LARGEST = 1e4  # magnitude of an intermediate value that a program goes on with
 
+
+def largest(xp, x):
+    """Return the largest along the last axis, by its place.
+
+    A compiled ``max`` compares values that it computes twice, with other roundings, and may find no one the largest.
+    """
+    return xp.take_along_axis(x, xp.expand_dims(xp.argmax(x, axis=-1), -1), axis=-1)[..., 0]
+
+
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     # smooth
     "tanh": lambda xp, x: xp.tanh(x),
@@ -33,12 +42,12 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
 ALONG: dict[str, Callable[..., Any]] = {  # the last axis
     "sum": lambda xp, x: xp.sum(x, axis=-1),
     "mean": lambda xp, x: xp.mean(x, axis=-1),
-    "max": lambda xp, x: xp.max(x, axis=-1),
-    "min": lambda xp, x: xp.min(x, axis=-1),
+    "max": lambda xp, x: largest(xp, x),
+    "min": lambda xp, x: -largest(xp, -x),
     "prod": lambda xp, x: xp.prod(xp.tanh(x), axis=-1),
     "norm": lambda xp, x: xp.sqrt(xp.sum(x * x, axis=-1) + 1e-3),
-    "logsumexp": lambda xp, x: xp.log(xp.sum(xp.exp(x - xp.max(x)), axis=-1)) + xp.max(x),
-    "softmax": lambda xp, x: xp.exp(x - xp.max(x)) / xp.sum(xp.exp(x - xp.max(x)), axis=-1, keepdims=True),
+    "logsumexp": lambda xp, x: xp.log(xp.sum(xp.exp(x), axis=-1)),
+    "softmax": lambda xp, x: xp.exp(x) / xp.sum(xp.exp(x), axis=-1, keepdims=True),
     "cumsum": lambda xp, x: xp.cumsum(x, axis=-1),
     "sort": lambda xp, x: xp.sort(x, axis=-1),
     "centre": lambda xp, x: x - xp.mean(x, axis=-1, keepdims=True),
