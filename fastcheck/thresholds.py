@@ -39,7 +39,7 @@ ALONG_MARGIN = 1.5
 CLEARED = 0.25
 """Share of the error that coordinates show together, up to which a look along it must bound it to refute it. An error e
 that exceeds twice the uncertainty u has at least |e| (|e| - |u|) / |e + u| >= |e| / 3 along what is shown, e + u."""
-HIDDEN_KINKS = 32.0
+HIDDEN_KINKS = 16.0
 """How many times closer to theta than the best step the noise may hide kinks, whose bias it then hides too. Of N kinks
 within a parameter's size the closest is at 1/N; with the noise of float32 the best steps are near 1e-2, and 6,000 kinks
 (a layer of 12 units with 512 samples) biased ladders by 13 of the next rung's roundings. `quality/test_false_alarms.py`."""
