@@ -12,7 +12,7 @@ from fastcheck.estimates import SCHEMES
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import mlp
 from fastcheck.losses import evaluator_for
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
 from tests.zoo.compiled import compiled_course_net, compiled_mlp

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from fastcheck.losses import PythonLoss, evaluator_for
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
 from tests.zoo.compiled import compiled_mlp

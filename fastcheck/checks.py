@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack, cast
 import numpy as np
 
 from fastcheck.arithmetic import own
-from fastcheck.conclude import conclude, unmeasurable
+from fastcheck.conclude import conclude, record, unmeasurable
 from fastcheck.context import prepared
 from fastcheck.conventions import recognised
 from fastcheck.elsewhere import decided_elsewhere
@@ -22,13 +22,11 @@ from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain
 from fastcheck.report import Report
-from fastcheck.report.progress import bar
-from fastcheck.report.record import record
-from fastcheck.run import OutOfBudget, Run
+from fastcheck.run import OutOfBudget, Run, bar
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
 from fastcheck.strategies import derivatives, refuse, strategy_for
 from fastcheck.taylor import second_opinion
@@ -58,6 +56,7 @@ def check(
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     unchecked: Unchecked = "fail",
+    replay: bool = True,
     throw: bool = False,
 ) -> Report[Tree]:
     """Compare a gradient with finite differences of the loss, and say whether it is right.
@@ -65,7 +64,8 @@ def check(
     Parameters
     ----------
     loss : callable
-        ``loss(params, *args) -> float``; deterministic, and it leaves its arguments alone.
+        ``loss(params, *args) -> float``; it leaves its arguments alone, and is the same function in every call (see
+        ``replay``).
     gradient : tree, callable or True
         A tree like params, or ``gradient(params, *args)`` that returns one; True where the loss returns
         ``(loss, gradient)``. A dict may name its entries ``dW1`` for ``W1``; entries that belong to no parameter are
@@ -104,6 +104,11 @@ def check(
         A progress bar on stderr; by default when that is a terminal and the work is long.
     unchecked : {"fail", "allow"}
         Whether a block that could not be checked (its derivative is below the noise, here and nearby) spoils a pass.
+    replay : bool
+        Where the loss draws at random (dropout, noise), put what it draws from (Python's, numpy's and torch's global
+        generators, and those that loss and gradient can reach) into the same state before every evaluation and before
+        the gradient, and check that one function. The generators are then put back. A gradient that is an array was
+        computed with other draws and stays undecided.
     throw : bool
         Raise `GradientError` unless the verdict is a pass.
 
@@ -135,6 +140,7 @@ def check(
         checkpoint=checkpoint,
         progress=progress,
         unchecked=unchecked,
+        replay=replay,
     )
     args = as_args(args)
     with plain(loss, gradient, params) as problem:
@@ -244,7 +250,7 @@ def numerical_gradient(
         The loss fails at theta, is random, or changes its arguments.
     """
     settings = Settings(
-        "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress
+        "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress, replay=False
     )
     with plain(loss, (), params, matched=False) as problem:
         return cast(Tree, problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib.util
 import io
 import os
 import shlex
@@ -17,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 import fastcheck
-from fastcheck.errors import FastcheckError, GradientError, InputError
+from fastcheck.errors import FastcheckError, GradientError, InputError, said
 from fastcheck.judge.verdict import Verdict
+from fastcheck.problem import Problem
 from fastcheck.report import words
 from fastcheck.report.report import suffix_of
-from fastcheck.settings import MODES, SCHEME_NAMES
-from fastcheck.target import load_problem
+from fastcheck.settings import MODES, SCHEME_NAMES, as_args
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -88,7 +89,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("fastcheck", _plain)
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(fastcheck.__version__, prog_name="fastcheck")
 def main() -> None:
     """Is this gradient right?
@@ -139,35 +140,18 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how to check."""
     for option in reversed(
         (
-            click.option(
-                "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="What to measure."
-            ),
+            click.option("--mode", type=click.Choice(MODES), default="auto", help="What to measure."),
             click.option("--samples", type=int, help="How many coordinates to measure, with --mode sample."),
             click.option("--blocks", multiple=True, help="Only this block, a name or a glob; can be given repeatedly."),
-            click.option(
-                "--tolerance",
-                type=float,
-                default=1e-7,
-                show_default=True,
-                help="Relative error that counts as correct.",
-            ),
-            click.option("--confidence", type=float, default=0.9999, show_default=True, help="Of every bound."),
+            click.option("--tolerance", type=float, default=1e-7, help="Relative error that counts as correct."),
+            click.option("--confidence", type=float, default=0.9999, help="Of every bound."),
             click.option("--step", type=float, help="The step h; by default chosen from the noise of the loss."),
             click.option(
-                "--scheme",
-                type=click.Choice(SCHEME_NAMES),
-                default="central",
-                show_default=True,
-                help="How derivatives are measured.",
+                "--scheme", type=click.Choice(SCHEME_NAMES), default="central", help="How derivatives are measured."
             ),
             click.option("--workers", type=int, help="Parallel workers; by default as many as pay off."),
-            click.option(
-                "--backend",
-                default="auto",
-                show_default=True,
-                help="serial, threads, processes, dask or a joblib backend.",
-            ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn."),
+            click.option("--backend", default="auto", help="serial, threads, processes, dask or a joblib backend."),
+            click.option("--seed", type=int, default=0, help="Of everything that is drawn."),
             click.option("-q", "--quiet", is_flag=True, help="Print the first line of the answer only."),
         )
     ):
@@ -194,7 +178,7 @@ def check(
 
     try:
         paths = [_destination(path).absolute() for path in (html, json_) if path]  # the file may change the folder
-        problem = load_problem(target)
+        problem = _load_problem(target)
         report = fastcheck.check(
             problem.loss,
             problem.gradient,
@@ -223,11 +207,10 @@ def self_test(target: str, kinds: tuple[str, ...], blocks: tuple[str, ...], quie
 
     The gradient must pass as it is. Exit status: 0 all bugs found, 1 one was missed or the gradient did not pass.
     """
-    from fastcheck.report.selftest import render
-    from fastcheck.report.terminal import render as render_report
+    from fastcheck.report.terminal import render, render_self_test
 
     try:
-        problem = load_problem(target)
+        problem = _load_problem(target)
         found = fastcheck.self_test(
             problem.loss,
             problem.gradient,
@@ -238,9 +221,9 @@ def self_test(target: str, kinds: tuple[str, ...], blocks: tuple[str, ...], quie
             progress=False,
             **options,
         )
-        _show(str(found).splitlines()[0] if quiet else partial(render, found))
+        _show(str(found).splitlines()[0] if quiet else partial(render_self_test, found))
     except GradientError as error:
-        _show(words.headline(error.report) if quiet else partial(render_report, error.report))
+        _show(words.headline(error.report) if quiet else partial(render, error.report))
         sys.exit(_status(error.report.verdict))
     except FastcheckError as error:
         _complain(error)
@@ -294,7 +277,7 @@ def _show(content: str | Callable[[int], RenderableType]) -> None:
     if isinstance(content, str):
         click.echo(content)
         return
-    from fastcheck.report.tables import width_here
+    from fastcheck.report.terminal import width_here
 
     width = width_here()
     _console(width).print(content(width), crop=False)
@@ -352,3 +335,66 @@ def _status(verdict: Verdict) -> int:
 
 if __name__ == "__main__":
     main()
+
+
+def _load_problem(target: str) -> Problem:
+    """Return the problem that FILE.py[:NAME] defines.
+
+    Raises
+    ------
+    InputError
+        The file does not exist, does not run, or does not define what is needed.
+    """
+    file, _, name = target.rpartition(":") if ".py:" in target else (target, "", "")
+    path = Path(file)
+    names = _run_file(path)
+    if name:
+        return _named(names, name, path)
+    if isinstance(names.get("problem"), Problem):
+        return names["problem"]  # type: ignore[no-any-return]
+    missing = [wanted for wanted in ("loss", "gradient", "params") if wanted not in names]
+    if missing:
+        raise InputError(
+            f"{path} defines no {' and no '.join(missing)}. It needs loss(params, *args), gradient (a function, a "
+            f"tree, or True where loss returns both) and params; or name a fastcheck.Problem in it: {path}:NAME."
+        )
+    return Problem(names["loss"], names["gradient"], names["params"], as_args(names.get("args", ())), name=path.stem)
+
+
+def _run_file(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(f"FILE={str(path)!r}: no such file.")
+    # A file called like a loaded module (random.py, fastcheck.py) must not take that module's place.
+    name = path.stem if path.stem not in sys.modules else f"_checked_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"FILE={str(path)!r} is not a Python file: its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that what it defines can be sent to worker processes
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.argv = [str(path)]  # the options of this command are not for the file
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{path} does not parse: line {error.lineno}: {error.msg}.") from error
+    except (Exception, SystemExit) as error:  # a file that exits would otherwise decide the exit status
+        raise InputError(f"{path} raised {said(error, ' when it was run')}") from error
+    return vars(module)
+
+
+def _named(names: Mapping[str, Any], name: str, path: Path) -> Problem:
+    if name not in names:
+        known = [key for key, value in names.items() if isinstance(value, Problem)]
+        raise InputError(f"{path} defines no {name!r}." + (f" It has {', '.join(known)}." if known else ""))
+    value = names[name]
+    if callable(value) and not isinstance(value, Problem):
+        try:
+            value = value()
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{path}:{name} raised {said(error)}") from error
+    if not isinstance(value, Problem):
+        raise InputError(
+            f"{path}:{name} is of type {type(value).__name__}; it must be a fastcheck.Problem, or a function "
+            "that returns one."
+        )
+    return value

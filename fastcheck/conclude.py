@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Iterable
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +22,13 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.judge import Judge, excess
 from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts
+from fastcheck.losses.batched import Batched
 from fastcheck.measure.noise import Noise
 from fastcheck.parameters import Block, Parameters
 from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
 from fastcheck.settings import Settings
 
-__all__ = ["conclude", "unmeasurable"]
+__all__ = ["conclude", "record", "unmeasurable"]
 
 LISTED = 1000  # coordinates that a report lists; the counts in its blocks are complete
 FATAL = (
@@ -35,20 +42,11 @@ FATAL = (
 
 
 def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], taylor: Taylor | None = None) -> Report:
-    """Return the report of a run.
-
-    Parameters
-    ----------
-    outcome : Outcome
-        What was measured.
-    verdicts : Verdicts
-        What the judge said of it.
-    findings : iterable of Finding
-        Why, where, and what the run noticed, the most telling first.
-    taylor : Taylor, optional
-        The second witness.
-    """
+    """Return the report of a run; the findings say why, where, and what it noticed, the most telling first."""
     context, layout = outcome.context, outcome.context.layout
+    if verdicts.verdict.refuted and context.replay is not None and context.replay.mean is not None:
+        found = (context.replay.mean, *context.preflight.findings)
+        return unmeasurable(layout, found, context.evaluator.evaluations, context.run.seconds, context.settings)
     measured = sum(int(np.count_nonzero(np.isfinite(found.value))) for found in outcome.estimates)
     if outcome.directions:
         measured = sum(map(len, outcome.estimates))
@@ -186,3 +184,46 @@ def _coordinate(found: Estimates, place: int, analytic: FloatArray) -> Coordinat
 
 def _excess(c: Coordinate) -> float:
     return float(excess(abs(c.analytic - c.numerical), c.uncertainty, abs(c.analytic) + abs(c.numerical)))
+
+
+LIBRARIES = ("numpy", "scipy", "numba", "torch", "jax")  # told where they are loaded
+
+
+def record(
+    loss: Callable[..., Any], args: tuple[Any, ...], call: str = "check(loss, gradient, params"
+) -> dict[str, Any]:
+    """Return the entries of a report's settings that do not come from the settings of the check.
+
+    `loss` and `args` are the user's; `call` is the call up to the options of all checks.
+    """
+    name, where = _source(loss)
+    return {
+        "call": call + (", args=args" if args else ""),
+        "loss": name,
+        "where": where,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "versions": {"python": platform.python_version()}
+        | {
+            name: str(sys.modules[name].__version__)
+            for name in LIBRARIES
+            if hasattr(sys.modules.get(name), "__version__")
+        },
+    }
+
+
+def _source(loss: Callable[..., Any]) -> tuple[str, str]:
+    """Return the name of a function or of a callable's class, and its file and line; empty where there is none."""
+    while isinstance(loss, (functools.partial, Batched)):
+        loss = loss.func if isinstance(loss, functools.partial) else loss.loss
+    loss = inspect.unwrap(loss)
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    if str(getattr(named, "__module__", "")).startswith("fastcheck.") and named is not loss:
+        return "", ""  # a wrapper of our own
+    function = loss if named is loss else type(loss).__call__
+    code = getattr(function, "__code__", None)
+    file = Path(code.co_filename) if code is not None else None
+    if code is None or file is None or not file.is_file():  # compiled, or typed at a prompt
+        return named.__qualname__, ""
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    return named.__qualname__, f"{file}:{code.co_firstlineno}"

@@ -14,17 +14,19 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
-from fastcheck.gradients import Analytic
+from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
-from fastcheck.parallel.identity import identity
+from fastcheck.parallel.digest import identity
 from fastcheck.parameters import Block, Parameters
-from fastcheck.preflight import Preflight, preflight
+from fastcheck.preflight import Preflight, preflight, undecided
+from fastcheck.replay import Draws, Replay, Replayed, same
 from fastcheck.run import Run
 from fastcheck.settings import Settings
 
@@ -60,6 +62,8 @@ class Context:
         Draws what the run draws, in a fixed order.
     cost : float
         Seconds of one evaluation, as far as is known.
+    replay : Replay or None
+        Of a random loss: what every evaluation replays.
     """
 
     loss: Callable[..., Any] = field(repr=False)
@@ -74,6 +78,7 @@ class Context:
     judge: Judge
     rng: np.random.Generator
     cost: float = 0.0
+    replay: Replay | None = None
 
     @property
     def layout(self) -> Parameters:
@@ -136,12 +141,16 @@ def prepared(
     path = None if settings.checkpoint is None else Path(settings.checkpoint).absolute()  # a loss may change the folder
     rng = np.random.default_rng(settings.seed)
     chosen = [(layout.number(block), block) for block in layout.select(settings.blocks)]
+    draws = Draws() if isinstance(loss, Replayed) else Draws(loss, gradient, args)
     evaluator = evaluator_for(loss, layout, theta, args)
     run.watch(evaluator)
-    seen = preflight(evaluator, gradient, args, rng)
+    seen = preflight(evaluator, gradient, args, rng, draws)
     judge = Judge(settings.tolerance, settings.confidence, 1)
     silent = Noise(0.0, 0.0, False)
     context = Context(loss, gradient, args, settings, run, evaluator, seen, silent, tuple(chosen), judge, rng)
+    if seen.random:
+        run.at_end(draws.put_back)
+        return _replaying(context, draws)
     if seen.fatal:
         return context
     if path is not None:
@@ -153,6 +162,66 @@ def prepared(
         _refuse_constant(evaluator, seen, noise)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
+
+
+def _replaying(context: Context, draws: Draws) -> Context:
+    """Return the context of a random loss made one function by replaying what it draws, or of why it can't be."""
+    gradient, args, evaluator, run = context.gradient, context.args, context.evaluator, context.run
+    if not context.settings.replay or not isinstance(evaluator, PythonLoss):
+        return context
+    used = draws.used_by(evaluator.call)
+    if not used:
+        return context
+    sources = draws.named(used)
+    if not callable(gradient):
+        return _undecided(
+            context,
+            f"It draws from {sources}, and the gradient is an array, of other draws. Pass the function that computes "
+            "it, and both draw the same in every call.",
+        )
+    loss, gradient = draws.replayed(context.loss, args, used), draws.replayed(gradient, args)
+    again = replace(context.settings, replay=False)
+    there = prepared(loss, gradient, args, again, run, context.layout, context.theta)
+    there.evaluator.evaluations += evaluator.evaluations + 2
+    if there.preflight.random:  # still: it draws from what can't be found
+        return replace(context, evaluator=there.evaluator)
+    if there.preflight.fatal:
+        return replace(there, settings=context.settings)
+    drawn = draws.used_by(lambda: gradient(evaluator.tree_of(context.theta.copy()), *args))
+    others = draws.named(drawn.keys() - used.keys())
+    if others:
+        return _undecided(
+            replace(context, evaluator=there.evaluator),
+            f"It draws from {sources}, and the gradient from {others}: they are of different draws. Let both draw from "
+            "one generator, in one order.",
+        )
+    anew = bool(drawn) and not same(drawn, used)
+    mean = None
+    if _is_blind(context, draws, there.analytic.flat):
+        mean = undecided(
+            context.preflight.findings[-1],
+            f"It draws from {sources}, and the gradient is the same whatever that gives. As the gradient of the mean "
+            "it is not that of one evaluation: pass the loss without its draws (keep_prob=1). In a net with dropout "
+            "its masks, and their scale, are not applied on the way back.",
+        )
+    replay = Replay(sources, anew, mean, draws.rates())
+    return replace(there, settings=context.settings, replay=replay)
+
+
+def _is_blind(context: Context, draws: Draws, flat: FloatArray) -> bool:
+    """Say whether the gradient stays what it is where the loss has drawn other numbers."""
+    evaluator = context.evaluator
+    draws.put_back()
+    for _ in range(2):
+        evaluator.call()
+    tree = context.gradient(evaluator.tree_of(context.theta.copy()), *context.args)
+    return np.array_equal(match_gradient(tree, context.layout).flat, flat)
+
+
+def _undecided(context: Context, why: str) -> Context:
+    """Return the context of a random loss that can't be replayed, with the reason in its finding."""
+    seen = context.preflight
+    return replace(context, preflight=replace(seen, findings=(*seen.findings[:-1], undecided(seen.findings[-1], why))))
 
 
 def _refuse_constant(evaluator: Evaluator, seen: Preflight, noise: Noise) -> None:

@@ -31,17 +31,7 @@ CONVENTIONS = (
 
 
 def recognised(report: Report, problem: Plain, args: tuple[Any, ...]) -> Report:
-    """Return the report with what the form of the gradient explains put first, and as the user's form has it.
-
-    Parameters
-    ----------
-    report : Report
-        Of the plain problem.
-    problem : Plain
-        The problem, and the user's form.
-    args : tuple
-        Further arguments of the loss.
-    """
+    """Return the report of a plain problem as the user's form has it, first what the form of the gradient explains."""
     form = problem.form
     found: tuple[Finding, ...] = ()
     spent = 0

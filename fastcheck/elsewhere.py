@@ -18,7 +18,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome, prepared
 from fastcheck.errors import InputError, LossError
 from fastcheck.estimates import Status
-from fastcheck.findings import Finding, Kind
+from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts, judge
@@ -31,6 +31,7 @@ __all__ = ["decided_elsewhere"]
 
 JOG = 1e-9  # a step after which a gradient that means something is nearly the same,
 CHANGED = 1e-2  # and what rounding leaves of zero has changed by more than this share of itself
+NAMED = 6  # blocks named in a sentence
 
 
 def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, tuple[Finding, ...]]:
@@ -141,6 +142,7 @@ def _nearby(context: Context, names: Sequence[str], way: FloatArray) -> dict[str
         there = prepared(context.loss, context.gradient, context.args, settings, run, layout, theta)
         if there.preflight.fatal:
             return {}
+        there = replace(there, replay=context.replay)
         outcome = strategy_for(there)(there)
     except (InputError, LossError, OutOfBudget):  # the loss has no value there, or there is no time
         return {}
@@ -159,19 +161,15 @@ def _said(decided: dict[str, Judged]) -> Iterator[Finding]:
         yield Finding(
             Kind.CONSTANT,
             constant[0] if len(constant) == 1 else None,
-            f"The loss does not depend on {_listed(constant)}, however far moved, here or around, so the gradient of "
-            "zero is right. A bias that a normalisation takes out again, or a block that is not used?",
+            f"The loss does not depend on {first_of(constant, NAMED)}, however far moved, here or around, so the "
+            "gradient of zero is right. A bias that a normalisation takes out again, or a block that is not used?",
             {"constant": constant},
         )
     if nearby:
         yield Finding(
             Kind.ELSEWHERE,
             nearby[0] if len(nearby) == 1 else None,
-            f"At theta itself the gradient of {_listed(nearby)} is zero or below the noise (weights of zero, dead or "
-            "saturated units?), so it was checked at a generic point nearby, and its numbers are from there.",
+            f"At theta itself the gradient of {first_of(nearby, NAMED)} is zero or below the noise (weights of zero, "
+            "dead or saturated units?), so it was checked at a generic point nearby, and its numbers are from there.",
             {"nearby": nearby},
         )
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

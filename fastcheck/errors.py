@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastcheck.report import Report
-
-from fastcheck.userline import at_line
 
 __all__ = [
     "CheckpointError",
@@ -16,6 +17,7 @@ __all__ = [
     "InputError",
     "LossError",
     "MissingDependencyError",
+    "line_of",
     "said",
     "text_of",
 ]
@@ -70,5 +72,20 @@ def text_of(error: BaseException) -> str:
 
 def said(error: BaseException, where: str = "", *, line: bool = True) -> str:
     """Return ``"ValueError at theta: bad weather (net.py, line 12)"`` of any exception, as far as it is known."""
-    text = text_of(error)
-    return type(error).__name__ + where + (f": {text}" if text else "") + (at_line(error) if line else "")
+    text, at = text_of(error), line_of(error) if line else ""
+    return type(error).__name__ + where + (f": {text}" if text else "") + (f" ({at})" if at else "")
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARIES = tuple(
+    {os.path.abspath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
+
+def line_of(error: BaseException) -> str:
+    """Return ``"net.py, line 12"``: the innermost line of the user's own that an exception passed; else nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    own = [frame for frame in frames if not os.path.abspath(frame.filename).startswith(_LIBRARIES)]
+    if not own:
+        return ""
+    return f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}"

@@ -44,19 +44,7 @@ class Scheme:
     subtracts: bool = True
 
     def derivative(self, values: FloatArray, steps: FloatArray) -> FloatArray:
-        """Combine losses into derivatives.
-
-        Parameters
-        ----------
-        values : float64, shape (m, len(offsets))
-            Losses on the grid of each coordinate, in units of the loss.
-        steps : float64, shape (m,)
-            The step of each coordinate.
-
-        Returns
-        -------
-        float64, shape (m,)
-        """
+        """Combine the losses of each grid, shape (m, len(offsets)), and its step, shape (m,), into derivatives."""
         # The largest weights first would cancel badly: pair the points that mirror each other, as (J+ - J-)/(2h) does.
         total = np.zeros(len(values))
         for k, j in self._mirrored():

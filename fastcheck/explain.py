@@ -8,14 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastcheck.context import Context, Outcome
-from fastcheck.diagnosis import Evidence, UserFunctions, diagnose, evidence_of
-from fastcheck.diagnosis.evidence import BlockEvidence
+from fastcheck.diagnosis import UserFunctions, diagnose
+from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
-from fastcheck.strategies.evidence import facts_about, of_directions
+from fastcheck.replay import Replay
+from fastcheck.strategies.evidence import facts_about, of_directions, of_estimates
 from fastcheck.strategies.locate import Located
 from fastcheck.strategies.screen import probing_of
 
@@ -42,7 +43,20 @@ def explained(outcome: Outcome, verdicts: Verdicts) -> tuple[Finding, ...]:
     refuted = [one for one in verdicts.blocks.values() if one.verdict.refuted]
     if all(is_diffuse(one) for one in refuted) and all(finding.kind in ONLY_WHERE for finding in findings):
         return ()  # there is no place to look for
+    if any(finding.kind in ONLY_WHERE for finding in findings):
+        findings[:0] = _of_draws(outcome.context.replay)
     return tuple(findings)
+
+
+def _of_draws(replay: Replay | None) -> list[Finding]:
+    """Return what a random loss and its gradient draw says of an error that nothing else explains."""
+    if replay is None or not replay.anew:
+        return []
+    said = (
+        f"The gradient draws other numbers from {replay.sources} than the loss does: does the way back draw its masks "
+        "anew, where it should use those of the way forward?"
+    )
+    return [Finding(Kind.DRAWN_ANEW, None, said, {"sources": replay.sources})]
 
 
 def superseded(outcome: Outcome) -> list[Finding]:
@@ -54,8 +68,9 @@ def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding
     """Explain the errors of coordinates measured one by one."""
     context = outcome.context
     found = [one for one in outcome.estimates if one.block.name in blocks]
-    by_name = {name: one.verdict for name, one in blocks.items()}
-    evidence = evidence_of(context.layout, context.theta, context.analytic, found, by_name, facts_about(context))
+    rows = [of_estimates(context, one, blocks[one.block.name].verdict) for one in found]
+    known = tuple(one for one in rows if len(one.n))
+    evidence = Evidence(known, facts_about(context), integers=frozenset(context.analytic.integers))
     return diagnose(evidence, _functions(context))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Finding", "Kind"]
+__all__ = ["Finding", "Kind", "first_of"]
 
 
 class Kind(enum.StrEnum):
@@ -147,6 +147,11 @@ class Kind(enum.StrEnum):
         "dropout_backward",
         "The mask of a dropout, or its scale, is not applied on the way back.",
         "Multiply by the same mask, and the same scale, as on the way forward.",
+    )
+    DRAWN_ANEW = (
+        "drawn_anew",
+        "The gradient draws other random numbers than the loss.",
+        "Keep the masks that the forward pass drew, and use them on the way back.",
     )
     BIAS_RESIZED = (
         "bias_resized",
@@ -356,6 +361,7 @@ class Kind(enum.StrEnum):
         "The loss is another one at the same parameters.",
         "Dropout? Set keep_prob=1 (evaluation mode); otherwise fix the seed inside the loss.",
     )
+    REPLAYED = ("replayed", "The loss draws at random; every evaluation replayed the same draws.", "")
     STATEFUL_LOSS = (
         "stateful_loss",
         "The loss depends on the calls before it: running statistics or a cache.",
@@ -523,3 +529,8 @@ class Finding:
     def blocks(self) -> tuple[str, ...]:
         """All blocks it is about; empty where it is about the whole run."""
         return tuple(self.evidence.get("blocks", (self.block,) if self.block is not None else ()))
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first few names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -58,14 +58,7 @@ def flat_gradient(gradient: Any, args: tuple[Any, ...], params: Any, layout: Par
 def match_gradient(gradient: Any, layout: Parameters, *, name: str = "gradient", of: str = "params") -> Analytic:
     """Match a gradient tree to the parameters by name, or by the ``dW1`` for ``W1`` convention.
 
-    Parameters
-    ----------
-    gradient : tree
-        One array for every block.
-    layout : Parameters
-        The blocks.
-    name, of : str
-        How error messages call the gradient and the parameters.
+    Error messages call the gradient `name` and the parameters `of`.
 
     Raises
     ------
@@ -94,18 +87,7 @@ def matched(
 ) -> tuple[dict[str, tuple[str, Any]], dict[str, Any]]:
     """Return for each name the entry of a gradient tree that belongs to it, and the entries that belong to none.
 
-    Parameters
-    ----------
-    gradient : tree
-        Its entries are its leaves; where none fits, also lists of numbers, as deep as they like.
-    names : sequence of str
-        Of the blocks.
-    name, of : str
-        How error messages call the gradient and the parameters.
-
-    Returns
-    -------
-    dict of str to (str, leaf), dict of str to leaf
+    The entries of the tree are its leaves; where none fits, also lists of numbers, as deep as they like.
 
     Raises
     ------

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +21,111 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
-from fastcheck.slots import Slot, all_back, held_by, holders, is_float, put_back, slot_of
 
 __all__ = ["Attributes", "Called", "attributes"]
+
+# -- places in the user's objects: attributes, items of dicts and of lists --------------------------------------------
+
+
+DEEP = 4  # containers inside containers that are looked into for a second name of an array
+_LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "pandas", "torch", "jax", "tensorflow"} - {"types"}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place that holds an array: an attribute, an item of a dict, or of a list."""
+
+    holder: Any
+    key: Any
+
+    def get(self) -> Any:
+        """Return what is there."""
+        if isinstance(self.holder, (Mapping, list)):
+            return self.holder[self.key]
+        return getattr(self.holder, self.key)
+
+    def set(self, value: Any) -> None:
+        """Put something else there."""
+        if isinstance(self.holder, (MutableMapping, list)):
+            self.holder[self.key] = value
+        else:
+            setattr(self.holder, self.key, value)
+
+
+def _slot_of(target: Any, name: str) -> Slot:
+    """Return the place that a name with dots leads to."""
+    holder = target
+    if not (isinstance(target, Mapping) and name in target):
+        *path, name_there = name.split(".")
+        try:
+            for part in path:
+                holder = Slot(holder, int(part) if isinstance(holder, list) else part).get()
+            slot = Slot(holder, int(name_there) if isinstance(holder, list) else name_there)
+            slot.get()
+        except (AttributeError, KeyError, IndexError, ValueError, TypeError) as error:
+            there = ", ".join(repr(key) for key, value in _held_by(target) if _is_float(value)) or "none"
+            raise InputError(
+                f"attributes(..., {name!r}): the {type(target).__name__} object has no {name!r}; its own float arrays: "
+                f"{there}."
+            ) from error
+        return slot
+    return Slot(holder, name)
+
+
+def _held_by(holder: Any) -> list[tuple[Any, Any]]:
+    """Return what an object, a dict or a list holds itself."""
+    if isinstance(holder, Mapping):
+        return list(holder.items())
+    return list(enumerate(holder)) if isinstance(holder, list) else list(getattr(holder, "__dict__", {}).items())
+
+
+def _holders(target: Any, depth: int = DEEP, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield an object, and the dicts, lists and objects that it holds."""
+    seen = set() if seen is None else seen
+    if id(target) in seen or not depth or isinstance(target, (type, types.ModuleType, types.FunctionType)):
+        return
+    seen.add(id(target))
+    yield target
+    for _, value in _held_by(target):
+        if isinstance(value, (dict, list)) or (hasattr(value, "__dict__") and not _is_of_a_library(value)):
+            yield from _holders(value, depth - 1, seen)
+
+
+def _is_of_a_library(value: Any) -> bool:
+    """Say whether an object is none of the user's classes: its insides are not for us."""
+    return type(value).__module__.partition(".")[0] in _LIBRARIES
+
+
+def _is_float(value: Any) -> bool:
+    """Say whether this is an array of real or complex floats."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fc"
+
+
+def _put_back(before: list[tuple[Slot, Any]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Put back what was in some places, and the contents of some arrays."""
+    for slot, value in before:
+        slot.set(value)
+    for array, copy in copies:
+        array[...] = copy
+
+
+def _all_back(before: list[tuple[Any, list[tuple[Any, Any]]]], copies: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Put back all that some objects held, and the contents of some arrays."""
+    for holder, held in before:
+        if isinstance(holder, list):
+            holder[:] = [value for _, value in held]
+            continue
+        there = holder if isinstance(holder, MutableMapping) else getattr(holder, "__dict__", {})
+        for key in there.keys() - dict(held).keys():
+            del there[key]
+        for key, value in held:
+            there[key] = value
+    for array, copy in copies:
+        array[...] = copy
+
+
+# -- attributes -------------------------------------------------------------------------------------------------------
+
 
 _ONE_AT_A_TIME = threading.RLock()  # threads share the object, whose attributes can be set to one theta only
 
@@ -68,31 +172,24 @@ def attributes(target: Any, *names: str) -> Attributes:
             f"names={wrong[0]!r} (type={type(wrong[0]).__name__}) must be a text, as in "
             "fastcheck.attributes(net, 'W1', 'b1')."
         )
-    expanded = (each for name in names for each in _expanded(name, slot_of(target, name).get()))
+    expanded = (each for name in names for each in _expanded(name, _slot_of(target, name).get()))
     return Attributes(target, tuple(expanded), found=not names)
 
 
 class Attributes:
-    """Parameters that an object holds; see `attributes`.
+    """Parameters that an object holds, by their names there; see `attributes`.
 
-    Parameters
-    ----------
-    target : object or dict
-        Who holds them.
-    names : tuple of str
-        How they are called there; none for all float arrays.
-    found : bool
-        The names were not given: all float arrays were taken.
+    `found` says that the names were not given: all float arrays were taken.
     """
 
     def __init__(self, target: Any, names: tuple[str, ...], found: bool = False) -> None:
         self.target, self.found = target, found
         self.names = names or _all_floats(target)
-        slots = {name: slot_of(target, name) for name in self.names}
+        slots = {name: _slot_of(target, name) for name in self.names}
         for name, slot in slots.items():
             _refuse(name, slot.get())
         _refuse_overlaps({name: slot.get() for name, slot in slots.items()})
-        arrays = ((holder, key, value) for holder in holders(target) for key, value in held_by(holder))
+        arrays = ((holder, key, value) for holder in _holders(target) for key, value in _held_by(holder))
         others = [Slot(holder, key) for holder, key, value in arrays if isinstance(value, np.ndarray)]
         same = {name: [other for other in others if other.get() is slot.get()] for name, slot in slots.items()}
         self._slots = {name: [slot, *(s for s in same[name] if s != slot)] for name, slot in slots.items()}
@@ -126,9 +223,9 @@ class Attributes:
                 self._noted(params)
             finally:
                 try:
-                    put_back(before, copies)
+                    _put_back(before, copies)
                 finally:  # once more, should Ctrl-C have come between
-                    put_back(before, copies)
+                    _put_back(before, copies)
 
     def _noted(self, params: dict[str, Any]) -> None:
         """Let the caller see where the function has changed its parameters."""
@@ -142,16 +239,16 @@ class Attributes:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Put everything that the object holds back at the end, bit for bit: also caches, and statistics that run."""
-        before = [(holder, held_by(holder)) for holder in holders(self.target)]
+        before = [(holder, _held_by(holder)) for holder in _holders(self.target)]
         arrays = {id(v): v for _, held in before for _, v in held if isinstance(v, np.ndarray) and v.flags.writeable}
         copies = [(array, array.copy()) for array in arrays.values()]
         try:
             yield
         finally:
             try:
-                all_back(before, copies)
+                _all_back(before, copies)
             finally:
-                all_back(before, copies)
+                _all_back(before, copies)
 
 
 @dataclass(frozen=True)
@@ -192,7 +289,7 @@ class Called:
 
 
 def _all_floats(target: Any) -> tuple[str, ...]:
-    found = tuple(key for key, value in held_by(target) if isinstance(key, str) and is_float(value))
+    found = tuple(key for key, value in _held_by(target) if isinstance(key, str) and _is_float(value))
     if not found:
         raise InputError(
             f"attributes({type(target).__name__} object) holds no float array itself. Name them, with dots into what "
@@ -206,12 +303,12 @@ def _expanded(name: str, value: Any) -> Iterator[str]:
     if not isinstance(value, (list, dict)) or not value:
         yield name
         return
-    for key, item in held_by(value):
+    for key, item in _held_by(value):
         yield from _expanded(f"{name}.{key}", item)
 
 
 def _refuse(name: str, value: Any) -> None:
-    if not is_float(value) and not isinstance(value, (float, np.floating)):
+    if not _is_float(value) and not isinstance(value, (float, np.floating)):
         kind = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type={type(value).__name__}"
         raise InputError(
             f"attributes(..., {name!r}): {name} ({kind}) is no array of floats. Parameters are float arrays."

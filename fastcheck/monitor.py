@@ -6,11 +6,9 @@ itself whether to check now: a few directions over every block and a few single 
 
 from __future__ import annotations
 
-import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +24,14 @@ from fastcheck.errors import InputError
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdicts import judge
 from fastcheck.measure.probes import Probing
-from fastcheck.measure.single import is_wrong, measured, quickly
 from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters
 from fastcheck.plain import Plain, plain
+from fastcheck.replay import Draws
 from fastcheck.report import Report
 from fastcheck.run import Run
 from fastcheck.settings import Settings, as_args
+from fastcheck.strategies.coordinates import is_wrong, measured, quickly
 from fastcheck.strategies.locate import Located, locate
 from fastcheck.strategies.screen import chosen, probing_of, screen
 
@@ -150,8 +149,12 @@ class Monitor:
         self._steps += 1
         if not self._due(now):
             return None
-        with _generators_untouched(), own():
-            report = self._check(params, as_args(args))
+        draws = Draws(self.loss, self.gradient, args)
+        try:
+            with own():
+                report = self._check(params, as_args(args))
+        finally:
+            draws.put_back()  # the training goes on with the numbers that it would have drawn
         self.history.append(Moment(self._steps - 1, now - self._began, report))
         self._spent += time.perf_counter() - now
         if report.verdict.refuted:
@@ -251,14 +254,3 @@ class Monitor:
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         elif callable(self.on_wrong):
             self.on_wrong(report)
-
-
-@contextmanager
-def _generators_untouched() -> Iterator[None]:
-    """Put the global random generators back: a loss that draws from them must not change the training."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)

@@ -36,6 +36,7 @@ def noticed(outcome: Outcome, verdicts: Verdicts, stopped: str | None) -> Iterat
     outcome = replace(outcome, estimates=[found for found in outcome.estimates if found.block.name in here])
     if stopped is not None:
         yield _stopped(outcome, stopped)
+    yield from _replayed(context)
     yield from _disagreements(context.judge, judged)
     yield from _located(outcome, verdicts)
     yield from _failed(outcome)
@@ -70,6 +71,18 @@ def _stopped(outcome: Outcome, stopped: str) -> Finding:
         f"The run stopped {why}: {what}. The verdict is about those. {remedy}",
         {"done": done, "total": total},
     )
+
+
+def _replayed(context: Context) -> Iterator[Finding]:
+    """Yield what of a random loss was checked."""
+    if context.replay is not None:
+        yield Finding(
+            Kind.REPLAYED,
+            None,
+            f"The loss draws from {context.replay.sources}. Every evaluation, and the gradient, replayed the same "
+            "draws, each in its own order: the verdict is of the loss with those.",
+            {"sources": context.replay.sources},
+        )
 
 
 def _located(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:

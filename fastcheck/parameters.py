@@ -271,10 +271,6 @@ def _is_namedtuple(tree: Any) -> bool:
     return isinstance(tree, tuple) and hasattr(tree, "_fields")
 
 
-def _is_dataclass(tree: Any) -> bool:
-    return dataclasses.is_dataclass(tree) and not isinstance(tree, type)
-
-
 def _children(tree: Any) -> list[tuple[str, Any]] | None:
     """Return the named children of a container, or None for a leaf."""
     if isinstance(tree, Mapping):
@@ -283,7 +279,7 @@ def _children(tree: Any) -> list[tuple[str, Any]] | None:
         return list(zip(tree._fields, tree, strict=True))
     if isinstance(tree, (list, tuple)):
         return [(str(i), child) for i, child in enumerate(tree)]
-    if _is_dataclass(tree):
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
     return None
 
@@ -291,7 +287,7 @@ def _children(tree: Any) -> list[tuple[str, Any]] | None:
 def _build(tree: Any, children: list[Any]) -> Any:
     """Return a container like `tree` with other children."""
     if isinstance(tree, Mapping):
-        return _mapping_like(tree, dict(zip(tree.keys(), children, strict=True)))
+        return _like(tree, dict(zip(tree.keys(), children, strict=True)), dict)
     if _is_namedtuple(tree):
         return tuple.__new__(type(tree), children)  # without its own __new__, which may validate, convert or draw
     if isinstance(tree, (list, tuple)):
@@ -300,10 +296,6 @@ def _build(tree: Any, children: list[Any]) -> Any:
     for field, child in zip(dataclasses.fields(tree), children, strict=True):
         object.__setattr__(new, field.name, child)
     return new
-
-
-def _mapping_like(tree: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    return _like(tree, items, dict)
 
 
 def _like(tree: Any, items: Any, plain: type) -> Any:

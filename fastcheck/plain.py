@@ -15,6 +15,7 @@ from fastcheck.held import Called
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import leaves
+from fastcheck.replay import Replayed
 
 __all__ = ["Plain", "plain", "plain_products", "takes", "written"]
 
@@ -126,16 +127,9 @@ def plain(
 def plain_products(
     function: Any, product: Any, inputs: Any, name: str, *, like: tuple[bool, bool, bool] = (False, False, False)
 ) -> Iterator[tuple[Any, Any, Any]]:
-    """Give a function and a product with its Jacobian of a tree of float arrays.
+    """Give a function and a product with its Jacobian, called `name`, of a tree of float arrays.
 
-    Parameters
-    ----------
-    function, product, inputs
-        As the user brings them.
-    name : str
-        How messages call the product.
-    like : (bool, bool, bool)
-        Whether the function returns, the product takes, and the product returns a tree like the inputs.
+    `like` says whether the function returns, the product takes, and the product returns a tree like the inputs.
 
     Raises
     ------
@@ -193,14 +187,14 @@ def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
 
 def written(function: Any) -> Any:
     """Return the function as the user wrote it."""
-    while isinstance(getattr(function, "__self__", function), (Both, Called, Given, Returned)):
+    while isinstance(getattr(function, "__self__", function), (Both, Called, Given, Replayed, Returned)):
         function = getattr(function, "__self__", function).function
     return function
 
 
 def takes(function: Any) -> str:
     """Return what the user's function is called with, beside args."""
-    while isinstance(getattr(function, "__self__", function), (Both, Given)):
+    while isinstance(getattr(function, "__self__", function), (Both, Given, Replayed)):
         function = getattr(function, "__self__", function).function
     return "args alone" if isinstance(function, Called) else "a tree like params"
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,14 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.losses.base import as_float
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.evaluator import Evaluator, as_float
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import FAINTEST, scale_of_blocks
 from fastcheck.parameters import ROOT, Parameters, leaves
 from fastcheck.plain import takes
+from fastcheck.replay import Draws
 
-__all__ = ["Preflight", "low_precision", "preflight"]
+__all__ = ["Preflight", "low_precision", "preflight", "undecided"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
 LARGEST = 1e44  # of the loss and its derivatives: the uncertainties still fit into single precision
@@ -59,20 +58,18 @@ class Preflight:
     findings: tuple[Finding, ...] = field(default=())
     fatal: bool = False
 
+    @property
+    def random(self) -> bool:
+        """Whether the loss draws at random."""
+        return self.fatal and self.findings[-1].kind is Kind.RANDOM_LOSS
 
-def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator) -> Preflight:
+
+def preflight(
+    evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: np.random.Generator, draws: Draws | None = None
+) -> Preflight:
     """Look the loss and the gradient over.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    gradient : tree or callable
-        The analytic gradient, or a function of ``(params, *args)`` that returns it.
-    args : tuple
-        Extra positional arguments of the loss and the gradient.
-    rng : numpy.random.Generator
-        Draws the step away.
+    `draws` is what loss and gradient may draw from.
 
     Raises
     ------
@@ -103,7 +100,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
         return Preflight(base, 0.0, analytic, tuple(findings), fatal=True)
     again = _loss_at_theta(evaluator)
     if _differ(base, again):
-        why = _why_different(evaluator, gradient, args, base, again)
+        why = _why_different(evaluator, gradient, draws or Draws(), base, again)
         return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
     direction = rng.standard_normal(evaluator.layout.size)
     for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
@@ -111,7 +108,7 @@ def preflight(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...], rng: n
     evaluator.along(0, direction, np.array([AWAY]))
     back = _loss_at_theta(evaluator)
     if _differ(again, back):
-        why = _back_is_different(evaluator, again, back)
+        why = _back_is_different(evaluator, draws or Draws(), again, back)
         return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
     return Preflight(base, max(abs(again - base), abs(back - again)), analytic, tuple(findings))
 
@@ -192,10 +189,13 @@ def _fingerprint(args: tuple[Any, ...]) -> int:
 
 
 def _why_different(
-    evaluator: Evaluator, gradient: Callable[..., Any] | Any, args: tuple[Any, ...], first: float, second: float
+    evaluator: Evaluator, gradient: Callable[..., Any] | Any, draws: Draws, first: float, second: float
 ) -> Finding:
     """Tell a random loss from one that keeps state and from a gradient that changes the loss."""
-    values = [first, second, _loss_at_theta(evaluator)]
+    values = [first, second]
+    sources = draws.named(draws.used_by(lambda: values.append(_loss_at_theta(evaluator))))
+    if sources:
+        return _random([*values, _loss_at_theta(evaluator)], sources)
     if not _differ(values[1], values[2]) and callable(gradient):
         return _gradient_changes_loss(first, second)
     values.append(_loss_at_theta(evaluator))
@@ -205,37 +205,24 @@ def _why_different(
         return _counts_calls(values)
     if same_sign and np.all(np.abs(steps[1:]) < np.abs(steps[:-1])) and _geometric(steps):
         return _running_statistics(values)
-    return _random(values, _draws_from_global_generator(evaluator))
+    return _random(values, "")
 
 
-def _back_is_different(evaluator: Evaluator, before: float, back: float) -> Finding:
+def _back_is_different(evaluator: Evaluator, draws: Draws, before: float, back: float) -> Finding:
     """Tell a loss that remembers a step away from a random one of few outcomes, the same twice by chance."""
-    more = [_loss_at_theta(evaluator) for _ in range(2)]
+    more: list[float] = []
+    sources = draws.named(draws.used_by(lambda: more.append(_loss_at_theta(evaluator))))
+    more.append(_loss_at_theta(evaluator))
     steps = np.diff([back, *more])
     settles = bool(np.all(steps >= 0) or np.all(steps <= 0)) and abs(steps[1]) <= abs(steps[0])
-    if settles:
+    if settles and not sources:
         return _keeps_state(before, back)
-    return _random([before, back, *more], _draws_from_global_generator(evaluator))
+    return _random([before, back, *more], sources)
 
 
 def _geometric(steps: np.ndarray[Any, Any]) -> bool:
     ratios = steps[1:] / steps[:-1]
     return bool(np.ptp(ratios) <= 0.05 * np.abs(ratios).max())
-
-
-def _draws_from_global_generator(evaluator: Evaluator) -> bool:
-    """Say whether the loss repeats itself when the global generators do; they are put back as they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        pair = []
-        for _ in range(2):
-            np.random.seed(0)  # noqa: NPY002
-            random.seed(0)
-            pair.append(_loss_at_theta(evaluator))
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-    return not _differ(*pair)
 
 
 _CHANGES_PARAMS = Finding(
@@ -319,19 +306,20 @@ def _counts_calls(values: list[float]) -> Finding:
     )
 
 
-def _random(values: list[float], global_generator: bool) -> Finding:
-    source = (
-        "it draws from the global random generator; fix the seed inside the loss"
-        if global_generator
-        else "fix the seed of its generator at the start of each call"
-    )
+def _random(values: list[float], sources: str) -> Finding:
+    source = f"it draws from {sources}; fix its seed" if sources else "fix the seed of its generator"
     return Finding(
         Kind.RANDOM_LOSS,
         None,
         f"The loss is random: {_shown(values)} at the same theta. Dropout? Set keep_prob=1 (evaluation mode); "
-        f"otherwise {source}.",
-        {"values": values, "global_generator": global_generator},
+        f"otherwise {source} at the start of each call.",
+        {"values": values, "sources": sources},
     )
+
+
+def undecided(random: Finding, why: str) -> Finding:
+    """Return the finding of a random loss with why it can't be made one function."""
+    return replace(random, message=f"The loss is random: {_shown(random.evidence['values'])} at the same theta. {why}")
 
 
 def _shown(values: list[float]) -> str:

@@ -40,7 +40,7 @@ class Problem:
 
     def value(self) -> float:
         """Return the loss at ``params``."""
-        from fastcheck.losses.base import as_float
+        from fastcheck.losses.evaluator import as_float
         from fastcheck.plain import plain
 
         with plain(self.loss, self.gradient, self.params) as problem:

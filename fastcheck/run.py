@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +17,14 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.losses.base import PerturbedLoss
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.evaluator import Evaluator, PerturbedLoss
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import CrewGoneError
-from fastcheck.parallel.pace import Pace
-from fastcheck.parallel.shards import Cutter, LossRefusedError, Probes, evaluated
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Cutter, LossRefusedError, Pace, Probes, Staff, evaluated
 from fastcheck.parallel.worker import Done, Shard, evaluate
 
-__all__ = ["OutOfBudget", "Run"]
+__all__ = ["OutOfBudget", "Run", "bar"]
 
 _REST = "What was measured by then is kept; a checkpoint lets the rest be measured later."
 OVERRUN = 0.1  # share of the budget by which a run may exceed it
@@ -101,6 +100,10 @@ class Run:
     def seconds(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Let something be called when the run ends, however it does."""
+        self._open.callback(call)
 
     def over(self) -> bool:
         """Say whether the run is to end, because it was stopped or its budget is spent."""
@@ -189,23 +192,10 @@ class Run:
     def stream(
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
-        """Yield ``(shard, values)`` in order, until done or stopped, of a grid that is never held as a whole.
+        """Yield shards and their losses, shape (m, len(offsets)), in order, until done or stopped.
 
-        Parameters
-        ----------
-        evaluator : Evaluator
-            The loss.
-        count : int
-            Rows of the grid.
-        probes : callable
-            Returns the coordinates and steps of a slice of rows; it is called from other threads too.
-        offsets : tuple of float
-            The grid of a coordinate, in units of its step.
-
-        Yields
-        ------
-        Shard, float64 of shape (m, len(offsets))
-            Coordinates and steps, and the losses there.
+        The grid, of `count` rows, is never held as a whole: `probes` returns the coordinates and steps of a slice of
+        rows; it is called from other threads too. The offsets are in units of the step.
         """
         with one_blas_thread():  # again: the first calls of the loss may have brought a BLAS with them
             yield from self._stream(evaluator, count, probes, offsets)
@@ -313,3 +303,59 @@ class Run:
 
     def _left(self, seconds: float) -> float:
         return seconds if self.budget is None else min(seconds, max(0.0, self.budget - self.seconds))
+
+
+# -- a progress bar ---------------------------------------------------------------------------------------------------
+
+
+LONG = 1.5  # seconds of work after which the bar appears
+
+
+@contextmanager
+def bar(run: Run, total: int, wanted: bool | None) -> Iterator[None]:
+    """Show a bar while the run works, with rate and remaining time.
+
+    Parameters
+    ----------
+    run : Run
+        The run; its `advance` is taken over.
+    total : int
+        Coordinates to do.
+    wanted : bool or None
+        None: only when stderr is a terminal and the work is long.
+    """
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown = Progress(
+        TextColumn("checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=console.is_terminal,  # a log keeps the last state, a terminal needs none
+    )
+    task = shown.add_task("checking", total=total, rate="")
+    began = time.perf_counter()
+    before = run.advance
+
+    def advance(done: int) -> None:
+        before(done)
+        spent = time.perf_counter() - began
+        if not shown.live.is_started and (wanted or spent > LONG):
+            shown.start()
+        rate = (shown.tasks[0].completed + done) / max(spent, 1e-9)
+        shown.update(task, advance=done, rate=f"{rate:,.0f} coordinates/s")
+
+    run.advance = advance
+    try:
+        yield
+    finally:
+        run.advance = before
+        if shown.live.is_started:
+            shown.stop()

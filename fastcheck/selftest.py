@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import zlib
@@ -12,14 +13,16 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.bugs import MUTATIONS, Mutated, Mutation
-from fastcheck.bugs.net import Net
+from fastcheck.bugs.mutation import Net
 from fastcheck.checks import check
 from fastcheck.diagnosis.data_facts import facts_of
 from fastcheck.errors import InputError
+from fastcheck.findings import Kind
 from fastcheck.gradients import flat_gradient
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Plain, plain
+from fastcheck.replay import Draws
 from fastcheck.report import Report
 
 __all__ = ["PlantedBug", "SelfTestReport", "self_test"]
@@ -98,19 +101,18 @@ class SelfTestReport:
         raise InputError("a SelfTestReport is neither true nor false: ask .passed.")
 
     def __str__(self) -> str:
-        from fastcheck.report.selftest import as_text
+        from fastcheck.report.terminal import plain, render_self_test, width_here
 
-        return as_text(self)
+        return plain(render_self_test(self, width_here()), width_here())
 
     def __repr__(self) -> str:
         return f"<SelfTestReport {str(self).splitlines()[0]}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from fastcheck.report.selftest import render
-        from fastcheck.report.tables import as_html, width_here
+        from fastcheck.report.terminal import as_html, render_self_test, width_here
 
-        return as_html(render(self, width_here()), width_here())
+        return as_html(render_self_test(self, width_here()), width_here())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -165,9 +167,23 @@ def self_test(
         A kind is not known.
     """
     own = check(loss, gradient, params, args=args, seed=seed, **options).raise_if_wrong()
-    with plain(loss, gradient, params) as problem:
+    with plain(loss, gradient, params) as problem, _replayed(problem, args, own) as problem:
         bugs, evaluations = _planted(problem, args, _chosen(kinds), smallest, {"seed": seed, **options})
     return SelfTestReport(tuple(bugs), own, own.evaluations + evaluations)
+
+
+@contextlib.contextmanager
+def _replayed(problem: Plain, args: tuple[Any, ...], own: Report) -> Iterator[Plain]:
+    """Give the problem itself, or of a random loss the one function that its check was of."""
+    if not any(finding.kind is Kind.REPLAYED for finding in own.findings):
+        yield problem
+        return
+    draws = Draws(problem.loss, problem.gradient, args)
+    try:
+        loss, gradient = draws.replayed(problem.loss, args), draws.replayed(problem.gradient, args)
+        yield dataclasses.replace(problem, loss=loss, gradient=gradient)
+    finally:
+        draws.put_back()
 
 
 def _planted(

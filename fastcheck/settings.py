@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     checkpoint: str | Path | None
     progress: bool | None
     unchecked: Unchecked
+    replay: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Settings:
     checkpoint: str | Path | None = None
     progress: bool | None = None
     unchecked: str = "fail"
+    replay: bool = True
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
@@ -96,18 +98,16 @@ class Settings:
             )
         if self.progress not in (None, True, False):
             raise InputError(f"progress={self.progress!r} must be True, False, or None for when the work is long.")
+        if not isinstance(self.replay, bool):
+            raise InputError(f"replay={self.replay!r} must be True or False.")
         if not (self.checkpoint is None or isinstance(self.checkpoint, (str, Path))):
             raise InputError(f"checkpoint={self.checkpoint!r} (type={type(self.checkpoint).__name__}) must be a path.")
 
     def mode_for(self, count: int, cost: float) -> Mode:
-        """Return the mode to run: for ``"auto"``, full where it is cheap, else a screen.
+        """Return the mode to run.
 
-        Parameters
-        ----------
-        count : int
-            Coordinates to check.
-        cost : float
-            Seconds of one evaluation.
+        For ``"auto"`` that is full where so many coordinates, at a cost in seconds of each evaluation, are cheap; else
+        a screen.
         """
         if self.mode != "auto":
             return self.mode

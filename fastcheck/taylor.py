@@ -43,20 +43,9 @@ APART = 4.0  # times what the verdict claims that the remainders must show to co
 def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> float:
     """Return the order of a remainder: the slope of its logarithm over that of the step, by least squares.
 
-    Parameters
-    ----------
-    steps : float64, shape (k,)
-        Falling.
-    remainders : float64, shape (k,)
-        In units of the loss; NaN where it has no value.
-    errors : float64, shape (k,)
-        Of the remainders, one standard deviation.
-
-    Returns
-    -------
-    float
-        2 for a right gradient of a smooth loss, 1 for a wrong one; NaN where fewer than three stand clear of their
-        errors.
+    All arrays are of shape (k,): steps that fall, remainders in units of the loss (NaN where it has no value), and one
+    standard deviation of each. The order is 2 for a right gradient of a smooth loss, 1 for a wrong one; NaN where fewer
+    than three remainders stand clear of their errors.
     """
     with np.errstate(invalid="ignore"):
         clear = np.flatnonzero((remainders > CLEAR * errors) & (remainders > 0))[-FITTED:]
@@ -70,12 +59,9 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
 def second_opinion(outcome: Outcome, verdicts: Verdicts) -> tuple[Taylor | None, Verdicts, Finding | None]:
     """Put the gradient to the Taylor test; 7 evaluations, and two more before it contradicts a pass.
 
-    A screen, whose bounds need no witness, and a gradient of more than a million coordinates go without.
-
-    Returns
-    -------
-    Taylor or None, Verdicts, Finding or None
-        The test; the verdicts, without their refutations where it contradicts them; and a finding where it contradicts.
+    A screen, whose bounds need no witness, and a gradient of more than a million coordinates go without. Returns the
+    test if there is one, the verdicts, without their refutations where it contradicts them, and a finding where it
+    does.
     """
     context = outcome.context
     if outcome.directions or context.run.stopped or context.run.over() or context.theta.size > MOST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import flat_gradient, spellings
 from fastcheck.held import Attributes
 from fastcheck.judge.verdict import Verdict, worst
-from fastcheck.losses.base import as_float
+from fastcheck.losses.evaluator import as_float
 from fastcheck.parameters import Parameters, vectors
 from fastcheck.plain import Plain, plain
+from fastcheck.replay import Draws
 from fastcheck.report import Report
 
 __all__ = ["TermsReport", "check_terms"]
@@ -64,20 +65,18 @@ class TermsReport:
         raise InputError("a TermsReport is neither true nor false: ask .passed, or .verdict for all five answers.")
 
     def __str__(self) -> str:
-        from fastcheck.report.tables import plain, width_here
-        from fastcheck.report.terms import render
+        from fastcheck.report.terminal import plain, render_terms, width_here
 
-        return plain(render(self), width_here())
+        return plain(render_terms(self), width_here())
 
     def __repr__(self) -> str:
         return f"<TermsReport {str(self).splitlines()[0]}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from fastcheck.report.tables import as_html, width_here
-        from fastcheck.report.terms import render
+        from fastcheck.report.terminal import as_html, render_terms, width_here
 
-        return as_html(render(self), width_here())
+        return as_html(render_terms(self), width_here())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports and findings as plain data for JSON."""
@@ -138,14 +137,17 @@ def check_terms(
     throw = bool(options.pop("throw", False))
     with contextlib.ExitStack() as stack:
         problems = {n: (stack.enter_context(_problem(term, params)), term[2]) for n, term in known.items()}
-        found = _checked(problems, options)
+        found = _checked(problems, options, stack)
     return found.raise_if_wrong() if throw else found
 
 
-def _checked(problems: Mapping[str, tuple[Plain, tuple[Any, ...]]], options: dict[str, Any]) -> TermsReport:
+def _checked(
+    problems: dict[str, tuple[Plain, tuple[Any, ...]]], options: dict[str, Any], stack: contextlib.ExitStack
+) -> TermsReport:
     """Check each term, with its args, and their sum."""
     first = next(problem for problem, _ in problems.values())
     params, layout = first.params, Parameters.of(first.params)
+    notes = list(_replay(problems, layout, stack)) if options.get("replay", True) else []
     flat = {name: flat_gradient(problem.gradient, own, params, layout) for name, (problem, own) in problems.items()}
 
     def checked(loss: Callable[..., Any], flat: FloatArray, problem: Plain, own: tuple[Any, ...]) -> Report:
@@ -161,7 +163,27 @@ def _checked(problems: Mapping[str, tuple[Plain, tuple[Any, ...]]], options: dic
         whole: FloatArray = np.sum(list(flat.values()), axis=0)
     report = checked(total, whole, first, ())
     with own():
-        return TermsReport(reports, report, tuple(_findings(layout, flat, whole, reports, report)))
+        return TermsReport(reports, report, (*_findings(layout, flat, whole, reports, report), *notes))
+
+
+def _replay(
+    problems: dict[str, tuple[Plain, tuple[Any, ...]]], layout: Parameters, stack: contextlib.ExitStack
+) -> Iterator[Finding]:
+    """Put in place of each random term the function that it is when all its calls draw the same, and say so."""
+    draws = Draws(*((problem.loss, problem.gradient, own) for problem, own in problems.values()))
+    for name, (problem, own_args) in problems.items():
+        tree = layout.unflatten(layout.flatten(problem.params))
+        loss, gradient, sources = draws.replayed_where_random(problem.loss, problem.gradient, tree, own_args)
+        if sources:
+            stack.callback(draws.put_back)
+            problems[name] = replace(problem, loss=loss, gradient=gradient), own_args
+            yield Finding(
+                Kind.REPLAYED,
+                name,
+                f"{name} draws from {sources}. Every evaluation, and its gradient, replayed the same draws: the "
+                "verdict is of the term with those.",
+                {"sources": sources},
+            )
 
 
 def _nonempty(terms: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:

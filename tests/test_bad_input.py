@@ -160,10 +160,16 @@ def test_random_loss(source):
         "python global": lambda: np.array([random.random() for _ in range(4)]),
         "own generator": lambda: own.random(4),
     }[source]
-    report = fastcheck.check(lambda t: float(np.sum(t * (draw() < 0.5))), np.ones(4), np.array([1.0, 2.5, 4.7, 8.1]))
+    at = np.array([1.0, 2.5, 4.7, 8.1])
+    report = fastcheck.check(lambda t: float(np.sum(t * (draw() < 0.5))), np.ones(4), at)
+    fatal(report, "random_loss")
+    assert "Pass the function" in report.findings[0].message  # the gradient is an array, of other draws
+    report = fastcheck.check(lambda t: float(np.sum(t * (draw() < 0.5))), lambda t: np.ones(4), at, replay=False)
     fatal(report, "random_loss")
     assert "keep_prob=1" in report.findings[0].message
-    assert report.findings[0].evidence["global_generator"] is (source != "own generator")
+    assert {"numpy global": "numpy.random", "python global": "(random)", "own generator": "generator own"}[
+        source
+    ] in report.findings[0].evidence["sources"]
     with pytest.raises(LossError, match="The loss is random"):
         fastcheck.numerical_gradient(lambda t: float(np.sum(t)) + own.random(), AT)
 

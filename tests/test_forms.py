@@ -14,7 +14,7 @@ from fastcheck import InputError, LossError, Verdict, attributes
 from fastcheck.forms import Form
 from fastcheck.gradients import match_gradient
 from fastcheck.held import Called
-from fastcheck.losses.base import as_float
+from fastcheck.losses.evaluator import as_float
 from fastcheck.parameters import Parameters
 from fastcheck.plain import Both, plain, written
 

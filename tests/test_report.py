@@ -16,13 +16,11 @@ from rich.cells import cell_len
 
 import fastcheck
 from fastcheck import BlockReport, Coordinate, Finding, GradientError, InputError, Report, Verdict, examples
+from fastcheck.conclude import record
 from fastcheck.findings import Kind
 from fastcheck.report import words
-from fastcheck.report.progress import bar
-from fastcheck.report.record import record
-from fastcheck.report.tables import shortened
-from fastcheck.report.terminal import as_text
-from fastcheck.run import Run
+from fastcheck.report.terminal import as_text, shortened
+from fastcheck.run import Run, bar
 
 GOLDEN = Path(__file__).parent / "golden"
 LINES = 25

@@ -30,12 +30,7 @@ SAME = 1e-2  # relative: what is read from the wrong place is off by its own siz
 def called_otherwise(report: Report, function: TensorFunction) -> Report:
     """Return the report with a finding, and the verdict wrong, for each way of being called that changes the product.
 
-    Parameters
-    ----------
-    report : Report
-        Of the function called in the plain way.
-    function : TensorFunction
-        It is run as its owner runs it.
+    The report is of the function called in the plain way; here it is run as its owner runs it.
     """
     found = [] if any(finding.kind in SKIPPED for finding in report.findings) else list(_findings(function))
     if not found:

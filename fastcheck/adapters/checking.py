@@ -46,20 +46,9 @@ def multiplied(
     options: Mapping[str, Any],
     call: str,
 ) -> Report:
-    """Check a product with the Jacobian of a function of numpy arrays, one evaluation after another.
+    """Check a product with the Jacobian of a function of dicts of arrays by name, one evaluation after another.
 
-    Parameters
-    ----------
-    check_product : callable
-        `fastcheck.check_vjp`, `fastcheck.check_jvp` or `fastcheck.check_hvp`.
-    function, product : callable
-        Of dicts of arrays by name, which they return too.
-    inputs : mapping of str to array
-        Where to check.
-    options : mapping
-        Of the check.
-    call : str
-        What was called, for the report to say how it is repeated; see `call_of`.
+    `check_product` is one of fastcheck's three; `call` says how the report is repeated, see `call_of`.
 
     Raises
     ------
@@ -81,22 +70,11 @@ def concluded(
     began: float,
     compilation: Callable[[], float] | None = None,
 ) -> Report:
-    """Return a report with all that an adapter adds to it.
+    """Return a report with all that an adapter adds to it, the `remarks` among that.
 
-    Parameters
-    ----------
-    report : Report
-        Of the check itself.
-    subject : Subject or None
-        What is to be compared once in its own precision, if it was checked in another; None for nothing.
-    remarks : iterable of Finding
-        What else a reader must know.
-    throw : bool
-        Raise unless it passed.
-    began : float
-        When the call began, of ``time.perf_counter()``: the report's seconds are all that it took, with compilation.
-    compilation : callable, optional
-        Returns how many of those seconds went into tracing and compiling.
+    The derivative of a subject, if there is one, is compared once in its own precision. The report's seconds are all
+    since the call began, of ``time.perf_counter()``; `compilation` returns how many of them went into tracing and
+    compiling.
 
     Raises
     ------

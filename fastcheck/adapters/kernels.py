@@ -9,7 +9,7 @@ loss of digits all over the block are each told.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -22,8 +22,8 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
+from fastcheck.measure.directions import COTANGENT, bounded
 from fastcheck.parameters import Parameters
-from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Coordinate, Report
 
 __all__ = ["Runnable", "alone", "compared", "named"]
@@ -140,14 +140,8 @@ class Compared:
 def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -> Report:
     """Return the report of a reference as one of the kernel; as it is, where the reference did not pass.
 
-    Parameters
-    ----------
-    report : Report
-        Of the reference's own backward pass against differences in float64.
-    kernel, reference : Runnable
-        Of the same inputs.
-    seed : int
-        Of the cotangents and of the moves of the inputs.
+    The report is of the reference's own backward pass against differences in float64; the seed is of the cotangents,
+    and of the moves of the inputs.
 
     Raises
     ------
@@ -313,22 +307,23 @@ class _Factor:
 
 def _factor(array: Compared) -> _Factor | None:
     """Return the factor of the block, or of a single row or column, that is not 1 by more than rounding makes it."""
-    shape, best = array.exact.shape, None
-    for axis in [None, *(range(len(shape)) if len(shape) > 1 else ())]:
-        count = array.exact.size if axis is None else array.exact.size // shape[axis]
-        if count < FEWEST:
-            continue
-        fitted, limit = _fitted(array, axis)
-        places = np.flatnonzero(np.abs(fitted - 1) > limit)
-        if axis is None and places.size:
-            best = _Factor("", float(fitted[0]), np.full(shape, fitted[0]))
-        elif axis is not None and 0 < 2 * places.size <= shape[axis]:
+    shape, size = array.exact.shape, array.exact.size
+    if size < FEWEST:
+        return None
+    axes = [axis for axis in range(len(shape)) if len(shape) > 1 and size // shape[axis] >= FEWEST]
+    fits = {axis: _fitted(array, axis) for axis in axes}
+    for axis, (fitted, limit) in fits.items():
+        places = np.flatnonzero(np.abs(fitted - 1) > limit + SCATTER * float(np.median(np.abs(fitted - 1))))
+        if 0 < 2 * places.size <= shape[axis]:
             j = int(max(places, key=lambda place: abs(fitted[place] - 1)))
             spread = np.ones(shape[axis])
             spread[places] = fitted[places]
             spread = np.broadcast_to(spread.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape)
             return _Factor(f", index {j} of axis {axis},", float(fitted[j]), spread)
-    return best
+    fitted, limit = _fitted(array, None)
+    if abs(fitted[0] - 1) > limit[0] + SCATTER * _scatter([factors for factors, _ in fits.values()]):
+        return _Factor("", float(fitted[0]), np.full(shape, fitted[0]))
+    return None
 
 
 def _fitted(array: Compared, axis: int | None) -> tuple[FloatArray, FloatArray]:
@@ -347,22 +342,19 @@ def _fitted(array: Compared, axis: int | None) -> tuple[FloatArray, FloatArray]:
     known = spread[np.isfinite(spread)]
     spread = np.maximum(spread, np.median(known) if known.size else np.inf)
     many = 1.5 if axis is None else 3.0  # rows and columns are many, and what rounds once in each moves all of it
-    limit = many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
-    return fitted, limit + SCATTER * (_scatter(array) if axis is None else float(np.median(np.abs(fitted - 1))))
+    return fitted, many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
 
 
-def _scatter(array: Compared) -> float:
+def _scatter(fitted: Iterable[FloatArray]) -> float:
     """Return the standard error of the block's factor from how those of its rows and columns scatter.
 
     What is rounded once in a row and used all along it (a sum of a softmax) moves the whole row together.
     """
     found = [0.0]
-    for axis in range(array.exact.ndim) if array.exact.ndim > 1 else ():
-        count = array.exact.shape[axis]
-        if count > 1 and array.exact.size // count >= FEWEST:
-            factors = _fitted(array, axis)[0]
+    for factors in fitted:
+        if len(factors) > 1:
             middle = float(np.median(factors))
-            found.append(1.5 * float(np.median(np.abs(factors - middle))) / math.sqrt(count))
+            found.append(1.5 * float(np.median(np.abs(factors - middle))) / math.sqrt(len(factors)))
     return max(found)
 
 

@@ -17,9 +17,8 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
-from fastcheck.measure.directions import gaussian
+from fastcheck.measure.directions import COTANGENT, bounded, gaussian
 from fastcheck.parameters import Parameters
-from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
 
 __all__ = [
@@ -103,14 +102,7 @@ def in_double(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_another(own: Any, double: Any, eps: float) -> None:
-    """Compare a function in its own precision with itself in double.
-
-    Parameters
-    ----------
-    own, double : array
-        What it returns in either.
-    eps : float
-        Of its own precision.
+    """Compare what a function returns in its own precision, of roundoff `eps`, with what it returns in double.
 
     Raises
     ------
@@ -137,13 +129,8 @@ def remark(dtype: Any, own: set[str]) -> list[Finding]:
 def with_own_precision(report: Report, subject: Subject) -> Report:
     """Return the report with a finding of how far the derivative in its own precision is from the one checked.
 
-    Parameters
-    ----------
-    report : Report
-        Of the check in double precision.
-    subject : Subject
-        What was checked. Where a block of its own derivative is off by more than `thresholds.WRONG`, or the roundoff
-        of its precision explains, a derivative that passed becomes suspicious; unless it is off by chance.
+    Where a block of its own derivative is off by more than `thresholds.WRONG`, or the roundoff of its precision
+    explains, a derivative that passed becomes suspicious; unless it is off by chance.
     """
     params = in_double(subject.params())
     own, double = subject.derivative(params, own=True), subject.derivative(params)
@@ -178,11 +165,12 @@ def with_own_precision(report: Report, subject: Subject) -> Report:
 
 def _errors(own: Mapping[str, Any], double: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     """Return relative errors by block; one that is small beside the whole is compared with that."""
-    whole, errors = _norm(flat(double)), {}
-    for name in names:
-        error = _norm(np.asarray(own[name], dtype=np.float64) - double[name])
-        errors[name] = error / max(_norm(double[name]), SMALL * whole) if error else 0.0
-    return errors
+    return _relative({name: _norm(np.asarray(own[name], dtype=np.float64) - double[name]) for name in names}, double)
+
+
+def _relative(errors: Mapping[str, float], double: Mapping[str, Any]) -> dict[str, float]:
+    whole = _norm(flat(double))
+    return {name: e / max(_norm(double[name]), SMALL * whole) if e else 0.0 for name, e in errors.items()}
 
 
 def _systematic(subject: Subject, params: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
@@ -210,8 +198,7 @@ def _systematic(subject: Subject, params: Mapping[str, Any], names: Sequence[str
         mean = np.mean(seen, axis=0)
         part = max(0.0, float(np.sum(mean * mean)) - square / NEARBY) * NEARBY / (NEARBY - 1)
         common[name] = part**0.5
-    whole = _norm(flat(double))
-    return {name: e / max(_norm(double[name]), SMALL * whole) if e else 0.0 for name, e in common.items()}
+    return _relative(common, double)
 
 
 def _norm(array: Any) -> float:
@@ -221,11 +208,8 @@ def _norm(array: Any) -> float:
 def without_rounding(claimed: Mapping[str, Any], double: Mapping[str, Any]) -> dict[str, Any]:
     """Return a claimed gradient of low precision, its entries in double precision where they differ by rounding alone.
 
-    Parameters
-    ----------
-    claimed, double : mapping of str to array
-        The claimed gradient, and the framework's own in double precision. The latter is no authority: where the two
-        agree it is what the finite differences judge, only without the rounding of the former.
+    The framework's own in double is no authority: where the two agree it is what the finite differences judge, only
+    without the rounding of the claimed one.
     """
     largest = max(float(np.abs(g).max(initial=0.0)) for g in double.values())
     found = dict(claimed)

@@ -49,15 +49,9 @@ def wide_dtype(dtype: Any) -> Any:
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], given: Sequence[Any], narrowed: set[str]) -> list[Any]:
-    """Evaluate a jaxpr in double precision; to be traced with 64 bits enabled.
+    """Evaluate a jaxpr in double precision, its floating inputs widened; to be traced with 64 bits enabled.
 
-    Parameters
-    ----------
-    jaxpr : jax.extend.core.Jaxpr
-    consts, given : sequence of array
-        Floating ones are widened.
-    narrowed : set of str
-        Is given the dtypes that wider numbers are cast to.
+    `narrowed` is given the dtypes that wider numbers are cast to.
 
     Raises
     ------

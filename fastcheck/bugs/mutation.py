@@ -1,20 +1,68 @@
-"""What a mutation is, and what it works on."""
+"""What a mutation is, and what it works on: a problem that also knows its batch, its regulariser, its layers."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray
-from fastcheck.bugs.net import Net
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.parameters import Block, Parameters
 from fastcheck.problem import Problem
 
-__all__ = ["Mutated", "Mutation", "Planted", "Rule", "Subject"]
+__all__ = ["Mutated", "Mutation", "Net", "Planted", "Rule", "Subject", "rows", "with_bugs"]
+
+
+@dataclass(frozen=True)
+class Net(Problem):
+    """A `Problem` with a hand-written backward pass, and the facts that bugs are made of.
+
+    Attributes
+    ----------
+    batch : int
+        Number m of samples over which the loss is a mean; 0 where it is not a mean over samples.
+    classes : int
+        Number of classes of a softmax cross-entropy, else 0.
+    decay : mapping
+        Block name -> lambda of ``lambda / 2 * sum(W**2)``, a part of the loss that is not averaged over the batch.
+    lasso : mapping
+        Block name -> lambda of ``lambda * sum(|W|)``.
+    biases : tuple of str
+        The blocks that are biases, one entry per unit.
+    take : callable or None
+        ``take(args, indices)`` returns the args of a smaller batch; None where samples act on one another.
+    bugs : mapping
+        Kind of bug -> a backward pass in which that bug was really made, called like ``gradient``.
+    """
+
+    batch: int = 0
+    classes: int = 0
+    decay: Mapping[str, float] = field(default_factory=dict)
+    lasso: Mapping[str, float] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
+    take: Callable[[tuple[Any, ...], IntArray], tuple[Any, ...]] | None = field(default=None, repr=False)
+    bugs: Mapping[str, Callable[..., Any]] = field(default_factory=dict, repr=False)
+
+
+def rows(args: tuple[Any, ...], indices: IntArray) -> tuple[Any, ...]:
+    """Return the samples `indices` of args whose arrays have one sample per row; numbers are kept, tuples descended."""
+
+    def pick(arg: Any) -> Any:
+        if isinstance(arg, tuple):
+            return rows(arg, indices)
+        return arg[indices] if isinstance(arg, np.ndarray) else arg
+
+    return tuple(pick(arg) for arg in args)
+
+
+def with_bugs(gradient: Callable[..., Any], *kinds: str) -> dict[str, Callable[..., Any]]:
+    """Return kind -> the backward pass `gradient` with its keyword ``bug`` set to that kind."""
+    return {kind: partial(gradient, bug=kind) for kind in kinds}
+
 
 NEGLIGIBLE = 1e-3  # relative to the largest entry of a block
 UNCHANGED = 1e-12  # relative: below it a block differs by rounding alone
@@ -151,19 +199,10 @@ class Mutation:
     told_in: Callable[[Subject], str] | None = dataclasses.field(default=None, repr=False)
 
     def apply(self, problem: Problem, rng: np.random.Generator) -> Mutated | None:
-        """Plant the bug in a correct gradient.
+        """Plant the bug in a correct gradient; None where it makes no sense on this problem, or would change nothing.
 
-        Parameters
-        ----------
-        problem : Problem
-            With a correct gradient; a `Net` also allows the bugs that need its batch, its regulariser or its layers.
-        rng : numpy.random.Generator
-            Chooses block, axis, row, coordinate.
-
-        Returns
-        -------
-        Mutated or None
-            None where the kind makes no sense on this problem, or would change nothing.
+        A `Net` also allows the bugs that need its batch, its regulariser or its layers. `rng` chooses block, axis, row
+        and coordinate.
         """
         subject = Subject.of(problem)
         planted = self.rule(subject, rng)

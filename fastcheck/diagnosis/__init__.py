@@ -4,7 +4,6 @@ from fastcheck.diagnosis.data_facts import DataFacts, facts_of
 from fastcheck.diagnosis.diagnose import diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions, Evidence
 from fastcheck.diagnosis.functions import UserFunctions
-from fastcheck.diagnosis.measured import evidence_of
 
 __all__ = [
     "BlockEvidence",
@@ -14,6 +13,5 @@ __all__ = [
     "Evidence",
     "UserFunctions",
     "diagnose",
-    "evidence_of",
     "facts_of",
 ]

@@ -45,6 +45,8 @@ class DataFacts:
         How many samples each class has, by labels or a one-hot matrix; empty where there are none.
     scales : tuple of float
         What a mask of dropout among the arguments multiplies by, or the share it keeps.
+    draws : bool
+        Whether the loss draws at random.
     """
 
     batch: int = 0
@@ -53,20 +55,14 @@ class DataFacts:
     scalars: tuple[float, ...] = ()
     counts: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
+    draws: bool = False
 
 
 def facts_of(loss: Callable[..., Any], args: tuple[Any, ...], parameters: Iterable[tuple[int, ...]] = ()) -> DataFacts:
-    """Look at the data a loss is called with; where there are no args, at what the function carries itself.
+    """Look at the data a loss is called with; where `args` holds no array, at what the function carries itself.
 
-    Parameters
-    ----------
-    loss : callable
-        The loss; a partial, a method, a closure or an object is looked into where `args` holds no array. A network that
-        was compared with the user's own loss stands for that.
-    args : tuple
-        Extra positional arguments of the loss.
-    parameters : iterable of tuple of int
-        Shapes of the parameters: their axes are no batch, unless nothing else is.
+    That is a partial, a method, a closure or an object. A network that was compared with the user's own loss stands for
+    it. `parameters` are the shapes of the parameters: their axes are no batch, unless nothing else is.
     """
     loss, args = own_loss(written(loss), args)
     found = list(_leaves(args, DEEP))

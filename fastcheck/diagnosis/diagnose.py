@@ -5,20 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from fastcheck.diagnosis.bias import resized_bias
 from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.experiments import neutral, resized_bias, samples, shifted_labels, stale
 from fastcheck.diagnosis.first_wrong_layer import first_wrong_layer, in_order
 from fastcheck.diagnosis.functions import UserFunctions
 from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
-from fastcheck.diagnosis.labels import shifted_labels
 from fastcheck.diagnosis.linear import LINEAR
-from fastcheck.diagnosis.neutral import neutral
 from fastcheck.diagnosis.order import ORDER
 from fastcheck.diagnosis.places import PLACES
-from fastcheck.diagnosis.samples import samples
-from fastcheck.diagnosis.shift import softmax_shift
-from fastcheck.diagnosis.softmax import SOFTMAX
-from fastcheck.diagnosis.stale import stale
+from fastcheck.diagnosis.softmax import SOFTMAX, softmax_shift
 from fastcheck.diagnosis.values import VALUES
 from fastcheck.findings import Finding, Kind
 
@@ -37,7 +32,6 @@ WITNESSES = 3  # blocks that must agree on a number where none of them proves it
 def diagnose(
     evidence: Evidence,
     functions: UserFunctions | None = None,
-    rules: Sequence[Rule] = RULES,
     candidates: Mapping[str, Sequence[Explained]] | None = None,
     places: Mapping[str, Sequence[Explained]] | None = None,
 ) -> tuple[Finding, ...]:
@@ -49,25 +43,20 @@ def diagnose(
         All blocks, with which of them are wrong.
     functions : UserFunctions, optional
         Where further evaluations may be asked for, when no rule explains anything.
-    rules : sequence of Rule
-        The kinds of bug to try.
-    candidates : mapping of str to sequence of Explained, optional
-        What may explain each wrong block, best first, where that is known already.
-    places : mapping of str to sequence of Explained, optional
-        Where the errors of some blocks are, where that is known already; all of it holds.
+    candidates, places : mapping of str to sequence of Explained, optional
+        What is known already of wrong blocks: what may explain one, best first; where its errors are, all of it.
 
     Returns
     -------
     tuple of Finding
-        One for each cause, of one block or more, nearest to the output first; then where the rest comes from. Empty
-        where nothing is wrong.
+        One for each cause, of one block or more, nearest to the output first; then where the rest comes from.
     """
     wrong = [block for block in in_order(evidence.blocks) if block.wrong]
     if not wrong:
         return ()
     tried, located = candidates or {}, places or {}
     explained = choose(
-        [tried[b.name] if b.name in tried else explain(b, evidence, rules) for b in wrong if b.name not in located]
+        [tried[b.name] if b.name in tried else explain(b, evidence, RULES) for b in wrong if b.name not in located]
     )
     every = [one for b in wrong for one in located.get(b.name, [explained[b.name]] if b.name in explained else [])]
     known = [e for e in every if not e.hypothesis.pattern]

@@ -111,10 +111,10 @@ class BlockEvidence:
     checked: bool = True
 
     @classmethod
-    def without_rows(cls, block: Block, g: FloatArray, theta: FloatArray, *, checked: bool = True) -> BlockEvidence:
+    def without_rows(cls, block: Block, g: FloatArray, theta: FloatArray) -> BlockEvidence:
         """Return a block that is not wrong, of which no row is needed; `g` and `theta` are of all blocks."""
         nowhere, nothing = Coordinates(np.zeros(0, dtype=np.int64)), np.zeros(0)
-        return cls(block, g[block.slice], theta[block.slice], nowhere, nothing, nothing, wrong=False, checked=checked)
+        return cls(block, g[block.slice], theta[block.slice], nowhere, nothing, nothing, wrong=False)
 
     @property
     def name(self) -> str:

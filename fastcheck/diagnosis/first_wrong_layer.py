@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
-from fastcheck.diagnosis.layers import Layer, layers_of
 from fastcheck.diagnosis.wording import listed
 from fastcheck.findings import Finding, Kind
+from fastcheck.parameters import Block
 
-__all__ = ["first_wrong_layer", "in_order"]
+__all__ = ["Layer", "first_wrong_layer", "in_order", "layers_of"]
 
 SMALL = 1e-5  # relative error of the size of float32 arithmetic
 ALIKE = 5e-3  # relative difference of two lengths that three digits hardly show
@@ -26,12 +29,7 @@ def in_order(blocks: Sequence[BlockEvidence]) -> list[BlockEvidence]:
 def first_wrong_layer(evidence: Evidence, unexplained: Sequence[BlockEvidence]) -> Finding:
     """Say which of the wrong blocks comes first on the way back from the output, and where to look.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        All blocks.
-    unexplained : sequence of BlockEvidence
-        The wrong blocks whose error has no explanation of its own; at least one.
+    At least one is `unexplained`: its error has no explanation of its own.
     """
     ordered = in_order(evidence.blocks)
     names = {block.name for block in unexplained}
@@ -43,11 +41,11 @@ def first_wrong_layer(evidence: Evidence, unexplained: Sequence[BlockEvidence]) 
     wrong, right = ([block.name for block in others if block.wrong == flag] for flag in (True, False))
     said = f"{listed(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong"
     said += f", {listed(right)} {'is' if len(right) == 1 else 'are'} right" if right else " (every block)"
-    where = _where(layers_of([block.block for block in evidence.blocks]), others, culprit)
+    where = _where(layers_of([block.block for block in evidence.blocks]), others, culprit, evidence.facts.draws)
     return Finding(Kind.FIRST_WRONG_LAYER, culprit.name, f"{said}: {where} {_likeness(culprit)}", numbers)
 
 
-def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: BlockEvidence) -> str:
+def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: BlockEvidence, draws: bool) -> str:
     layer_of = {name: layer for layer in layers for name in layer.names}
     own = layer_of[culprit.name]
     place = [block.name for block in ordered].index(culprit.name)
@@ -69,9 +67,14 @@ def _where(layers: Sequence[Layer], ordered: Sequence[BlockEvidence], culprit: B
             f"the error is there from the output on: look at the derivative of the loss and of the last layer.{follow}"
         )
     if own.known and layer_of[after[0].name].known:
+        step = f"the step from {layer_of[after[0].name].label} back to {own.label}"
+        if draws:
+            return (
+                f"look at {step}. Does it multiply by the mask that the loss drew there (dropout), and by its scale "
+                f"1 / (1 - p)? Else at the activation's derivative and the transpose of the weights.{follow}"
+            )
         return (
-            f"look at the step from {layer_of[after[0].name].label} back to {own.label} (the activation's "
-            f"derivative, a mask, the transpose of the weights between them).{follow}"
+            f"look at {step} (the activation's derivative, a mask, the transpose of the weights between them).{follow}"
         )
     return (
         f"look first at {culprit.name}, in the order of the parameters the last that is wrong; {after[0].name} after "
@@ -112,3 +115,93 @@ def _likeness(block: BlockEvidence) -> str:
         return f"{said}; it is {ratio:.6g} times as large as the measured one."
     long = "as long" if abs(ratio - 1) < ALIKE else f"{ratio:.3g} times as long"
     return f"{said}: it points {relation['degrees']:.3g}° away from the measured one and is {long}."
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Blocks of one layer.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The blocks, in the order of the parameters.
+    known : bool
+        Whether names or shapes tell that these, and no others, belong together.
+    label : str
+        What sentences call it: ``"layer 2"``, or its blocks.
+    """
+
+    names: tuple[str, ...]
+    known: bool
+    label: str
+
+
+def layers_of(blocks: Sequence[Block]) -> list[Layer]:
+    """Return the layers from input to output: by number where names are W1, b1, W2 ..., else as the parameters stand.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        In the order of the parameters.
+    """
+    numbers = [re.fullmatch(r"[A-Za-z_]+(\d+)", block.name) for block in blocks]
+    if blocks and all(numbers):
+        keys = [match.group(1) for match in numbers if match]
+        return [_named(key, blocks, keys) for key in sorted(dict.fromkeys(keys), key=int)]
+    keys = [_stem(block.name) for block in blocks]
+    if blocks and all(key and keys.count(key) > 1 for key in keys):
+        return [_named(key, blocks, keys) for key in dict.fromkeys(keys)]
+    return _by_shape(blocks)
+
+
+def _stem(name: str) -> str:
+    """Return ``"cell"`` of cell.bias and ``"hidden"`` of hidden_bias; empty where a name has no such part."""
+    path, _, last = name.rpartition(".")
+    return path or (re.sub(r"_(b|w|bias|weight|kernel|gain|shift)$", "", last) if "_" in last else "")
+
+
+def _named(key: str, blocks: Sequence[Block], keys: Sequence[str]) -> Layer:
+    names = tuple(block.name for block, own in zip(blocks, keys, strict=True) if own == key)
+    return Layer(names, True, f"layer {key}")
+
+
+def _by_shape(blocks: Sequence[Block]) -> list[Layer]:
+    matrices = [block for block in blocks if _is_matrix(block)]
+    owner: dict[str, str | None] = {block.name: block.name for block in matrices}
+    for size in dict.fromkeys(block.size for block in blocks if not _is_matrix(block)):
+        vectors = [block for block in blocks if block.size == size and not _is_matrix(block)]
+        owner |= _owners(vectors, _ending_in(size, matrices))
+    layers: list[Layer] = []
+    for block in blocks:
+        if owner[block.name] is None:
+            layers.append(Layer((block.name,), False, block.name))
+        elif _is_matrix(block):
+            names = tuple(other.name for other in blocks if owner[other.name] == block.name)
+            layers.append(Layer(names, len(names) > 1, listed(names)))
+    return layers
+
+
+def _owners(vectors: Sequence[Block], matrices: Sequence[Block]) -> dict[str, str | None]:
+    """Return the matrix that each vector of one length belongs to; None where that is open."""
+    if len(matrices) == 1:
+        return dict.fromkeys((vector.name for vector in vectors), matrices[0].name)
+    if len(matrices) != len(vectors):
+        return dict.fromkeys((vector.name for vector in vectors), None)
+    return {vector.name: matrix.name for vector, matrix in zip(vectors, matrices, strict=True)}
+
+
+def _ending_in(size: int, matrices: Sequence[Block]) -> list[Block]:
+    """Return the matrices that a vector of a length can be the bias of."""
+    ends = [end for end in (0, -1) if _chained(matrices, end)]
+    ends = ends if len(ends) == 1 and len(matrices) > 1 else [0, -1]
+    return [matrix for matrix in matrices if size in {matrix.shape[end] for end in ends}]
+
+
+def _chained(matrices: Sequence[Block], out: int) -> bool:
+    """Say whether each matrix takes what the one before it gives, were `out` the end of the outputs."""
+    pairs = itertools.pairwise(matrices)
+    return all(len(a.shape) == len(b.shape) == 2 and a.shape[out] == b.shape[-1 - out] for a, b in pairs)
+
+
+def _is_matrix(block: Block) -> bool:
+    return sum(length > 1 for length in block.shape) > 1

@@ -102,14 +102,7 @@ class UserFunctions:
     def agrees(self, directions: Sequence[FloatArray], theta: FloatArray, change: Change) -> bool:
         """Say whether loss and gradient agree elsewhere, or on changed data, along directions where they do not here.
 
-        Parameters
-        ----------
-        directions : sequence of float64, shape (P,)
-            In the wrong blocks.
-        theta : float64, shape (P,)
-            Where.
-        change : callable
-            What is done to the data of both.
+        The directions, each of shape (P,), are in the wrong blocks.
         """
         g = self.gradient_at(theta, change(self.args))
         if g is None:

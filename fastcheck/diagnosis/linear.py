@@ -18,8 +18,16 @@ from fastcheck.arrays import FloatArray
 from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import EXCEPTIONS, Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown, shown_factor
-from fastcheck.diagnosis.wording import advice, named, numbers, only
+from fastcheck.diagnosis.wording import (
+    advice,
+    interpret_factor,
+    likely_factors,
+    named,
+    numbers,
+    only,
+    shown,
+    shown_factor,
+)
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["LINEAR"]

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.diagnosis.evidence import BlockEvidence, Directions, Evidence
 from fastcheck.diagnosis.hypothesis import LEFT, Explained, Hypothesis, Number, Rule, number_cost
-from fastcheck.diagnosis.interpretation import interpret_factor, likely_factors, shown_factor
-from fastcheck.diagnosis.wording import advice, named, numbers, only
-from fastcheck.findings import Finding, Kind
+from fastcheck.diagnosis.wording import advice, interpret_factor, likely_factors, named, numbers, only, shown_factor
+from fastcheck.findings import Finding, Kind, first_of
 
 __all__ = ["COORDINATES", "PLACES", "REGIONS", "in_coordinates", "in_region"]
 
@@ -91,7 +90,7 @@ def _tell_coordinates(group: Sequence[Explained], evidence: Evidence) -> Finding
                 reading = interpret_factor(ratio, evidence.facts)
                 said = f" ({shown_factor(ratio)} × the measured one{': ' + reading if reading else ''})"
             parts.append(f"{explained.name}{list(place)}{said}")
-    said = ", ".join(parts[:NAMED]) + (f" and {len(parts) - NAMED} more" if len(parts) > NAMED else "")
+    said = first_of(parts, NAMED)
     one = len(parts) == 1
     short = f"wrong in {len(parts)} coordinates"
     if one:

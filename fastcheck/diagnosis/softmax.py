@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
+from fastcheck.diagnosis.functions import UserFunctions
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Rule
-from fastcheck.diagnosis.wording import named, numbers, only
+from fastcheck.diagnosis.wording import about_wrong, named, numbers, only
 from fastcheck.findings import Finding, Kind
 
-__all__ = ["SOFTMAX"]
+__all__ = ["SOFTMAX", "softmax_shift"]
 
 CLASSES = 4  # entries, at least, whose signs tell
 SUM = 1e-6  # relative distance of a sum of probabilities from 1
@@ -75,3 +77,47 @@ def _tell_target(group: Sequence[Explained], evidence: Evidence) -> Finding:
 EXACT = "it differs from the measured one by the share of each class among the labels"
 SUMS = "its entries are positive and sum to 1 for each sample, the measured ones to zero"
 SOFTMAX = (Rule(_target, _tell_target), Rule(_softmax, _tell))
+
+
+SAME_LOSS = 1e-9  # relative change of a loss that does not see the shift
+NEAR = 1e-6  # relative to the change of the gradient that the shift makes
+TRIED = 4  # biases, the last ones first
+
+
+def softmax_shift(functions: UserFunctions, evidence: Evidence) -> Finding | None:
+    """Ask whether the gradient changes by e^c or e^-c with a constant c that is added to all scores.
+
+    With p = exp(z - max z) / sum exp(z), or with the shift in the denominator alone, it is affine in that; the loss,
+    and with it the true gradient, does not change.
+    """
+    if not callable(functions.gradient):
+        return None
+    vectors = [b for b in functions.evaluator.layout.blocks if 1 < b.size == max(b.shape, default=0)]
+    for block in reversed(vectors[-TRIED:]):
+        steps = []
+        for c in (math.log(2), math.log(4)):
+            step = np.zeros(len(functions.theta))
+            step[block.slice] = c
+            steps.append(step)
+        loss = float(functions.evaluator.along(0, steps[1], np.ones(1))[0])
+        if not abs(loss - functions.base) <= SAME_LOSS * abs(functions.base):
+            continue
+        at = [functions.gradient_at(functions.theta + step) for step in steps]
+        if at[0] is None or at[1] is None:
+            continue
+        first, second = at[0] - functions.claimed, at[1] - at[0]
+        size = float(np.linalg.norm(first))
+        if not size > NEAR * float(np.linalg.norm(functions.claimed)):
+            continue
+        for ratio, where in ((0.5, "numerator"), (2.0, "denominator")):
+            if float(np.linalg.norm(second - ratio * first)) <= NEAR * size:
+                return about_wrong(
+                    Kind.SOFTMAX_SHIFT,
+                    evidence,
+                    f"A constant c added to all of {block.name} leaves the loss as it is, but a part of the gradient "
+                    f"changes by a factor of exp({'-' if ratio < 1 else ''}c): the largest score is subtracted in the "
+                    f"{where} of the softmax only?",
+                    scores=block.name,
+                    short="softmax shifted in one place",
+                )
+    return None

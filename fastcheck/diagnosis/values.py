@@ -9,8 +9,7 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.hypothesis import Explained, Hypothesis, Number, Rule
-from fastcheck.diagnosis.interpretation import shown
-from fastcheck.diagnosis.wording import advice, named, numbers, only
+from fastcheck.diagnosis.wording import advice, named, numbers, only, shown
 from fastcheck.findings import Finding, Kind
 
 __all__ = ["VALUES"]

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, with_bugs
+from fastcheck.bugs.mutation import Net, with_bugs
 
 __all__ = ["course_net"]
 

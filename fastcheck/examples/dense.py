@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, with_bugs
+from fastcheck.bugs.mutation import Net, with_bugs
 
 __all__ = ["Activation", "mlp"]
 

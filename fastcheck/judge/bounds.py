@@ -59,19 +59,10 @@ def error_norm(residuals: FloatArray) -> float:
 
 
 def error_norm_bound(residuals: FloatArray, confidence: float) -> float:
-    """Return an upper bound on ||e||.
+    """Return an upper bound on ||e||: sqrt(sum(r^2) / q), q the chi-square quantile of 1 - confidence; inf for k = 0.
 
-    Parameters
-    ----------
-    residuals : float64, shape (k,)
-        e.v for Gaussian v of unit variance, each with any independent measurement error.
-    confidence : float
-        Of the bound.
-
-    Returns
-    -------
-    float
-        sqrt(sum(r^2) / q), with q the chi-square quantile of 1 - confidence at k degrees of freedom; inf for k = 0.
+    The residuals, shape (k,), are e.v for Gaussian v of unit variance, each with any independent measurement error; q
+    is of k degrees of freedom.
     """
     if not len(residuals):
         return math.inf
@@ -88,20 +79,10 @@ def error_norm_floor(residuals: FloatArray, confidence: float) -> float:
 
 
 def detectable_norm(thresholds: FloatArray, confidence: float) -> float:
-    """Return the smallest ||e|| that shows above its threshold in at least one direction, at `confidence`.
+    """Return the smallest ||e|| that shows above its threshold in at least one of k directions, with this probability.
 
-    Parameters
-    ----------
-    thresholds : float64, shape (k,)
-        A residual beyond its threshold is seen.
-    confidence : float
-        Probability of seeing an error of the returned norm, or of any larger one.
-
-    Returns
-    -------
-    float
-        The root s of prod(2 Phi(t_i / s) - 1) = 1 - confidence; inf for k = 0. A measurement error independent of v
-        only lowers the probability of a miss (Anderson).
+    It is the root s of prod(2 Phi(t_i / s) - 1) = 1 - confidence; inf for k = 0. A measurement error independent of v
+    only lowers the probability of a miss (Anderson).
     """
     if not len(thresholds) or not np.isfinite(thresholds).any():
         return math.inf
@@ -126,13 +107,9 @@ def detectable_norm(thresholds: FloatArray, confidence: float) -> float:
 def wrong_count_bound(population: int, sampled: int, failures: int, confidence: float) -> int:
     """Return the largest number of wrong coordinates that a sample without replacement leaves possible.
 
-    Parameters
-    ----------
-    population, sampled, failures : int
-        N coordinates, n of them drawn and measured, x of those wrong.
-    confidence : float
-        Of the bound: the exact one, the largest M with P(X <= x | N, M, n) > 1 - confidence (T. Wright, "Exact
-        Confidence Bounds when Sampling from Small Finite Universes", Springer 1991, chapter 2).
+    Of N coordinates n were drawn and measured, x of those wrong. The bound is the exact one, the largest M with P(X <=
+    x | N, M, n) > 1 - confidence (T. Wright, "Exact Confidence Bounds when Sampling from Small Finite Universes",
+    Springer 1991, chapter 2).
     """
     low, high = failures, population - (sampled - failures)  # so many are known wrong; so many known right
     while low < high:
@@ -147,14 +124,7 @@ def wrong_count_bound(population: int, sampled: int, failures: int, confidence: 
 def sample_size(population: int, share: float, miss: float) -> int:
     """Return the smallest sample that misses `share` wrong coordinates altogether with probability at most `miss`.
 
-    Parameters
-    ----------
-    population : int
-        N coordinates.
-    share : float
-        Of them at least ``ceil(share * N)`` are wrong, one at least.
-    miss : float
-        Accepted probability that a sample without replacement holds none of those.
+    At least ``ceil(share * N)`` of N are wrong, one at least; the sample is drawn without replacement.
     """
     wrong = max(1, math.ceil(share * population))
     low, high = 1, population - wrong + 1  # with that many drawn, one is surely wrong

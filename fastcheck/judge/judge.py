@@ -160,16 +160,9 @@ class Judge:
         return max(thresholds.RESOLUTION, self.tolerance)
 
     def excess(self, found: Estimates, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
-        """Return every measured coordinate's relative error in excess; NaN where it was not measured.
+        """Return every measured coordinate's relative error in excess, shape (m,); NaN where it was not measured.
 
-        Parameters
-        ----------
-        found : Estimates
-            The measurements of the block.
-        analytic : float64, shape (n,)
-            The block's analytic gradient, all of it.
-        eps : float
-            Unit roundoff of the arithmetic the gradient came in.
+        `analytic` is all of the block's gradient, `eps` the unit roundoff of the arithmetic it came in.
         """
         own = gradient_rounding(analytic, eps)
         each = np.empty(len(found), np.float32)  # a share needs no more digits
@@ -286,13 +279,8 @@ class Judge:
     def whole(self, blocks: Iterable[Comparison], allow: bool) -> tuple[Norms, Verdict]:
         """Return the norms over all blocks and the verdict of the run: the worst of all blocks and of the whole.
 
-        Parameters
-        ----------
-        blocks : iterable of Comparison
-            Of the blocks to check.
-        allow : bool
-            A block that could not be resolved does not spoil the verdict of the others, as long as its uncertainty is
-            small beside the whole gradient; it is named in the report, and never passed.
+        Allowed, a block that could not be resolved does not spoil the verdict of the others, as long as its uncertainty
+        is small beside the whole gradient; it is named in the report, and never passed.
         """
         blocks = [block for block in blocks if block.norms.count or block.missing]
         norms = sum((block.norms for block in blocks), Norms())

@@ -77,19 +77,9 @@ class Verdict(enum.Enum):
 def grade(error: float, tolerance: float, kinks: bool) -> Verdict:
     """Grade a relative error that stands clear of its uncertainty, on the textbook's scale.
 
-    Parameters
-    ----------
-    error : float
-        Relative error in excess of its uncertainty.
-    tolerance : float
-        Relative error that still counts as correct.
-    kinks : bool
-        Whether kinks were found there; only they excuse an error above the tolerance.
-
-    Notes
-    -----
-    The scale is that of the CS231n notes, "Neural Networks Part 3: Gradient checks": above 1e-2 usually wrong, above
-    1e-4 uncomfortable, up to 1e-4 acceptable with kinks, 1e-7 and below right.
+    Only kinks excuse an error above the tolerance. The scale is that of the CS231n notes, "Neural Networks Part 3:
+    Gradient checks": above 1e-2 usually wrong, above 1e-4 uncomfortable, up to 1e-4 acceptable with kinks, 1e-7 and
+    below right.
     """
     if error <= tolerance:
         return Verdict.CORRECT

@@ -83,12 +83,7 @@ class Verdicts:
 def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verdicts:
     """Judge what was measured, block by block and as a whole.
 
-    Parameters
-    ----------
-    outcome : Outcome
-        Of a strategy at theta.
-    decided : mapping of str to Judged, optional
-        Blocks that could not be decided at theta, and were otherwise.
+    Some blocks could not be decided at theta, and were otherwise: those are taken as they were `decided`.
     """
     context, decided = outcome.context, decided or {}
     compared, screened = {}, {one.block.name: one for one in outcome.directions}

@@ -1,4 +1,4 @@
-"""Kernels of a convolution, an activation and a pool as one function; indices are those of `fastcheck.kernels.maps`.
+"""Kernels of a convolution, an activation and a pool as one function; indices are those of `fastcheck.kernels.network`.
 
 They are the fast path of `fastcheck.networks.fused`, and serve nothing else.
 """

@@ -26,18 +26,9 @@ __all__ = [
 
 
 def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]) -> Evaluator:
-    """Return the evaluator that fits the loss.
+    """Return the evaluator that fits the loss: a Python function, one compiled by Numba, or a `fastcheck.batched` one.
 
-    Parameters
-    ----------
-    loss : callable
-        The user's loss: a Python function, one compiled by Numba, or a `fastcheck.batched` one.
-    layout : Parameters
-        Layout of its parameters.
-    theta : float64, shape (P,)
-        The base point; made read-only.
-    args : tuple
-        Extra positional arguments of the loss.
+    The base point, theta of shape (P,), is made read-only.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses.base import PerturbedLoss
+from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
 
 __all__ = ["Batched", "BatchedLoss", "batched"]
@@ -76,18 +76,7 @@ def batched(loss: Callable[..., Any] | None = None, *, size: int | None = None) 
 class BatchedLoss(PerturbedLoss):
     """An `Evaluator` over a `Batched` loss.
 
-    Parameters
-    ----------
-    loss : Batched
-        The user's loss.
-    layout : Parameters
-        Layout of one parameter set.
-    theta : float64, shape (P,)
-        The base point; never changed.
-    args : tuple
-        Extra positional arguments of the loss.
-    size : int, optional
-        K found by another evaluator of the same loss; it is kept.
+    The layout is of one parameter set; `size` is K as found by another evaluator of the same loss, and kept.
     """
 
     def __init__(

@@ -1,15 +1,22 @@
-"""What every kind of loss offers to the plans: J at many points around one theta."""
+"""What every kind of loss offers to the strategies: J at many points around one theta; and how theta is perturbed."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
+import numpy as np
+
+from fastcheck.arithmetic import theirs
 from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.errors import LossError, line_of, said
 from fastcheck.estimates import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "MeasuresItself", "Shardable", "own_loss"]
+__all__ = ["Evaluator", "MeasuresItself", "PerturbedLoss", "Shardable", "as_float", "own_loss"]
 
 
 @runtime_checkable
@@ -131,3 +138,143 @@ class Shardable(Evaluator, Protocol):
     def twin(self) -> Self:
         """Return an evaluator of the same loss around the same theta with private working memory."""
         ...
+
+
+# -- losses of a private, perturbed theta -----------------------------------------------------------------------------
+
+
+def as_float(value: object) -> float:
+    """Return a loss value as a float: a number, a scalar of any framework, or an array or a list of one.
+
+    Raises
+    ------
+    LossError
+        The value is not one real number: an array of more, None, a string, complex.
+    """
+    if isinstance(value, float):  # numpy.float64 is one
+        return value
+    if isinstance(value, (tuple, list)) and len(value) == 1 and not isinstance(value[0], (tuple, list)):
+        return as_float(value[0])
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise LossError(
+            f"loss returned an array of shape {shape}; it must return one real number. Reduce it, e.g. with np.mean or "
+            "np.sum."
+        )
+    if value is np.ma.masked or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+        raise LossError("loss returned a masked value; it must return one real number. Leave out what is masked.")
+    kind = "c" if isinstance(value, complex) else getattr(getattr(value, "dtype", None), "kind", "f")
+    if value is None or isinstance(value, (bool, str, bytes)) or kind in "cbSU":
+        hint = "Is its `return` missing?" if value is None else "Return J.real." if kind == "c" else "Return float(J)."
+        raise LossError(
+            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number. {hint}"
+        )
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        raise LossError(
+            f"loss returned a {type(value).__name__} of 2; it must return one real number. Where it returns (loss, "
+            "gradient), pass gradient=True: check(loss, True, params). Else return the loss alone."
+        )
+    try:
+        one: Any = np.asarray(value) if shape and not hasattr(value, "item") else value
+        return float(one.item() if hasattr(one, "item") else one)
+    except (TypeError, ValueError) as error:
+        raise LossError(
+            f"loss returned {value!r} (type={type(value).__name__}); it must return one real number."
+        ) from error
+
+
+class PerturbedLoss(ABC):
+    """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly."""
+
+    home: Literal["threads", "processes"] = "processes"
+    before_each: Callable[[], None] | None = None  # is called before an evaluation, and may end the run by raising
+
+    def __init__(
+        self, loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...] = ()
+    ) -> None:
+        self.layout = layout
+        self.theta = theta
+        self.evaluations = 0
+        self.failure: str | None = None
+        self.loss = loss
+        self.args = args
+        self._theirs = nullcontext if isinstance(loss, MeasuresItself) else theirs
+
+    def twin(self) -> Self:
+        """See `Shardable.twin`."""
+        return type(self)(self.loss, self.layout, self.theta, self.args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the working memory: it is made anew where the evaluator arrives."""
+        return type(self), (self.loss, self.layout, self.theta, self.args)
+
+    @property
+    def has_args(self) -> bool:
+        """See `Evaluator.has_args`."""
+        return bool(self.args)
+
+    def tree_of(self, theta: FloatArray) -> Any:
+        """Return the tree of views into a theta."""
+        return self.layout.unflatten(theta)
+
+    def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
+        """See `Evaluator.represent`; the loss is given float64."""
+        return values
+
+    def base(self) -> float:
+        """Return J(theta)."""
+        return self._value("at theta")
+
+    def _returned(self, tree: Any, counts: int = 1) -> Any:
+        """Return what the loss does, run as its owner runs it, after a look at what may end the run."""
+        if self.before_each is not None:
+            self.before_each()
+        self.evaluations += counts
+        with self._theirs():
+            return self.loss(tree, *self.args)
+
+    @property
+    @abstractmethod
+    def untouched(self) -> bool:
+        """See `Evaluator.untouched`."""
+
+    @abstractmethod
+    def call(self) -> Any:
+        """See `Evaluator.call`."""
+
+    @abstractmethod
+    def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
+        """See `Evaluator.on_grid`."""
+
+    @abstractmethod
+    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+        """See `Evaluator.along`."""
+
+    def _value(self, place: str) -> float:
+        try:
+            value = as_float(self.call())
+        except (Exception, SystemExit) as error:
+            return self._fail(error, place)
+        return value if math.isfinite(value) else self._fail(value, place)
+
+    def _fail(self, what: BaseException | float, place: str) -> float:
+        """Note why an evaluation gave no number, if it is the first, and return NaN."""
+        if self.failure is None:
+            if isinstance(what, BaseException):
+                became, line = f"raised {said(what, line=False)}", line_of(what)
+            else:
+                became, line = f"returned {what}", ""
+            self.failure = f"the loss {became} ({line}{'; ' if line else ''}step at {place})"
+        return math.nan
+
+    def _direction_in(self, start: int) -> str:
+        return f"along a direction in {self.layout.block_at(start).name}"
+
+    def _mask_failures(self, values: FloatArray, coordinates: IntArray) -> FloatArray:
+        """Turn infinities into NaN, and note the first value that is not finite; rows belong to coordinates."""
+        bad = ~np.isfinite(values)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            self._fail(float(values[row, column]), self.layout.breadcrumb(int(coordinates[row])))
+            values[bad] = np.nan
+        return values

@@ -19,10 +19,7 @@ AGREE = 1e-4  # relative, of the derivative along one direction with that of the
 class ImaginaryLoss:
     """Gives a plan the imaginary part of a loss on a grid of imaginary steps, in the place of the loss on real ones.
 
-    Parameters
-    ----------
-    real : PythonLoss
-        The loss; counts the evaluations.
+    The real loss counts the evaluations.
 
     Raises
     ------
@@ -86,16 +83,9 @@ class ImaginaryLoss:
             ) from error
 
     def verify(self, base: float, direction: FloatArray, steps: FloatArray) -> None:
-        """Compare with the real loss: J itself, and the derivative along a direction; four evaluations.
+        """Compare J, and its slope along a direction of shape (P,) by a real step that suits it, with the real loss.
 
-        Parameters
-        ----------
-        base : float
-            J(theta).
-        direction : float64, shape (P,)
-            The direction.
-        steps : float64, shape (1,)
-            A real step that suits the direction.
+        Four evaluations.
 
         Raises
         ------

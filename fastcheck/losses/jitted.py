@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
-from fastcheck.losses.base import PerturbedLoss
+from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
 
 __all__ = ["JittedLoss", "is_compiled"]
@@ -24,21 +24,10 @@ def is_compiled(loss: Any) -> bool:
 
 
 class JittedLoss(PerturbedLoss):
-    """An `Evaluator` over a compiled ``loss(theta, *args) -> float``.
+    """An `Evaluator` over a compiled ``loss(theta, *args) -> float``; args are scalars, arrays and tuples of them.
 
     The loss is given the flat theta; where params is one array, that array; and where it does not compile for a flat
     theta and params is a tuple of arrays, that tuple.
-
-    Parameters
-    ----------
-    loss : numba dispatcher
-        The user's loss.
-    layout : Parameters
-        Layout of its parameters.
-    theta : float64, shape (P,)
-        The base point; copied once, never changed.
-    args : tuple
-        Scalars, arrays and tuples of them.
 
     Raises
     ------

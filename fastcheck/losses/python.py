@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import said
-from fastcheck.losses.base import PerturbedLoss, as_float
+from fastcheck.losses.evaluator import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]
@@ -19,18 +19,8 @@ __all__ = ["PythonLoss", "as_float"]
 class PythonLoss(PerturbedLoss):
     """An `Evaluator` over ``loss(params, *args) -> float``.
 
-    Parameters
-    ----------
-    loss : callable
-        The user's loss.
-    layout : Parameters
-        Layout of its parameters.
-    theta : float64, shape (P,)
-        The base point; copied once, never changed.
-    args : tuple
-        Extra positional arguments of the loss.
-    dtype : {"float64", "user"}
-        In which dtypes the loss is given its parameters: views of float64, or copies rounded to the user's dtypes.
+    The dtype, ``"float64"`` or ``"user"``, tells in which the loss is given its parameters: as views of float64, or as
+    copies rounded to the user's dtypes.
     """
 
     def __init__(

@@ -85,17 +85,7 @@ def _digits(text: str) -> int:
 
 
 def exactly_rounded(places: FloatArray, values: FloatArray, grain: float) -> bool:
-    """Say whether values at some places are a smooth function rounded to a grain, and nothing else.
-
-    Parameters
-    ----------
-    places : float64, shape (m,)
-        On a line.
-    values : float64, shape (m,)
-        The loss there.
-    grain : float
-        Its quantum.
-    """
+    """Say whether values at places on a line, both of shape (m,), are a smooth function but for rounding to a grain."""
     if not np.isfinite(values).all():
         return False
     x = places / np.abs(places).max()

@@ -36,7 +36,6 @@ SAFETY = 2.0  # on truncation taken from changes between steps
 SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
 APART = 2.0  # times as long is the next longer step at least, when theta has been rounded
 FLAT = 3  # rungs without a movement, and with an even one, that make stairs
-FALLEN = 64.0**2  # by how much changes must have fallen like the square of the step, for the next one to be promised
 PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
@@ -222,7 +221,7 @@ def _promised(change: FloatArray, opens: NDArray[np.bool_], rounding: FloatArray
     or in the noise, and the one-sided slopes must have closed up all the way.
     """
     noise = rounding[:-1] + rounding[1:]
-    falls = max(2, round(math.log(FALLEN) / math.log(ratio**2)))
+    falls = max(2, round(math.log(thresholds.FALLEN) / math.log(ratio**2)))
     for j in range(k - 1, falls - 1, -1):
         if not np.all(change[j - falls : j + 1] > 0) or opens[j - falls + 1 :].any():
             continue

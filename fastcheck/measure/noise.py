@@ -251,16 +251,7 @@ class _Line:
 def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
     """Measure the noise of J along one random direction through theta; usually 6 evaluations.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    base : float
-        J(theta).
-    rng : numpy.random.Generator
-        Draws the direction.
-    repeat : float
-        |difference| of two calls at the same theta, a noise of its own.
+    `repeat` is the |difference| of two calls at the same theta, a noise of its own.
     """
     line = _Line(evaluator, base, rng)
     spacing, level = _where_it_shows(line)

@@ -197,39 +197,16 @@ class _Rung:
 def probe_step(plan: Probing, norm: float, scale: float) -> float:
     """Return the first step: the shortest that answers the question, because kinks and truncation grow with it.
 
-    Parameters
-    ----------
-    plan : Probing
-        The loss and its noise.
-    norm : float
-        ||g|| of the region.
-    scale : float
-        Typical magnitude of its parameters.
+    `norm` is ||g|| of the region, `scale` the typical magnitude of its parameters.
     """
     wanted = plan.noise.typical / (math.sqrt(2.0) * AIM * min(plan.judge.tolerance, COARSE) * max(norm, 1e-300))
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
 def measure(plan: Probing, region: Region, number: int, step: float, expected: float = 0.0) -> Probe | None:
-    """Measure one direction over a region; 2 evaluations where all is well.
+    """Measure one direction over a region, by its number; 2 evaluations where all is well, None when stopped.
 
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    region : Region
-        What moves.
-    number : int
-        Of the direction.
-    step : float
-        The first step.
-    expected : float
-        A residual of up to this size is no surprise, and is not repeated at another step.
-
-    Returns
-    -------
-    Probe or None
-        None when the run was stopped.
+    A residual of up to the expected size is no surprise, and is not repeated at another step.
     """
     start, direction = plan.direction(region, number)
     gradient = plan.analytic.flat[start : start + len(direction)]

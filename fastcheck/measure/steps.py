@@ -148,24 +148,10 @@ def choose_steps(
     rng: np.random.Generator,
     selected: tuple[int, ...],
 ) -> Steps:
-    """Choose the step of every block from the noise and a pilot; about 25 evaluations a block.
+    """Choose the step of every selected block from the noise and a pilot; about 25 evaluations a block.
 
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    base : float
-        J(theta).
-    gradient : float64, shape (P,)
-        The analytic gradient; only to pick telling coordinates, and as a scale.
-    noise : Noise
-        The noise of J.
-    scheme : Scheme
-        The difference scheme the steps are for.
-    rng : numpy.random.Generator
-        Draws the pilot's coordinates.
-    selected : tuple of int
-        Numbers of the blocks to choose for; the others keep a nominal step.
+    The analytic gradient, shape (P,), is there only to pick telling coordinates, and as a scale. Blocks that are not
+    selected, by number, keep a nominal step.
     """
     blocks = evaluator.layout.blocks
     scales = scale_of_blocks(evaluator)

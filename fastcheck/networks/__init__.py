@@ -2,10 +2,19 @@
 
 from fastcheck.networks.activations import Activation, elu, leaky_relu
 from fastcheck.networks.bound import BoundNetwork
-from fastcheck.networks.layers import Dense, Embedding, Layer, Residual
-from fastcheck.networks.maps import AvgPool2D, Conv2D, Flatten, MaxPool2D
+from fastcheck.networks.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Embedding,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool2D,
+    Residual,
+)
 from fastcheck.networks.network import Network
-from fastcheck.networks.norms import BatchNorm, LayerNorm
 
 __all__ = [
     "Activation",

@@ -12,10 +12,18 @@ import numpy as np
 
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.networks.activations import Activation, elu, leaky_relu
-from fastcheck.networks.layers import Dense, Embedding, Layer
-from fastcheck.networks.maps import AvgPool2D, Conv2D, Flatten, MaxPool2D
+from fastcheck.networks.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Embedding,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool2D,
+)
 from fastcheck.networks.network import Network
-from fastcheck.networks.norms import BatchNorm, LayerNorm
 from fastcheck.parameters import Block, Parameters
 
 __all__ = ["from_params", "from_sklearn", "from_torch"]

@@ -1,4 +1,11 @@
-"""The two engines at the level of blocks: what is wanted, who measures it, where it is written."""
+"""The two engines at the level of blocks: what is wanted, who measures it, where it is written.
+
+The unit engine stands in `fastcheck.networks.unit`. The reference engine takes one coordinate at a time, and carries
+its change through everything above it. What lies below the coordinate's layer is cached, as it does not change. The
+layer's own output moves by exactly h times the coordinate's input; the operators above give the exact difference of
+their output, whatever the size of the step, and the loss likewise: J(theta + h e) - J(theta - h e) is never formed
+from two nearly equal losses.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +22,65 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Measured, Status
 from fastcheck.kernels import network as kernels
-from fastcheck.networks import coordinate, unit
-from fastcheck.networks.coordinate import Task
-from fastcheck.networks.kinks import settle
+from fastcheck.networks import unit
+from fastcheck.networks.losses import LossAt
 from fastcheck.networks.network import ForwardPass, Network
 from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted
-from fastcheck.networks.slopes import Tally
-from fastcheck.networks.unit import Field
+from fastcheck.networks.slopes import TINY, Slopes, Tally, chunks, one_sided, widest
+from fastcheck.networks.unit import Field, settle
 from fastcheck.parameters import Parameters
 
 __all__ = ["ENGINES", "Request"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Coordinates of one block.
+
+    Attributes
+    ----------
+    operator : Weighted
+    after : tuple of Operator
+        What its output goes through.
+    name : str
+        The block.
+    flat : int64, shape (m,)
+        Places in the canonical block.
+    at : int64, shape (m,)
+        The same as coordinates of theta.
+    """
+
+    operator: Weighted
+    after: tuple[Operator, ...]
+    name: str
+    flat: IntArray
+    at: IntArray
+
+
+def _measure(task: Task, loss: LossAt, factor: float, h: float, tally: Tally) -> None:
+    """Measure the coordinates of a task with step h, and with a tiny one where h passes a kink."""
+    samples = task.operator.out.shape[-1]
+    width = 4 * samples * widest(task.after, task.operator.out[..., 0].size)
+    for part in chunks(np.arange(len(task.flat)), width):
+        _measure_chunk(task, part, loss, factor, h, tally)
+
+
+def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: float, tally: Tally) -> None:
+    def slopes(where: IntArray, step: float) -> Slopes:
+        return one_sided(task.after, loss, partial(task.operator.impulse, task.name, task.flat[where]), step)
+
+    first = slopes(part, h)
+    at = task.at[part]
+    tally.value[at] = factor * (first.right + first.left).sum(axis=1) / 2
+    scale = factor * (np.abs(first.right) + np.abs(first.left)).sum(axis=1) / 2
+    # A derivative that came out small has the rounding of the larger terms it is the rest of: those of its neighbours.
+    tally.noise[at] = tally.rounding(scale + np.sqrt(np.mean(scale**2)), len(task.after))
+    met = first.bits.any(axis=1)
+    if met.any():
+        again = slopes(part[met], TINY)
+        crossed = np.asarray((first.bits[met] & CROSSED).any(axis=1))
+        tally.settle(at[met], factor * again.right.sum(axis=1), factor * again.left.sum(axis=1), crossed)
+
 
 _ALONE = 0.06  # seconds of work left that are not worth starting threads for
 
@@ -104,7 +160,7 @@ def _reference(request: Request, tasks: list[Task], tally: Tally) -> None:
     for task in tasks:
         for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
             share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
-            jobs.append(partial(coordinate.measure, share, forward.loss, forward.factor, request.step, tally))
+            jobs.append(partial(_measure, share, forward.loss, forward.factor, request.step, tally))
     _run(jobs, request.workers)
     for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
         # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what

@@ -19,30 +19,19 @@ from fastcheck.arrays import FloatArray
 from fastcheck.kernels import fused as kernels
 from fastcheck.networks.changes import Change, Starts
 from fastcheck.networks.operators import Bend, Operator
-from fastcheck.networks.pools import MaxPool, Pool
+from fastcheck.networks.unweighted import MaxPool, Pool
 
 if TYPE_CHECKING:
-    from fastcheck.networks.linear import Convolve
+    from fastcheck.networks.weighted import Convolve
 
 __all__ = ["ArgmaxCells", "through_pool"]
 
 
 def through_pool(convolution: Convolve, following: tuple[Operator, ...], change: Change) -> tuple[Change, int] | None:
-    """Carry changes of one position of a map each through the convolution and the pool that follows it.
+    """Carry changes, each of one channel at one position, through the convolution and the pool that follows it.
 
-    Parameters
-    ----------
-    convolution : Convolve
-    following : tuple of Operator
-        What comes after it; a pool must be first, or second after an activation.
-    change : Change
-        Of one channel at one position each.
-
-    Returns
-    -------
-    (Change, int) or None
-        What leaves the pool, and how many of the following operators that took; None where there is no pool, or it is
-        not sure that no kink is passed on the way.
+    A pool must be the first of what follows, or the second after an activation. Returns what leaves it, and how many of
+    the following operators that took; None where there is no pool, or it is not sure that no kink is passed on the way.
     """
     bend = _activation(following)
     taken = int(bend is not None)

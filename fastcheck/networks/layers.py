@@ -1,8 +1,4 @@
-"""The layers of a network, as the user writes them: small frozen records naming the user's own blocks.
-
-The layers of maps (convolution, pools) stand in `fastcheck.networks.maps`, the normalisations in
-`fastcheck.networks.norms`.
-"""
+"""The layers of a network, as the user writes them: small frozen records naming the user's own blocks."""
 
 from __future__ import annotations
 
@@ -16,15 +12,20 @@ from numpy.typing import NDArray
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.networks.activations import Activation, resolve
-from fastcheck.networks.linear import Multiply
 from fastcheck.networks.operators import Bend, Operator, Softmax
-from fastcheck.networks.tables import Embed
-from fastcheck.networks.unweighted import Residue
+from fastcheck.networks.unweighted import AveragePool, MaxPool, Normalise, Residue
+from fastcheck.networks.weighted import Convolve, Embed, Multiply, Scale
 
 __all__ = [
+    "AvgPool2D",
+    "BatchNorm",
+    "Conv2D",
     "Dense",
     "Embedding",
+    "Flatten",
     "Layer",
+    "LayerNorm",
+    "MaxPool2D",
     "Residual",
     "Slot",
     "activate",
@@ -83,15 +84,9 @@ class Layer:
         return ()
 
     def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
-        """Return the operators of the layer at its input, shape (*features, B), and parameters.
+        """Return the operators of the layer at its input, shape (*features, B).
 
-        Parameters
-        ----------
-        x : float64, shape (*features, B)
-        values : callable
-            Block name -> canonical array.
-        where : str
-            How error messages call the layer.
+        `values` gives the canonical array of a block; error messages call the layer `where`.
         """
         raise NotImplementedError
 
@@ -219,3 +214,176 @@ class Embedding(Layer):
                 f"of block {self.weight!r}."
             )
         return [Embed(ids, self.weight, table)]
+
+
+# -- layers of maps (C, H, W) -----------------------------------------------------------------------------------------
+
+
+def _whole(where: str, name: str, value: int, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{where}: {name}={value!r}; it must be a whole number of at least {least}.")
+
+
+@dataclass(frozen=True)
+class Conv2D(Layer):
+    """2-D convolution (as deep learning has it: the kernel is not flipped) of maps (C, H, W), then the activation.
+
+    Parameters
+    ----------
+    weight, bias : str
+        Block names. The kernel has shape (out, in, kh, kw) for ``weights="out_in"`` (torch), (kh, kw, in, out) for
+        ``"in_out"`` (Keras, Flax).
+    stride, padding : int
+        Of both axes; the padding is of zeros.
+    """
+
+    weight: str
+    bias: str | None = None
+    activation: str | Activation | None = None
+    stride: int = 1
+    padding: int = 0
+    weights: Orientation = "out_in"
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """See `Layer.slots`."""
+        orientation(self.weights, "Conv2D")
+        axes = (0, 1, 2, 3) if self.weights == "out_in" else (3, 2, 0, 1)
+        return (Slot(self.weight, axes, True), *vectors(self.bias))
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        _whole(where, "stride", self.stride, 1)
+        _whole(where, "padding", self.padding, 0)
+        w = values(self.weight)
+        _expect_maps(x, where)
+        channels, height, width = x.shape[:3]
+        wanted = f"a kernel with {channels} input channels"
+        expect(where, self.weight, w.shape, w.ndim == 4 and w.shape[1] == channels, wanted)
+        fits = w.shape[2] <= height + 2 * self.padding and w.shape[3] <= width + 2 * self.padding
+        expect(where, self.weight, w.shape, fits, f"no larger than the padded map of {height} x {width}")
+        bias = vector(where, self.bias, values, len(w))
+        product = Convolve(x, (self.weight, w), bias, self.stride, self.padding)
+        return [product, *activate(product.out, self.activation, where)]
+
+
+def _expect_maps(x: FloatArray, where: str) -> None:
+    if x.ndim != 4:
+        raise InputError(
+            f"{where}: needs maps (channels, height, width) for each sample, and gets features {x.shape[:-1]}. X of a "
+            "convolutional network has shape (B, C, H, W) for samples='rows', (C, H, W, B) for samples='columns'."
+        )
+
+
+@dataclass(frozen=True)
+class _Pool2D(Layer):
+    size: int = 2
+    stride: int | None = None
+    padding: int = 0
+
+    def _geometry(self, x: FloatArray, where: str) -> tuple[int, int, int]:
+        _expect_maps(x, where)
+        stride = self.size if self.stride is None else self.stride
+        _whole(where, "size", self.size, 1)
+        _whole(where, "stride", stride, 1)
+        _whole(where, "padding", self.padding, 0)
+        if 2 * self.padding > self.size or self.size > min(x.shape[1:3]) + 2 * self.padding:
+            raise InputError(
+                f"{where}: size={self.size}, padding={self.padding} do not fit a map of {x.shape[1]} x {x.shape[2]}; "
+                "the padding is at most half the size."
+            )
+        return self.size, stride, self.padding
+
+
+@dataclass(frozen=True)
+class MaxPool2D(_Pool2D):
+    """Largest of each cell of size x size; the stride is the size unless given."""
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        return [MaxPool(x, *self._geometry(x, where))]
+
+
+@dataclass(frozen=True)
+class AvgPool2D(_Pool2D):
+    """Mean of each cell of size x size, padding counted as zeros; the stride is the size unless given."""
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        return [AveragePool(x, *self._geometry(x, where))]
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """Maps to a vector in (C, H, W) order. `Dense` does it by itself; the layer is there to be written."""
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        return []
+
+
+# -- layers that normalise --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Norm(Layer):
+    gain: str | None = None
+    shift: str | None = None
+    activation: str | Activation | None = None
+    eps: float = 1e-5
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return vectors(self.gain, self.shift)
+
+    def _forward(self, x: FloatArray, values: Values, where: str, over_samples: bool) -> list[Operator]:
+        normal = Normalise(x, self.eps, over_samples)
+        size = len(x) if over_samples else x[..., 0].size
+        gain, shift = vector(where, self.gain, values, size), vector(where, self.shift, values, size)
+        found: list[Operator] = [normal]
+        if gain or shift:
+            found.append(Scale(normal.out, gain, shift, channels=over_samples))
+        return [*found, *activate(found[-1].out, self.activation, where)]
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Norm):
+    """gain * (x - mean) / sqrt(variance + eps) + shift with the statistics of this batch, per feature or channel.
+
+    The mean and (biased) variance are those of the batch, as in training: every sample then acts on every other.
+    """
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        if x.shape[-1] * int(np.prod(x.shape[1:-1])) < 2:
+            raise InputError(f"{where}: batch normalisation of one sample has no variance. Bind at least 2 samples.")
+        return self._forward(x, values, where, over_samples=True)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Norm):
+    """gain * (x - mean) / sqrt(variance + eps) + shift over all features of each sample.
+
+    For maps, the gain and shift have one entry for each of the C * H * W positions.
+    """
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """See `Layer.slots`."""
+        return tuple(_Anything(name) for name in (self.gain, self.shift) if name is not None)
+
+    def forward(self, x: FloatArray, values: Values, where: str) -> list[Operator]:
+        """See `Layer.forward`."""
+        return self._forward(x, values, where, over_samples=False)
+
+
+class _Anything(Slot):
+    """A block of any shape, flattened."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, None)
+
+    def canonical(self, array: NDArray[Any], where: str) -> NDArray[Any]:
+        if not array.flags.c_contiguous:
+            raise InputError(f"{where}: block {self.name!r} must be C-contiguous.")
+        return array.reshape(-1)

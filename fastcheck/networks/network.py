@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
-from fastcheck.networks.duplicates import mark_duplicates
 from fastcheck.networks.layers import Embedding, Layer, Slot
 from fastcheck.networks.losses import LOSSES, LossAt
 from fastcheck.networks.operators import Operator, Weighted
 from fastcheck.networks.unweighted import Residue
+from fastcheck.networks.windows import mark_duplicates
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:

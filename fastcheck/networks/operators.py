@@ -20,8 +20,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.activations import Activation
 from fastcheck.networks.changes import Change
-from fastcheck.networks.duplicates import Labels
-from fastcheck.networks.windows import Window
+from fastcheck.networks.windows import Labels, Window
 
 __all__ = [
     "AT_KINK",
@@ -62,11 +61,10 @@ class Operator:
     """Attributes that `exact` uses, of shape (..., B)."""
     couples = False
     """Whether a change of one sample's input changes other samples' outputs."""
-
-    @property
-    def odd(self) -> bool:
-        """Whether the small changes -d come out as the negatives of the changes d, to the bit."""
-        return False
+    kinked = False
+    """Whether there is a kink in it anywhere."""
+    odd: bool = False
+    """Whether the small changes -d come out as the negatives of the changes d, to the bit."""
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """Return the exact differences of the output.
@@ -144,6 +142,7 @@ class Bend(Operator):
         self.z = z
         self.inputs = z.shape[:-1]
         self.activation = activation
+        self.kinked = activation.kinked
         self.out = activation.value(z)
 
     @cached_property
@@ -153,8 +152,8 @@ class Bend(Operator):
         rho = np.full_like(self.z, kernels.REACH if c2.any() else np.inf)
         return c1, c2, np.minimum(rho, np.abs(self.z)) if self.activation.kinked else rho
 
-    @property
-    def odd(self) -> bool:
+    @cached_property
+    def odd(self) -> bool:  # type: ignore[override]
         """See `Operator.odd`."""
         return not self.curved
 

@@ -22,6 +22,7 @@ TINY = 2.0**-70
 """The step that decides at a kink. Differences are propagated, not subtracted, so nothing is lost at such a step; it
 passes a kink only where a pre-activation is nearer to it than its own rounding."""
 
+_HELD = 2**21  # numbers
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -37,13 +38,7 @@ class Slopes:
 def one_sided(operators: Sequence[Operator], loss: LossAt, move: Callable[[float], FloatArray], h: float) -> Slopes:
     """Measure (J_b(+h) - J_b) / h and (J_b - J_b(-h)) / h of every sample b by exact differences.
 
-    Parameters
-    ----------
-    operators : sequence of Operator
-        What the change goes through before the loss.
-    move : callable
-        Step -> differences entering the first operator, shape (*features, m, B).
-    h : float
+    `move` gives, for a step, the differences that enter the first operator, shape (*features, m, B).
     """
     sides = []
     start = move(h)
@@ -61,9 +56,9 @@ def widest(operators: Sequence[Operator], size: int) -> int:
     return max([size, *(operator.out[..., 0].size for operator in operators)])
 
 
-def chunks(indices: IntArray, width: int, budget: int = 2**21) -> Iterator[IntArray]:
-    """Cut indices so that ``width`` numbers for each stay below a budget of numbers."""
-    size = max(1, budget // max(width, 1))
+def chunks(indices: IntArray, width: int) -> Iterator[IntArray]:
+    """Cut indices so that ``width`` numbers for each stay below what is to be held at once."""
+    size = max(1, _HELD // max(width, 1))
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
@@ -98,12 +93,7 @@ class Tally:
     def settle(self, at: IntArray, right: FloatArray, left: FloatArray, crossed: NDArray[np.bool_]) -> None:
         """Write coordinates measured to both sides with a step so small that only a kink at theta can part them.
 
-        Parameters
-        ----------
-        at : int64, shape (m,)
-        right, left : float64, shape (m,)
-        crossed : bool, shape (m,)
-            Whether the first step had passed a kink.
+        All arrays are of shape (m,); `crossed` says whether the first step had passed a kink.
         """
         value = (right + left) / 2
         apart = np.abs(right - left) > 1e-9 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]

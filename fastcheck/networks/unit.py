@@ -21,9 +21,9 @@ from fastcheck.networks.changes import Change, Starts
 from fastcheck.networks.fused import ArgmaxCells
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted, fast_through
-from fastcheck.networks.slopes import TINY, chunks, one_sided, widest
+from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
 
-__all__ = ["Field", "Job", "again", "coupled", "shards", "unsure"]
+__all__ = ["Field", "again", "coupled", "settle", "shards", "unsure"]
 
 _CHUNK = 3 * 2**16  # numbers carried at once by the widest layer: about 1.5 MB, near the size of a core's cache
 _HELD = 2**25  # numbers that the channels of one position may carry at once, if they covered whole maps: 256 MB
@@ -216,15 +216,8 @@ def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -
 def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:
     """Difference flat (entry, sample) pairs by the exact formulas, one at a time, over the whole batch."""
     features, samples = field.shape
-    total = int(np.prod(features))
-    for part in chunks(pairs, 4 * samples * widest(field.after, total)):
-
-        def move(step: float, part: IntArray = part) -> FloatArray:
-            d = np.zeros((total, len(part), samples))
-            entry, sample = np.divmod(part, samples)
-            d[entry, np.arange(len(part)), sample] = step
-            return d.reshape(*features, len(part), samples)
-
+    for part in chunks(pairs, 4 * samples * widest(field.after, int(np.prod(features)))):
+        move = _one_hot(field.shape, *np.divmod(part, samples))
         slopes = one_sided(field.after, loss, move, h)
         bits = np.bitwise_or.reduce(slopes.bits, axis=1)
         if bits.any():
@@ -233,3 +226,61 @@ def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:
             bits |= AT_KINK * slopes.bits.any(axis=1)
         field.central.reshape(-1)[part] = (slopes.right + slopes.left).sum(axis=1) / 2
         field.bits.reshape(-1)[part] = bits
+
+
+# -- kinks ------------------------------------------------------------------------------------------------------------
+
+
+_ASKED = 1024  # entries of a field that are asked whether they crossed a kink; the others are taken to have
+
+
+def settle(field: Field, loss: LossAt, crossed: NDArray[np.bool_], h: float) -> None:
+    """Mark kinks, and measure one-sided slopes where each coordinate acts through one entry of a sample.
+
+    The field was measured at the first step, h, and `again`. What was far at the first, `crossed` of shape (*features,
+    B), crossed a kink, or left the reach of the formulas of a curved function.
+    """
+    field.bits[field.far] |= AT_KINK
+    if loss.kinked or any(operator.kinked for operator in field.after):
+        samples = field.shape[1]
+        bits = field.bits.reshape(-1, samples)
+        resolved = np.argwhere((crossed & ~field.far).reshape(-1, samples))
+        for b in np.unique(resolved[:_ASKED, 1]):
+            part = resolved[:_ASKED][resolved[:_ASKED, 1] == b, 0]
+            for entries, slopes in _sample_slopes(field, loss, int(b), part, h):
+                bits[entries, b] |= slopes.bits[:, 0] & CROSSED
+        bits[tuple(resolved[_ASKED:].T)] |= CROSSED
+    if field.operator.single and field.far.any():
+        _sides(field, loss)
+
+
+def _sides(field: Field, loss: LossAt) -> None:
+    """Measure the slopes to both sides of what is at a kink."""
+    field.right, field.left = field.central.copy(), field.central.copy()
+    far, right, left = (array.reshape(-1, field.shape[1]) for array in (field.far, field.right, field.left))
+    for b in np.flatnonzero(far.any(axis=0)):
+        for entries, slopes in _sample_slopes(field, loss, int(b), np.flatnonzero(far[:, b]), TINY):
+            right[entries, b], left[entries, b] = slopes.right[:, 0], slopes.left[:, 0]
+
+
+def _sample_slopes(
+    field: Field, loss: LossAt, b: int, entries: IntArray, h: float
+) -> Iterator[tuple[IntArray, Slopes]]:
+    """Yield the one-sided slopes of one sample by some flat entries, by the exact formulas."""
+    features, _ = field.shape
+    one = np.array([b])
+    after, here = [operator.select(one) for operator in field.after], loss.select(one)
+    for part in chunks(entries, 4 * widest(field.after, int(np.prod(features)))):
+        yield part, one_sided(after, here, _one_hot((features, 1), part, np.zeros_like(part)), h)
+
+
+def _one_hot(shape: tuple[tuple[int, ...], int], entry: IntArray, sample: IntArray) -> Callable[[float], FloatArray]:
+    """Return step -> differences of some features and samples in which change k moves entry k of sample k alone."""
+    features, samples = shape
+
+    def move(h: float) -> FloatArray:
+        d: FloatArray = np.zeros((int(np.prod(features)), len(entry), samples))
+        d[entry, np.arange(len(entry)), sample] = h
+        return d.reshape(*features, len(entry), samples)
+
+    return move

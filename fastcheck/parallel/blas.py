@@ -10,6 +10,8 @@ lowers it, and the last puts it back, in whatever order the checks of several th
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -28,7 +30,14 @@ class _Limits:
         self.lock = threading.RLock()
         self.count = 0
         self.known: Any = None
+        self.loads: int | None = None  # libraries loaded when those known were looked for
         self.before: dict[str, tuple[Any, int]] = {}
+
+    def look(self) -> None:
+        """Look for pools, where a library was loaded since, or it can't be told."""
+        loads = _loads()
+        if self.known is None or loads is None or loads != self.loads:
+            self.known, self.loads = ThreadpoolController(), loads
 
     def lower(self) -> None:
         for pool in self.known.select(user_api="blas").lib_controllers:
@@ -39,6 +48,33 @@ class _Limits:
         for pool, threads in self.before.values():
             _set(pool, threads)
         self.before = {}
+
+
+class _Library(ctypes.Structure):
+    """The head of ``struct dl_phdr_info``, as glibc and musl have it."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("headers", ctypes.c_void_p),
+        ("count", ctypes.c_uint16),
+        ("loads", ctypes.c_ulonglong),
+    )
+
+
+def _loads() -> int | None:
+    """Return how many shared libraries this process has loaded so far; None where the system does not say."""
+    found: list[int] = []
+
+    def first(library: Any, size: int, data: Any) -> int:
+        if size >= ctypes.sizeof(_Library):
+            found.append(library.contents.loads)
+        return 1  # look no further
+
+    with contextlib.suppress(Exception):
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+        ctypes.CDLL(None).dl_iterate_phdr(kind(first), None)
+    return found[0] if found else None
 
 
 def _set(pool: Any, threads: int) -> None:
@@ -65,7 +101,7 @@ def one_blas_thread(*, look: bool = True) -> Iterator[None]:
     """
     with _LIMITS.lock:
         if look or _LIMITS.known is None:
-            _LIMITS.known = ThreadpoolController()
+            _LIMITS.look()
         _LIMITS.count += 1
         _LIMITS.lower()
         own = _LIMITS.known.select(user_api="openmp")  # whose number belongs to each thread alone

@@ -70,7 +70,7 @@ class Checkpoint:
     path : path
         The file; made if there is none.
     problem : mapping of str to plain data
-        What the shards belong to: see `fastcheck.parallel.identity`.
+        What the shards belong to: see `fastcheck.parallel.digest`.
 
     Raises
     ------

@@ -70,16 +70,7 @@ def cores() -> int:
 
 
 def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
-    """Return a crew.
-
-    Parameters
-    ----------
-    backend : str
-        ``"threads"``, ``"processes"``, ``"multiprocessing"``, ``"dask"``, or the name of a registered joblib backend.
-    workers : int
-        How many.
-    evaluator : Shardable
-        The loss they share.
+    """Return a crew that shares a loss; the backend is a name of fastcheck's, or of a registered joblib backend.
 
     Raises
     ------
@@ -120,17 +111,10 @@ def hire(backend: str, workers: int, evaluator: Shardable) -> Crew:
 
 
 class LocalCrew:
-    """Threads of this process, each with its own working theta.
+    """Threads of this process, each with a theta of its own: one has the evaluator itself, the others its twins.
 
     A thread pool with a window of shards, and not joblib's: its generators hand out work as fast as it is done, also
     when the results are taken more slowly, and a compiled loss would fill the memory with them.
-
-    Parameters
-    ----------
-    workers : int
-        How many.
-    evaluator : Shardable
-        Lends itself to one of them; the others have twins.
     """
 
     def __init__(self, workers: int, evaluator: Shardable) -> None:
@@ -163,13 +147,6 @@ class ProcessCrew:
     """Processes of the standard library, of its own default start method, for as long as a map takes.
 
     They stand in for joblib's backend of the name "multiprocessing", which waits for ever for a worker that died.
-
-    Parameters
-    ----------
-    workers : int
-        How many.
-    payload : Payload
-        The loss.
     """
 
     def __init__(self, workers: int, payload: Payload) -> None:
@@ -247,17 +224,7 @@ def _windowed(
 
 
 class JoblibCrew:
-    """Worker processes of a joblib backend.
-
-    Parameters
-    ----------
-    backend : str
-        Its name with joblib.
-    workers : int
-        How many.
-    payload : Payload
-        The loss.
-    """
+    """Worker processes of a joblib backend, by its name."""
 
     def __init__(self, backend: str, workers: int, payload: Payload) -> None:
         self.workers = workers

@@ -14,6 +14,7 @@ import copyreg
 import dis
 import functools
 import hashlib
+import platform
 import site
 import struct
 import sys
@@ -27,9 +28,11 @@ from typing import Any
 import numpy as np
 
 from fastcheck import __version__
+from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, said
+from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["digest"]
+__all__ = ["digest", "identity"]
 
 DEEPEST = 10_000  # containers inside containers
 
@@ -113,7 +116,7 @@ def _by_name(value: Any) -> bytes | None:
     if isinstance(value, np.ufunc):  # does not say where it comes from
         name: Any = value.__name__
         homes = (module for module in sorted(sys.modules) if getattr(sys.modules[module], name, None) is value)
-        library = next(filter(None, map(_library_of, homes)), None)
+        library = next(filter(None, map(library_of, homes)), None)
         return None if library is None else f"{library} {name}".encode()
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = getattr(value, "__module__", None)
@@ -123,15 +126,15 @@ def _by_name(value: Any) -> bytes | None:
         found = functools.reduce(getattr, name.split("."), sys.modules[module])
     except AttributeError:
         return None
-    library = _library_of(module) if found is value else None
+    library = library_of(module) if found is value else None
     return None if library is None else f"{library} {module}.{name}".encode()
 
 
 def _library(value: type | types.ModuleType) -> str | None:
-    return _library_of(value.__name__ if isinstance(value, types.ModuleType) else value.__module__)
+    return library_of(value.__name__ if isinstance(value, types.ModuleType) else value.__module__)
 
 
-def _library_of(module: str) -> str | None:
+def library_of(module: str) -> str | None:
     """Return the name and version of the installed library that a module belongs to, or None.
 
     A module of the user's own that is machine code is known by that.
@@ -177,7 +180,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, (set, frozenset)):
         yield sorted(map(digest, value))
     elif type(value) in (dict, types.MappingProxyType):
-        yield from (part for pair in _in_order(value) for part in pair)
+        yield from (part for pair in list(value.items()) for part in pair)
     elif type(value) in (list, tuple):
         yield from value
     else:
@@ -250,10 +253,6 @@ def _contents(cell: types.CellType) -> Iterator[Any]:
         return
 
 
-def _in_order(items: Any) -> list[tuple[Any, Any]]:
-    return list(items.items())
-
-
 def _parts_of_object(value: Any) -> Iterator[Any]:
     """Yield the function inside a wrapper, or what pickle would keep of an object, and its class."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -297,3 +296,31 @@ def _reduced(value: Any) -> Iterator[Any]:
 def _listed(part: Any) -> Any:
     """Return an iterator of items as a list."""
     return list(part) if isinstance(part, Iterator) else part
+
+
+FREE = ("workers", "backend", "budget", "checkpoint", "progress")  # settings that no number depends on
+
+
+def identity(
+    evaluator: Evaluator, loss: Any, args: tuple[Any, ...], base: float, gradient: FloatArray, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what must be the same for a run to resume another.
+
+    Raises
+    ------
+    InputError
+        The loss or its data hold something that can't be told from another.
+    """
+    layout = [[b.name, list(b.shape), str(b.dtype), b.order] for b in evaluator.layout.blocks]
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "layout": digest(layout),
+        "theta": digest(evaluator.theta),
+        "args": digest(args, "args"),
+        "loss": digest(loss, "loss"),
+        "J(theta)": float(base).hex(),
+        "gradient": digest(gradient),
+        **{key: value for key, value in settings.items() if key not in FREE},
+    }

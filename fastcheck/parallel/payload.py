@@ -101,11 +101,7 @@ def _temporary() -> tuple[Any, str]:
 def end_with(parent: int | None) -> None:
     """End this worker soon after the process that hired it was killed; idle, it would linger for minutes.
 
-    Parameters
-    ----------
-    parent : int or None
-        The process; None where that is not this one's parent, but there is a server between that forks for it. It ends
-        with the process.
+    None stands for a parent that is not this one's: a server between them forks for it, and ends with it.
     """
     hired_by = os.getppid() if parent is None else parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.verdict import Verdict, grade
+from fastcheck.measure.directions import TANGENT, bounded
 from fastcheck.parameters import Parameters
 from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, positive
 from fastcheck.products.jvp import report_of
 from fastcheck.products.linearity import own_rounding
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
-from fastcheck.products.vectors import TANGENT, bounded
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
@@ -115,7 +116,7 @@ def _asymmetric(point: LinearizationPoint, product: Product, checks: Checks) -> 
         rounding = max(rounding, ROUNDINGS * float(at_v.eps.max()) * size**0.5)
         if scale:
             seen.append(abs(float(w @ at_v.flat) - float(v @ at_w.flat)) / scale)
-            lost = own_rounding(lambda u: point.pushed(product, u), v, at_v.flat)
+            lost = own_rounding(partial(point.pushed, product), v, at_v.flat)
             rounding = max(rounding, ROUNDINGS * float(np.linalg.norm(lost)) * size**0.5 / scale)
     relative = max(seen, default=0.0)
     excess = relative - rounding

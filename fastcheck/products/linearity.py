@@ -31,23 +31,22 @@ NEAR = 1e-3  # of a degree to a whole number
 
 @dataclass(frozen=True)
 class Linear:
-    """What is asked to be linear.
+    """What is asked to be linear: a user's product, as a call with a flat vector.
 
     Attributes
     ----------
-    product : callable
+    call : callable
         The claimed product of a flat vector.
-    name, vector : str
-        The words for the product and for its vector.
+    product : Product
+        Whose it is.
     blocks : sequence of Block
         Of what the product returns.
     tolerance : float
         Relative deviation that still counts as linear.
     """
 
-    product: Callable[[FloatArray], Analytic]
-    name: str
-    vector: str
+    call: Callable[[FloatArray], Analytic]
+    product: Product
     blocks: Sequence[Block]
     tolerance: float
 
@@ -61,7 +60,7 @@ class Linear:
 
     def finding(self, kind: Kind, names: tuple[str, ...], said: str, short: str, **evidence: float) -> Finding:
         """Return a finding about some blocks of the result."""
-        where = self.name if len(names) == len(self.blocks) else f"{self.name} of {', '.join(names)}"
+        where = self.product.name if len(names) == len(self.blocks) else f"{self.product.name} of {', '.join(names)}"
         return Finding(
             kind,
             None,
@@ -73,14 +72,9 @@ class Linear:
 def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[ProductFinding]:
     """Yield at most one finding: how the product fails to be linear, or that it is another one at each call.
 
-    Parameters
-    ----------
-    ask : Linear
-        The product.
-    u, w : float64, same shape
-        Independent vectors without a zero.
+    `u` and `w` are independent vectors without a zero.
     """
-    at_u, at_w = ask.product(u), ask.product(w)
+    at_u, at_w = ask.call(u), ask.call(w)
     eps = float(at_u.eps.max())
     exact = max(ask.tolerance, ROUNDINGS * eps)
     loose = max(ask.tolerance, math.sqrt(eps))  # sums of other numbers round otherwise, and may cancel
@@ -89,7 +83,7 @@ def nonlinear(ask: Linear, u: FloatArray, w: FloatArray) -> Iterator[ProductFind
         _power(ask, u, at_u.flat, exact),
         _sum(ask, u, w, at_u.flat + at_w.flat, loose),
     ):
-        again = [ask.differ(ask.product(u).flat, at_u.flat, exact) for _ in range(AGAIN)]
+        again = [ask.differ(ask.call(u).flat, at_u.flat, exact) for _ in range(AGAIN)]
         unsteady = max(again, key=len)
         yield (
             ProductFinding(_unsteady(ask, unsteady), Verdict.INCONCLUSIVE)
@@ -128,8 +122,8 @@ def _unsteady(ask: Linear, names: tuple[str, ...]) -> Finding:
     return ask.finding(
         Kind.VECTOR_UNSTEADY,
         names,
-        f"of the same {ask.vector} is another one when called again, so whether it is linear can't be said. Random "
-        "draws (dropout), or a buffer kept between calls?",
+        f"of the same {ask.product.vector} is another one when called again, so whether it is linear can't be said. "
+        "Random draws (dropout), or a buffer kept between calls?",
         "is another one at each call",
     )
 
@@ -138,7 +132,7 @@ def _at_zero(ask: Linear, u: FloatArray) -> FloatArray:
     """Return the product of a zero vector; zero, too, where it fails, as one that divides by the vector does."""
     try:
         with np.errstate(all="ignore"):
-            return ask.product(np.zeros_like(u)).flat
+            return ask.call(np.zeros_like(u)).flat
     except LossError:
         return np.zeros(ask.blocks[-1].stop)
 
@@ -148,7 +142,7 @@ def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArr
     still = tuple(
         name for name in there if name not in {*ask.differ(at_u, at_zero, exact), *ask.differ(at_w, at_u, exact)}
     )
-    vector = ask.vector
+    vector = ask.product.vector
     if still:
         yield ask.finding(
             Kind.VECTOR_IGNORED,
@@ -170,31 +164,32 @@ def _constant(ask: Linear, at_zero: FloatArray, at_u: FloatArray, at_w: FloatArr
 
 
 def _power(ask: Linear, u: FloatArray, at_u: FloatArray, exact: float) -> Iterator[Finding]:
-    turned = ask.differ(ask.product(-u).flat, -at_u, exact)
+    turned = ask.differ(ask.call(-u).flat, -at_u, exact)
     for power in POWERS:
-        scaled = ask.product(power * u).flat
+        scaled = ask.call(power * u).flat
         names = ask.differ(scaled, power * at_u, exact)
         if names:
             degree = _degree(ask, names, scaled, at_u, power)
-            yield ask.finding(Kind.VECTOR_DEGREE, names, *_words_of_degree(degree, ask.vector), degree=degree)
+            yield ask.finding(Kind.VECTOR_DEGREE, names, *_words_of_degree(degree, ask.product.vector), degree=degree)
             return
     if turned:
         yield ask.finding(
             Kind.VECTOR_SIGN,
             turned,
-            f"of -{ask.vector} is not minus that of the {ask.vector}: an absolute value, a square or a clip of it?",
-            f"loses the sign of the {ask.vector}",
+            f"of -{ask.product.vector} is not minus that of the {ask.product.vector}: an absolute value, a square or a "
+            "clip of it?",
+            f"loses the sign of the {ask.product.vector}",
         )
 
 
 def _sum(ask: Linear, u: FloatArray, w: FloatArray, sum_of_both: FloatArray, loose: float) -> Iterator[Finding]:
-    at_sum = ask.product(u + w).flat
+    at_sum = ask.call(u + w).flat
     names = ask.differ(at_sum, sum_of_both, loose)
-    lost = own_rounding(ask.product, u, ask.product(u).flat) if names else at_sum
+    lost = own_rounding(ask.call, u, ask.call(u).flat) if names else at_sum
     slices = {block.name: block.slice for block in ask.blocks}
     names = tuple(n for n in names if _norm((at_sum - sum_of_both)[slices[n]]) > LOST * _norm(lost[slices[n]]))
     if names:
-        vector = ask.vector
+        vector = ask.product.vector
         yield ask.finding(
             Kind.VECTOR_NONLINEAR,
             names,

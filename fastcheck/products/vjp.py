@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from fastcheck.conclude import record
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
+from fastcheck.measure.directions import COTANGENT, bounded
 from fastcheck.plain import plain_products
-from fastcheck.products.checks import Checks, positive
+from fastcheck.products.checks import Checks, merged, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.cotangents import check_all, cotangents_for
 from fastcheck.products.linearity import Linear, changes_vector, nonlinear
-from fastcheck.products.merge import merged
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
-from fastcheck.products.vectors import COTANGENT, bounded
 from fastcheck.report import Report
-from fastcheck.report.record import record
 from fastcheck.settings import as_args
 
 __all__ = ["check_vjp"]
@@ -95,17 +95,9 @@ def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> R
 
 
 def _not_linear(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:
-    point, seed = claim.point, checks.settings.seed
-    u, w = (point.representable(bounded(seed, COTANGENT + KEY, k, point.outputs.size)) for k in range(2))
-    product = claim.product
-    ask = Linear(
-        lambda u: point.pulled(product, u),
-        product.name,
-        product.vector,
-        point.inputs.blocks,
-        checks.settings.tolerance,
-    )
-    yield from nonlinear(ask, u, w)
+    point, product, settings = claim.point, claim.product, checks.settings
+    u, w = (point.representable(bounded(settings.seed, COTANGENT + KEY, k, point.outputs.size)) for k in range(2))
+    yield from nonlinear(Linear(partial(point.pulled, product), product, point.inputs.blocks, settings.tolerance), u, w)
     if point.changes(product, point.cotangent(u)):
         yield ProductFinding(changes_vector(product))
 

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from fastcheck.report import words
 from fastcheck.report.report import BlockReport, Report
-from fastcheck.report.tables import Column, table
-from fastcheck.report.terminal import STYLES, graded
+from fastcheck.report.terminal import STYLES, Column, graded, table
 
 __all__ = ["Change", "changes", "render", "summary", "unlike"]
 

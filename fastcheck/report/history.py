@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from fastcheck.errors import InputError, MissingDependencyError
 from fastcheck.report import words
-from fastcheck.report.files import write_text
-from fastcheck.report.report import Report
+from fastcheck.report.report import Report, write_text
 
 __all__ = ["FORMAT", "VERSION", "figure", "save"]
 

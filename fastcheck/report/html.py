@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastcheck.errors import MissingDependencyError
 from fastcheck.findings import Finding
-from fastcheck.report import diff, plots, words
-from fastcheck.report.files import write_text
-from fastcheck.report.ladder import Ladder, tolerance_of
-from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.report import diff, figures, words
+from fastcheck.report.axis import GradeAxis, tolerance_of
+from fastcheck.report.report import BlockReport, Coordinate, Report, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,13 +41,6 @@ class Figure:
 
 def write_html(report: Report, path: Path) -> None:
     """Write the report as a page; the file is complete or not there.
-
-    Parameters
-    ----------
-    report : Report
-        A report of this run, or one that was loaded.
-    path : Path
-        The file; it is replaced if it is there.
 
     Raises
     ------
@@ -74,7 +66,7 @@ def require_libraries() -> None:
         Jinja2 or matplotlib is not installed.
     """
     _environment()
-    plots.require_matplotlib()
+    figures.require_matplotlib()
 
 
 def as_html(report: Report) -> str:
@@ -93,7 +85,7 @@ def as_html(report: Report) -> str:
         filtered=len(ordered) > FILTERED,
         findings=findings[:FINDINGS],
         more_findings=findings[FINDINGS:],
-        ladder=Ladder.of(report.blocks.values(), tolerance_of(report)),
+        axis=GradeAxis.of(report.blocks.values(), tolerance_of(report)),
         blocks=ordered[:BLOCKS],
         more_blocks=ordered[BLOCKS:],
         coordinates=report.wrong[:COORDINATES],
@@ -118,7 +110,7 @@ def diff_as_html(before: Report, after: Report) -> str:
         rest=rest.strip(),
         policy=_policy(environment if len(rows) > FILTERED else None),
         filtered=len(rows) > FILTERED,
-        ladder=Ladder.of(both, tolerance_of(after)),
+        axis=GradeAxis.of(both, tolerance_of(after)),
         rows=rows,
         reports=[("before", before), ("after", after)],
         unlike=diff.unlike(before, after),
@@ -151,7 +143,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"words": words, "relative_error": plots.relative_error}
+    environment.globals |= {"words": words, "relative_error": figures.relative_error}
     environment.filters |= {
         "shape": words.shape,
         "evidence": _evidence,
@@ -171,7 +163,7 @@ def _figures(report: Report, ordered: Sequence[tuple[str, BlockReport]]) -> Iter
         listed.setdefault(coordinate.block, []).append(coordinate)
     drawn = [(name, block) for name, block in ordered if len(listed[name]) > 1][:FIGURES]
     for number, (name, block) in enumerate(drawn, 1):
-        svg = plots.wrong_coordinates(block.shape, listed[name], number)
+        svg = figures.wrong_coordinates(block.shape, listed[name], number)
         yield Figure(name, Markup(svg), _caption(block, len(listed[name])))
 
 

@@ -14,8 +14,7 @@ from fastcheck.errors import InputError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import ROOT, leaves
-from fastcheck.report.files import write_text
-from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
+from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor, write_text
 from fastcheck.report.words import legible
 
 __all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]

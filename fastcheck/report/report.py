@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 from fastcheck.errors import GradientError, InputError, MissingDependencyError
 from fastcheck.findings import Finding
 from fastcheck.judge.verdict import Verdict
+
+__all__ = ["BlockReport", "Coordinate", "Report", "Taylor", "suffix_of", "write_text"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +24,6 @@ else:
     from typing import TypeVar
 
     Tree = TypeVar("Tree")
-
-__all__ = ["BlockReport", "Coordinate", "Report", "Taylor", "suffix_of"]
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,7 @@ class Report(Generic[Tree]):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        from fastcheck.report.tables import as_html, width_here
-        from fastcheck.report.terminal import render
+        from fastcheck.report.terminal import as_html, render, width_here
 
         return as_html(render(self, width_here()), width_here())
 
@@ -199,7 +200,7 @@ class Report(Generic[Tree]):
         MissingDependencyError
             matplotlib is not installed.
         """
-        from fastcheck.report.overview import overview
+        from fastcheck.report.figures import overview
 
         return overview(self)
 
@@ -282,3 +283,23 @@ def suffix_of(path: Path) -> Literal[".json", ".html"]:
     if path.suffix in (".html", ".htm"):
         return ".html"
     raise InputError(f"path={str(path)!r}: a report is saved as *.json or *.html.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, beside the path first; a file that was there is replaced, or left as it was.
+
+    Raises
+    ------
+    InputError
+        The file can't be written.
+    """
+    partial = path.parent / f".fastcheck-{uuid.uuid4().hex}"  # of a length that every file system takes
+    try:
+        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+        partial.replace(path)
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"path={str(path)!r} can't be written: {why}.") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            partial.unlink()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastcheck.findings import Finding
+from fastcheck.findings import Finding, first_of
 from fastcheck.judge.verdict import Verdict
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.settings import Settings
@@ -144,7 +144,7 @@ def _named(report: Report, bad: Sequence[str]) -> list[tuple[str, list[str], str
         if blocks and "short" in finding.evidence:
             words = str(finding.evidence["short"])
             words = str(finding.evidence.get("shorter", words)) if named else words
-            named.append((str(finding.evidence.get("where", _list(blocks))), blocks, words))
+            named.append((str(finding.evidence.get("where", first_of(blocks, 3))), blocks, words))
     return named
 
 
@@ -165,10 +165,6 @@ def advice(report: Report) -> str:
         return report.verdict.remedy
     told = best.message in headline(report) and report.verdict is Verdict.INCONCLUSIVE  # with its own remedy
     return "" if report.verdict.refuted or told else best.kind.remedy
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _culprit(report: Report, name: str) -> str:

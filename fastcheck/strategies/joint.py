@@ -109,14 +109,8 @@ def _whole(one: Member) -> Region:
 def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[int]) -> list[BlockProbes]:
     """Bound the errors of many blocks together, and return those that have to be looked at alone.
 
-    Parameters
-    ----------
-    plan : Joint
-        The loss and the settings.
-    found : sequence of BlockProbes
-        The blocks; those that joint probes settle get their probes and bounds.
-    looks : sequence of int
-        Directions after which a group is judged.
+    Blocks that joint probes settle get their probes and bounds; a group is judged after so many directions as `looks`
+    say.
     """
     by_number = {one.number: one for one in found}
     alone: list[BlockProbes] = []

@@ -27,8 +27,7 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.probes import Probe, Probing, State, measure
 from fastcheck.measure.regions import Region, joined
-from fastcheck.strategies.candidates import Candidate, Residuals, candidates
-from fastcheck.strategies.coordinates import MeasuredCoordinates
+from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions
 
 __all__ = ["Located", "locate"]
@@ -83,17 +82,7 @@ class Located:
 
 
 def locate(plan: Probing, failed: Sequence[BlockProbes], facts: DataFacts | None = None) -> dict[str, Located]:
-    """Explain the errors of the blocks that failed, or find their wrong coordinates, by block.
-
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    failed : sequence of BlockProbes
-        The blocks and their directions.
-    facts : DataFacts, optional
-        What is known about the data.
-    """
+    """Explain the errors of the blocks that failed, or find their wrong coordinates, by block."""
     rows = {one.number: of_directions(plan, one) for one in failed}
     right = [
         rows.get(k) or BlockEvidence.without_rows(block, plan.analytic.flat, plan.evaluator.theta)

@@ -45,19 +45,9 @@ class Sample:
 
 
 def drawn(blocks: Sequence[Block], samples: int | None, confidence: float, rng: np.random.Generator) -> Sample:
-    """Draw a sample.
+    """Draw a sample of so many coordinates; by default, of as many as find a share of `SHARE` at the confidence.
 
-    Parameters
-    ----------
-    blocks : sequence of Block
-        To draw from.
-    samples : int or None
-        How many coordinates; None for as many as find a share of `SHARE` at `confidence`. Blocks that are filled up to
-        their minimum come on top.
-    confidence : float
-        Of that.
-    rng : numpy.random.Generator
-        Draws.
+    Blocks that are filled up to their minimum come on top.
     """
     sizes = np.array([block.size for block in blocks], dtype=np.int64)
     population = int(sizes.sum())

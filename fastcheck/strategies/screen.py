@@ -78,25 +78,11 @@ def screen(
     looks: Sequence[int] = thresholds.LOOKS,
     joint: bool = True,
 ) -> list[BlockProbes]:
-    """Screen some blocks, the small ones first; about 7 evaluations each on a smooth loss.
+    """Screen blocks, with their numbers in the layout, the small ones first; about 7 evaluations each on a smooth loss.
 
-    Parameters
-    ----------
-    plan : Probing
-        The loss and the settings.
-    chosen : iterable of (int, Block)
-        Number of each block in the layout, and the block.
-    confidence : float
-        Of all the bounds together.
-    looks : sequence of int
-        Directions after which a block is judged, and may be done.
-    joint : bool
-        Move all blocks at once first, and alone only those that this does not settle.
-
-    Returns
-    -------
-    list of BlockProbes
-        In the order of `chosen`; a block that a stopped run did not come to has no probes.
+    The confidence is of all the bounds together; a block is judged, and may be done, after so many directions as
+    `looks` say. Joint: all blocks move at once first, and alone only those that this does not settle. The result is in
+    the order of the blocks; one that a stopped run did not come to has no probes.
     """
     chosen = list(chosen)
     each = split(confidence, len(looks) * len(chosen) * (2 if joint else 1))

@@ -178,6 +178,9 @@ def test_a_gradient_of_ones_own_and_its_diagnosis():
 def test_dropout_is_reported_with_its_remedy_and_may_be_fixed():
     model, (X, y) = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 3)).double(), batch()
     report = fastcheck.torch.check(cross_entropy, model, args=(X, y))
+    assert report.verdict is Verdict.CORRECT
+    assert "torch's global generator" in report.findings[kinds(report).index("replayed")].message
+    report = fastcheck.torch.check(cross_entropy, model, args=(X, y), replay=False)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert kinds(report) == ["random_loss", "dropout"]
     assert report.findings[1].evidence["modules"] == ["1"]

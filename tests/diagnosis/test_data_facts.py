@@ -6,7 +6,7 @@ import pytest
 from fastcheck import examples
 from fastcheck.diagnosis import facts_of
 from fastcheck.diagnosis.hypothesis import Number
-from fastcheck.diagnosis.interpretation import interpret_factor, shown
+from fastcheck.diagnosis.wording import interpret_factor, shown
 from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
 from tests import zoo

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from fastcheck.diagnosis import diagnose
-from fastcheck.diagnosis.first_wrong_layer import in_order
-from fastcheck.diagnosis.layers import layers_of
+from fastcheck.diagnosis.first_wrong_layer import in_order, layers_of
 from fastcheck.parameters import Parameters
 from tests.diagnosis.build import evidence, gradients
 

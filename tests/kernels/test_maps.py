@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcheck.kernels import fused, maps
+from fastcheck.kernels import fused, network
 from fastcheck.kernels.network import REACH
 
 B = 3
@@ -27,7 +27,7 @@ def grid(x, size, stride, padding):
 
 def gaps(x, geometry, labels=None):
     is_argmax, half_gap = grid(x, *geometry), grid(x, *geometry)
-    maps.gaps(x, np.empty((0, 0, 0), np.uint64) if labels is None else labels, geometry[1:], is_argmax, half_gap)
+    network.gaps(x, np.empty((0, 0, 0), np.uint64) if labels is None else labels, geometry[1:], is_argmax, half_gap)
     return is_argmax, half_gap
 
 
@@ -61,7 +61,7 @@ def test_pool_adds_up_the_shares_of_a_window(rng, geometry):
                 expected[:, i, j] += share[at][:, i, j, None] * d[:, y - y0, x - x0]
                 too_far |= (np.abs(d[:, y - y0, x - x0]) > rho[at][:, i, j, None]).any(axis=0)
     out, far = np.zeros_like(expected), np.zeros((2, B), np.uint8)
-    maps.pool(d, share, rho, (y0, x0, 0, 0), stride, padding, out, far)
+    network.pool(d, share, rho, (y0, x0, 0, 0), stride, padding, out, far)
     np.testing.assert_allclose(out, expected, rtol=1e-13)
     assert np.array_equal(far, too_far)
 

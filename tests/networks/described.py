@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck import examples
-from fastcheck.bugs.mutation import Subject
-from fastcheck.bugs.net import Net, rows
+from fastcheck.bugs.mutation import Net, Subject, rows
 from fastcheck.examples.digits import digits_batch
 from fastcheck.networks import BatchNorm, Conv2D, Dense, Embedding, Flatten, MaxPool2D, Network, Residual
 from fastcheck.networks.activations import leaky_relu

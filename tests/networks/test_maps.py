@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcheck.estimates import Status
-from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, linear
+from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, weighted
 from fastcheck.networks.fused import through_pool
 from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
@@ -50,11 +50,11 @@ def measure(case: Case, **options):
 def test_convolution_activation_and_pool_in_one_kernel(pool, activation, stride, monkeypatch):
     case = two_convolutions(POOLS[pool], activation, stride)
     taken = []
-    monkeypatch.setattr(linear, "through_pool", lambda *a: taken.append(through_pool(*a)) or taken[-1])
+    monkeypatch.setattr(weighted, "through_pool", lambda *a: taken.append(through_pool(*a)) or taken[-1])
     _, together = measure(case)
     assert taken
     assert all(change is not None for change in taken)
-    monkeypatch.setattr(linear, "through_pool", lambda *a: None)
+    monkeypatch.setattr(weighted, "through_pool", lambda *a: None)
     _, apart = measure(case)
     assert np.linalg.norm(together.value - apart.value) <= 1e-15 * np.linalg.norm(apart.value)
     assert (together.status == Status.SMOOTH).all()

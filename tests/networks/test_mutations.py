@@ -16,7 +16,7 @@ import pytest
 import fastcheck
 from fastcheck import examples
 from fastcheck.bugs import MUTATIONS
-from fastcheck.bugs.backward import BACKWARD
+from fastcheck.bugs.catalogue import BACKWARD
 from fastcheck.errors import InputError
 from fastcheck.judge.verdict import Verdict
 from fastcheck.networks import Conv2D, Dense, Network

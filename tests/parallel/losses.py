@@ -48,3 +48,15 @@ class Bad:
 def slow(params):
     time.sleep(0.01)
     return loss(params)
+
+
+RNG = np.random.default_rng(23)
+
+
+def random_loss(p):
+    """A loss of a module that draws from a generator of its module."""
+    return float(np.sum(np.sin(p["W"]) * RNG.random(p["W"].shape)))
+
+
+def random_gradient(p):
+    return {"W": np.cos(p["W"]) * RNG.random(p["W"].shape)}

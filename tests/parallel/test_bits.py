@@ -9,7 +9,7 @@ from joblib.parallel import ThreadingBackend
 
 import fastcheck
 from fastcheck.examples.dense import mlp
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import Staff
 from fastcheck.run import Run
 from tests.parallel import losses
 from tests.zoo.compiled import compiled_mlp
@@ -65,13 +65,13 @@ def test_a_registered_backend_that_does_not_stream():
 @pytest.mark.parametrize("backend", ["serial", "threads"])
 def test_every_shard_size(monkeypatch, seconds, backend):
     expected = bits(COMPILED, backend="serial")
-    monkeypatch.setattr("fastcheck.parallel.pace.SHARD_SECONDS", seconds)
-    monkeypatch.setattr("fastcheck.parallel.pace.Pace.within", lambda budget: full_pace(seconds))
+    monkeypatch.setattr("fastcheck.parallel.shards.SHARD_SECONDS", seconds)
+    monkeypatch.setattr("fastcheck.parallel.shards.Pace.within", lambda budget: full_pace(seconds))
     same(expected, bits(COMPILED, backend=backend, workers=3))
 
 
 def full_pace(seconds):
-    from fastcheck.parallel.pace import Pace
+    from fastcheck.parallel.shards import Pace
 
     return Pace(shard_seconds=seconds)
 

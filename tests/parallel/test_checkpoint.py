@@ -125,7 +125,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_kept(tmp_path, what, chan
 def test_another_version_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "run.fastcheck"
     run(path)
-    monkeypatch.setattr("fastcheck.parallel.identity.__version__", "99.0")
+    monkeypatch.setattr("fastcheck.parallel.digest.__version__", "99.0")
     with pytest.raises(CheckpointError, match=r"version: 0\.1\.0 there, 99\.0 here"):
         run(path)
 

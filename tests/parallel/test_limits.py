@@ -14,9 +14,8 @@ import pytest
 import fastcheck
 from fastcheck.losses import evaluator_for
 from fastcheck.parallel.crew import JoblibCrew, LocalCrew
-from fastcheck.parallel.pace import LARGEST, Pace
 from fastcheck.parallel.payload import FilePayload, MemoryPayload
-from fastcheck.parallel.staff import Staff
+from fastcheck.parallel.shards import LARGEST, Pace, Staff
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
 from tests.parallel import losses
@@ -180,7 +179,7 @@ def test_the_first_shard_is_not_trusted():
     ],
 )
 def test_workers_are_hired_where_they_save_more_than_they_cost(monkeypatch, home, seconds, workers, expected):
-    monkeypatch.setattr("fastcheck.parallel.staff.cores", lambda: 4)
+    monkeypatch.setattr("fastcheck.parallel.shards.cores", lambda: 4)
     evaluator = python_evaluator()
     evaluator.home = home
     staff = Staff(workers)
@@ -193,7 +192,7 @@ def test_workers_are_hired_where_they_save_more_than_they_cost(monkeypatch, home
 
 
 def test_a_named_backend_is_obeyed_and_serial_too(monkeypatch):
-    monkeypatch.setattr("fastcheck.parallel.staff.cores", lambda: 4)
+    monkeypatch.setattr("fastcheck.parallel.shards.cores", lambda: 4)
     staff = Staff(backend="threads")
     assert staff.crew_for(python_evaluator(), 0.0).workers == 4
     assert Staff(8, backend="serial").crew_for(python_evaluator(), 1e9) is None

@@ -11,8 +11,7 @@ import pytest
 import fastcheck
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parallel.crew import WorkerDiedError, _thrown_away
-from fastcheck.parallel.pace import Pace
-from fastcheck.parallel.shards import Cutter, evaluated
+from fastcheck.parallel.shards import Cutter, Pace, evaluated
 from fastcheck.parallel.worker import Done
 from tests.parallel import losses
 
@@ -126,8 +125,8 @@ def test_it_runs_in_threads_and_by_itself_stays_here(monkeypatch):
     assert fastcheck.check(
         unpicklable(), losses.gradient, losses.PARAMS, backend="threads", workers=2, mode="full"
     ).passed
-    monkeypatch.setattr("fastcheck.parallel.staff.STARTUP", {"threads": 0.0, "processes": 0.0})
-    monkeypatch.setattr("fastcheck.parallel.pace.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("fastcheck.parallel.shards.STARTUP", {"threads": 0.0, "processes": 0.0})
+    monkeypatch.setattr("fastcheck.parallel.shards.KNOWN_SECONDS", 0.0)
     assert fastcheck.check(unpicklable(), losses.gradient, losses.PARAMS, workers=2, mode="full").passed
 
 
@@ -144,8 +143,8 @@ class NotThere:
 def test_a_loss_that_a_worker_cannot_rebuild_is_refused_or_stays_here(monkeypatch):
     with pytest.raises(fastcheck.InputError, match="can't rebuild the loss"):
         fastcheck.check(NotThere(), losses.gradient, losses.PARAMS, backend="processes", workers=2, mode="full")
-    monkeypatch.setattr("fastcheck.parallel.staff.STARTUP", {"threads": 0.0, "processes": 0.0})
-    monkeypatch.setattr("fastcheck.parallel.pace.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("fastcheck.parallel.shards.STARTUP", {"threads": 0.0, "processes": 0.0})
+    monkeypatch.setattr("fastcheck.parallel.shards.KNOWN_SECONDS", 0.0)
     assert fastcheck.check(NotThere(), losses.gradient, losses.PARAMS, workers=2, mode="full").passed
 
 

@@ -8,9 +8,8 @@ import pytest
 
 import fastcheck
 from fastcheck import Verdict
-from fastcheck.measure.directions import gaussian
-from fastcheck.products.tangents import spread
-from fastcheck.products.vectors import COTANGENT, bounded, visible
+from fastcheck.measure.directions import COTANGENT, bounded, gaussian, visible
+from fastcheck.products.claims import spread
 
 
 def test_entries_are_away_from_zero_and_as_often_negative_as_not():

@@ -9,12 +9,10 @@ import fastcheck
 from fastcheck import Verdict
 from fastcheck.findings import Finding, Kind
 from fastcheck.products import checks as module
-from fastcheck.products.checks import Checked, Checks
-from fastcheck.products.claims import TangentClaim, TransposedClaim
-from fastcheck.products.merge import RULES, Part, merged, parts_of
-from fastcheck.products.outputs import suspects_of
+from fastcheck.products.checks import RULES, Checked, Checks, Part, merged, parts_of
+from fastcheck.products.claims import TangentClaim, Tangents, TransposedClaim
+from fastcheck.products.cotangents import suspects_of
 from fastcheck.products.point import LinearizationPoint, Product
-from fastcheck.products.tangents import Tangents
 
 PASSED = fastcheck.check(lambda x: float(np.sin(x).sum()), np.cos, np.ones(2))
 WRONG = fastcheck.check(lambda x: float(np.sin(x).sum()), lambda x: 2 * np.cos(x), np.ones(2))

@@ -1,4 +1,4 @@
-"""Families of losses that are hard to difference, with their right gradients: coarse, short of scale, broken, iterated."""
+"""Families of losses that are hard to difference, with right gradients: coarse, short of scale, broken, iterated."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def short_scale(rng) -> Problem:
     """Changes on a scale far shorter than the parameters: a time in seconds, a wavelength."""
     n, short = int(rng.integers(1, 5)), 10 ** rng.uniform(-7, -1)
     c, x = rng.normal(size=n), rng.normal(size=n) * 10 ** rng.uniform(-3, 3)
-    size = np.abs(x).max()
-    return lambda x: float(np.sum(c * np.sin(x / (short * size)))), lambda x: c * np.cos(x / (short * size)) / (short * size), x
+    scale = short * np.abs(x).max()
+    return lambda x: float(np.sum(c * np.sin(x / scale))), lambda x: c * np.cos(x / scale) / scale, x
 
 
 def jump(rng) -> Problem:

@@ -19,13 +19,13 @@ from fastcheck.errors import MissingDependencyError
 from fastcheck.examples import course_net
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
-from fastcheck.report import BlockReport, Coordinate, Report, plots, words
+from fastcheck.report import BlockReport, Coordinate, Report, figures, words
+from fastcheck.report.axis import GradeAxis
 from fastcheck.report.diff import Change
+from fastcheck.report.figures import SIDE, kernels
 from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
-from fastcheck.report.kernels import SIDE, kernels
-from fastcheck.report.ladder import Ladder
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
 LOADS = {"src", "href", "xlink:href", "data", "action", "srcset", "poster", "background"}
@@ -240,20 +240,20 @@ def test_a_right_gradient_needs_no_matplotlib(monkeypatch):
 
 
 def test_the_log_axis_keeps_order_and_limits():
-    ladder = Ladder.of([block(difference=3e-13, uncertainty=2e-9)], 1e-7)
-    assert ladder.low == pytest.approx(1e-13)
-    assert ladder.at(ladder.low) == 0 == ladder.at(0.0)
-    assert ladder.at(1.0) == ladder.width == ladder.at(math.inf)
-    assert ladder.at(math.nan) is None
-    assert ladder.limits == (1e-7, 1e-4, 1e-2)
-    decades = [ladder.at(10.0**-k) for k in range(14)]
-    assert np.diff(decades) == pytest.approx(-ladder.width / 13, abs=0.02)
-    assert {text for _, text in ladder.labels} == {"1", "1e-2", "1e-4", "1e-7", "1e-13"}
+    axis = GradeAxis.of([block(difference=3e-13, uncertainty=2e-9)], 1e-7)
+    assert axis.low == pytest.approx(1e-13)
+    assert axis.at(axis.low) == 0 == axis.at(0.0)
+    assert axis.at(1.0) == axis.width == axis.at(math.inf)
+    assert axis.at(math.nan) is None
+    assert axis.limits == (1e-7, 1e-4, 1e-2)
+    decades = [axis.at(10.0**-k) for k in range(14)]
+    assert np.diff(decades) == pytest.approx(-axis.width / 13, abs=0.02)
+    assert {text for _, text in axis.labels} == {"1", "1e-2", "1e-4", "1e-7", "1e-13"}
 
 
 @pytest.mark.parametrize("tolerance", [1e-15, 1e-7, 1e-4, 3e-2, 0.5])
 def test_labels_of_the_axis_do_not_overlap(tolerance):
-    places = sorted(place for place, _ in Ladder.of([block()], tolerance).labels)
+    places = sorted(place for place, _ in GradeAxis.of([block()], tolerance).labels)
     assert min(np.diff(places)) > 30
 
 
@@ -265,11 +265,11 @@ def test_errors_by_index_against_an_obvious_loop(shape):
     for index in chosen:
         measured[index] = rng.uniform(0.1, 0.9)
     listed = [Coordinate("W", i, float(analytic[i]), float(measured[i]), 1e-9) for i in chosen]
-    errors, (rows, columns) = plots.by_index(shape, listed)
+    errors, (rows, columns) = figures.by_index(shape, listed)
     assert rows * columns == math.prod(shape)
-    assert max(errors.shape) <= plots.CELLS
+    assert max(errors.shape) <= figures.CELLS
     full = (np.abs(analytic - measured) / (analytic + measured)).reshape(rows, columns)
-    tall, wide = math.ceil(rows / plots.CELLS), math.ceil(columns / plots.CELLS)
+    tall, wide = math.ceil(rows / figures.CELLS), math.ceil(columns / figures.CELLS)
     for i in range(errors.shape[0]):
         for j in range(errors.shape[1]):
             cell = full[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide].max()
@@ -298,7 +298,7 @@ def test_the_caption_says_what_a_blank_means():
     ],
 )
 def test_kernels_stand_side_by_side(shape, index, place):
-    grid = kernels(shape, [Coordinate("K", index, 2.0, 1.0, 1e-9)], plots.relative_error)
+    grid = kernels(shape, [Coordinate("K", index, 2.0, 1.0, 1e-9)], figures.relative_error)
     assert [tuple(map(int, cell)) for cell in np.argwhere(np.isfinite(grid.errors))] == [place]
     assert grid.errors[place] == pytest.approx(1 / 3)
     height, width = grid.kernel
@@ -309,7 +309,7 @@ def test_kernels_stand_side_by_side(shape, index, place):
 
 def test_of_many_kernels_the_worst_are_shown():
     listed = [Coordinate("K", (i, 2 * i, i % 3, 1), 2.0, 1.0, 1e-9) for i in range(40)]
-    grid = kernels((64, 128, 3, 3), listed, plots.relative_error)
+    grid = kernels((64, 128, 3, 3), listed, figures.relative_error)
     assert grid.titles == [f"{i}, {2 * i}" for i in range(15)]
     assert np.isfinite(grid.errors).sum() == len(grid.corners) == 15
     assert "the worst 15 of 8,192 kernels" in grid.across
@@ -318,7 +318,7 @@ def test_of_many_kernels_the_worst_are_shown():
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2), (4, 3, 1, 1), (2, 2, 2, 2, 2), (2, 3, 200, 200)])
 def test_what_is_no_kernel(shape):
     first = Coordinate("K", (0,) * len(shape), 2.0, 1.0, 1e-9)
-    assert kernels(shape, [first], plots.relative_error) is None
+    assert kernels(shape, [first], figures.relative_error) is None
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 3, 3), (64, 32, 5, 5)])

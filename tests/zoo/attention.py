@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, rows, with_bugs
+from fastcheck.bugs.mutation import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
 
 __all__ = ["attention_block"]

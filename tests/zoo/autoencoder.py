@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastcheck.arrays import FloatArray
-from fastcheck.bugs.net import Net, rows, with_bugs
+from fastcheck.bugs.mutation import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
 
 __all__ = ["tied_autoencoder"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, with_bugs
+from fastcheck.bugs.mutation import Net, with_bugs
 from fastcheck.examples.digits import digits_batch
 
 __all__ = ["batchnorm_net"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.bugs.net import Net
+from fastcheck.bugs.mutation import Net
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import Activation, mlp
-from fastcheck.examples.digits_net import digits_net
+from fastcheck.examples.digits import digits_net
 from fastcheck.examples.linear import linear_regression, logistic_regression
 from tests.zoo.attention import attention_block
 from tests.zoo.autoencoder import tied_autoencoder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net
+from fastcheck.bugs.mutation import Net
 from fastcheck.examples.course import course_net
 from fastcheck.examples.dense import mlp
 from fastcheck.parameters import Parameters

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, rows, with_bugs
+from fastcheck.bugs.mutation import Net, rows, with_bugs
 from fastcheck.examples.digits import digits_batch
 
 __all__ = ["ConvParams", "conv_net"]

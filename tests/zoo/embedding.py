@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.bugs.net import Net, rows, with_bugs
+from fastcheck.bugs.mutation import Net, rows, with_bugs
 
 __all__ = ["EmbeddingParams", "embedding_net"]
 

@@ -10,13 +10,13 @@ from fastcheck import thresholds
 from fastcheck.report.report import BlockReport, Report
 from fastcheck.settings import Settings
 
-__all__ = ["FLOOR", "Ladder", "power", "tolerance_of"]
+__all__ = ["FLOOR", "GradeAxis", "power", "tolerance_of"]
 
 LOWEST, FLOOR = 1e-17, 1e-7
 
 
 @dataclass(frozen=True)
-class Ladder:
+class GradeAxis:
     """A log axis from `low` to 1 with the grades of the textbook, `width` units long.
 
     Attributes
@@ -34,7 +34,7 @@ class Ladder:
     width: float = 220.0
 
     @classmethod
-    def of(cls, blocks: Iterable[BlockReport], tolerance: float) -> Ladder:
+    def of(cls, blocks: Iterable[BlockReport], tolerance: float) -> GradeAxis:
         """Return the axis that holds all that is known of the blocks."""
         seen = [v for b in blocks for v in (b.difference, b.uncertainty) if v > 0 and math.isfinite(v)]
         smallest = max(LOWEST, min([*seen, tolerance / 10, FLOOR]))

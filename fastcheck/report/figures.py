@@ -1,11 +1,12 @@
-"""The drawings of a block: where its wrong coordinates are, and how they are wrong."""
+"""The drawings of a report: its worst blocks on one axis, where the coordinates of a block are wrong, and how."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,17 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import MissingDependencyError
-from fastcheck.report.kernels import Grid, kernels
-from fastcheck.report.ladder import FLOOR, power
-from fastcheck.report.report import Coordinate
+from fastcheck.judge.verdict import Verdict
+from fastcheck.report import words
+from fastcheck.report.axis import FLOOR, GradeAxis, power, tolerance_of
+from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.report.terminal import GREEN, MAGENTA, RED, YELLOW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["by_index", "draw_map", "relative_error", "require_matplotlib", "wrong_coordinates"]
+__all__ = ["by_index", "kernels", "overview", "relative_error", "require_matplotlib", "wrong_coordinates"]
 
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
@@ -43,21 +46,10 @@ def relative_error(coordinate: Coordinate) -> float:
 
 
 def by_index(shape: Sequence[int], coordinates: Sequence[Coordinate]) -> tuple[FloatArray, tuple[int, int]]:
-    """Return the relative errors of a block's wrong coordinates by index, seen as a matrix.
+    """Return the largest relative error of each cell of a block seen as a matrix, and the matrix's rows and columns.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of the block; a vector is one row, the axes from the second on are taken together in C order.
-    coordinates : sequence of Coordinate
-        Those of this block that are wrong.
-
-    Returns
-    -------
-    errors : float64 array of at most `CELLS` rows and columns
-        The largest error in each cell; NaN where no wrong coordinate is listed.
-    size : tuple of int
-        Rows and columns of the matrix itself.
+    A vector is one row; the axes from the second on are taken together in C order. There are at most `CELLS` rows and
+    columns of cells; NaN stands where no wrong coordinate is listed.
     """
     rows = shape[0] if len(shape) > 1 else 1
     columns = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
@@ -73,19 +65,8 @@ def by_index(shape: Sequence[int], coordinates: Sequence[Coordinate]) -> tuple[F
 def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], number: int) -> str:
     """Return drawings of a block's wrong coordinates: where they are and, of many, analytic against measured.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Shape of the block.
-    coordinates : sequence of Coordinate
-        Those of this block that are wrong, worst first.
-    number : int
-        Number of the drawings in their page; it keeps the ids of the drawings apart.
-
-    Returns
-    -------
-    str
-        One ``<svg>`` element or two. They hold no text of the user's.
+    One ``<svg>`` element or two, without any text of the user's. The coordinates are worst first; `number` keeps the
+    ids of the drawings of a page apart.
 
     Raises
     ------
@@ -98,7 +79,7 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
         where = Figure(figsize=(4.4, 3.1), layout="constrained")
-        draw_map(where, where.subplots(), shape, coordinates, QUIET)
+        _draw_map(where, where.subplots(), shape, coordinates, QUIET)
         drawings = [where]
         if len(coordinates) > FEW:
             how = Figure(figsize=(3.6, 3.1), layout="constrained")
@@ -121,7 +102,7 @@ def require_matplotlib() -> None:
         raise MissingDependencyError("plots need matplotlib: pip install 'fastcheck[html]'") from error
 
 
-def draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
+def _draw_map(figure: Figure, axes: Axes, shape: Sequence[int], coordinates: Sequence[Coordinate], blank: str) -> None:
     """Draw the relative errors of a block where they are: a matrix, or kernels side by side."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.ticker import MaxNLocator
@@ -216,3 +197,153 @@ def _inline(figure: Figure, number: str) -> str:
     svg = re.sub(r'\bid="', f'id="plot{number}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#plot{number}-", svg)
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+# -- kernels of a convolution side by side, as a person pictures them -------------------------------------------------
+
+
+SIDE = 72  # cells; where all kernels are more, only the worst are drawn
+SHOWN, BESIDE = 15, 5  # so many of them, and so many in a row
+LABELS = 12
+GAP = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Kernels in rows and columns with gaps between them.
+
+    Attributes
+    ----------
+    errors : float64 array
+        Relative errors by cell; NaN in the gaps and where no wrong coordinate is listed.
+    kernel : tuple of int
+        Height and width of one.
+    corners : list of tuple of int
+        Row and column of the first cell of each kernel.
+    rows, columns : list of (int, str)
+        Labels, and the cell at which the kernels they belong to begin.
+    titles : list of str
+        Of each kernel, where rows and columns have no labels.
+    down, across : str
+        What the labels are.
+    """
+
+    errors: FloatArray
+    kernel: tuple[int, int]
+    corners: list[tuple[int, int]]
+    rows: list[tuple[int, str]]
+    columns: list[tuple[int, str]]
+    titles: list[str]
+    down: str
+    across: str
+
+
+def kernels(
+    shape: Sequence[int], coordinates: Sequence[Coordinate], error: Callable[[Coordinate], float]
+) -> Grid | None:
+    """Return the kernels of a 4-d block with their errors; None where they are of a single cell, or not of a 4-d block.
+
+    The shape is ``(outputs, inputs, height, width)``, or ``(height, width, inputs, outputs)`` where those are the equal
+    ones; the coordinates are worst first; `error` gives the relative error of one.
+    """
+    if len(shape) != 4 or not coordinates:
+        return None
+    first = _spatial_first(shape)
+    titles: list[str] = []
+    outer, inner = (shape[2:], shape[:2]) if first else (shape[:2], shape[2:])
+    if math.prod(inner) == 1 or max(inner) > SIDE:
+        return None
+    height, width = inner[0] + GAP, inner[1] + GAP
+    split = [(c.index[2:], c.index[:2], c) if first else (c.index[:2], c.index[2:], c) for c in coordinates]
+    if outer[0] * height - GAP <= SIDE and outer[1] * width - GAP <= SIDE:
+        at = {(i, j): (i * height, j * width) for i in range(outer[0]) for j in range(outer[1])}
+        rows = _thinned([(i * height, str(i)) for i in range(outer[0])])
+        columns = _thinned([(j * width, str(j)) for j in range(outer[1])])
+        down, across = ("third index", "last index") if first else ("first index", "second index")
+    else:
+        worst = list(dict.fromkeys((int(o[0]), int(o[1])) for o, _, _ in split))[:SHOWN]
+        at = {k: (GAP + n // BESIDE * (height + GAP), n % BESIDE * width) for n, k in enumerate(worst)}  # below a title
+        rows, columns, titles = [], [], [f"{i}, {j}" for i, j in worst]
+        down, across = "", f"the worst {len(worst)} of {math.prod(outer):,} kernels"
+    corners = list(at.values())
+    errors = np.zeros((max(r for r, _ in corners) + inner[0], max(c for _, c in corners) + inner[1]))
+    for place, cell, coordinate in split:
+        if place in at:
+            row, column = at[place]
+            errors[row + cell[0], column + cell[1]] = error(coordinate)
+    return Grid(
+        np.where(errors > 0, errors, np.nan), (inner[0], inner[1]), corners, rows, columns, titles, down, across
+    )
+
+
+def _spatial_first(shape: Sequence[int]) -> bool:
+    """Say whether the axes of a kernel are the first two: they are as long as each other, and short."""
+    if shape[0] != shape[1]:
+        return False
+    return shape[2] != shape[3] or shape[0] < shape[2]
+
+
+def _thinned(labels: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    return labels[:: math.ceil(len(labels) / LABELS)]
+
+
+# -- the figure of a report -------------------------------------------------------------------------------------------
+
+
+BARS = 24  # blocks that it shows
+COLOURS = {
+    Verdict.CORRECT: GREEN,
+    Verdict.ACCEPTABLE: (122, 154, 31),
+    Verdict.INCONCLUSIVE: YELLOW,
+    Verdict.SUSPICIOUS: MAGENTA,
+    Verdict.WRONG: RED,
+}
+
+
+def overview(report: Report) -> Figure:
+    """Return a figure of the worst blocks on one axis and, where coordinates are wrong, of those in the worst block.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook shows, though nobody may have loaded pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=100)
+            return file.getvalue()
+
+    rows = words.block_order(report)[:BARS]
+    worst = report.wrong[0].block if report.wrong else None
+    figure = Shown(figsize=(10 if worst else 6, max(2.4, 1.2 + 0.24 * len(rows))), layout="constrained")
+    panels = figure.subplots(1, 2 if worst else 1, squeeze=False)[0]
+    _blocks_on_axis(panels[0], rows, tolerance_of(report))
+    if worst:
+        _draw_map(figure, panels[1], report.blocks[worst].shape, [c for c in report.wrong if c.block == worst], "0.93")
+        panels[1].set_title(f"{worst}: relative error by index", parse_math=False)
+    return figure
+
+
+def _blocks_on_axis(axes: Axes, rows: Sequence[tuple[str, BlockReport]], tolerance: float) -> None:
+    """Draw each block on a line: its difference a dot, its uncertainty a bar, what was detectable a stroke."""
+    axis = GradeAxis.of((block for _, block in rows), tolerance)
+    low = axis.low
+    for place, (_, block) in enumerate(rows):
+        if block.uncertainty > low:
+            axes.barh(place, min(block.uncertainty, 1.0) - low, left=low, height=0.5, color="0.82", zorder=1)
+        if block.detectable <= 1:
+            axes.plot([max(block.detectable, low)], [place], "|", color="0.4", markersize=9, zorder=2)
+        if not math.isnan(block.difference):
+            colour = "#{:02x}{:02x}{:02x}".format(*COLOURS[block.verdict])
+            axes.plot([min(max(block.difference, low), 1.0)], [place], "o", color=colour, zorder=3)
+    for limit in axis.limits:
+        axes.axvline(limit, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set(xscale="log", xlim=(low, 1.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
+    axes.set_title("relative difference (bar: its uncertainty, |: detectable)", fontsize="medium")
