@@ -192,7 +192,7 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
     opens = _stay_open(gap, rounding, ratio)
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     for k in range(1, len(central) - 1):
-        hidden = thresholds.HIDDEN_KINKS * rounding[k]  # the rounding of a step so much shorter
+        hidden = thresholds.HIDDEN_KINKS * rounding[k]
         truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], hidden))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, 0.5 * float(abs(gap[k])))
