@@ -191,24 +191,24 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
     change = np.abs(np.diff(central))
     opens = _stay_open(gap, rounding, ratio)
     best = (math.nan, math.inf, 0.0, len(central) - 1)
-    for k in range(1, len(central) - 1):
-        hidden = thresholds.HIDDEN_KINKS * rounding[k]
-        truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], hidden))
+    total = thresholds.HIDDEN_KINKS * rounding
+    for k in range(len(central) - 2, 0, -1):
+        truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], thresholds.HIDDEN_KINKS * rounding[k]))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, 0.5 * float(abs(gap[k])))
-        # A shorter step that contradicts this one shows what it is off by, and leaves open what its own noise hides.
+        # Where a shorter step contradicts this one, it is off by as much, and by what that one may be off.
         apart = np.abs(central[k + 1 :] - central[k])
-        against = k + 1 + np.flatnonzero(apart > rounding[k] + rounding[k + 1 :])
+        against = np.flatnonzero(apart > rounding[k] + rounding[k + 1 :])
         if len(against):
-            j = int(against[0])
-            truncation = max(truncation, float(apart[j - k - 1] + thresholds.HIDDEN_KINKS * rounding[j]))
+            truncation = max(truncation, float(apart[against[0]] + total[k + 1 + against[0]]))
         truncation = min(truncation, _promised(change, opens[: k + 2], rounding, ratio, k))
         if opens[k] or opens[k + 1]:
             truncation += 0.5 * float(abs(gap[k]))
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
         truncation = max(truncation, SAFETY * float(np.max(apart - rounding[k + 1 :])))
         rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
-        if rounded + truncation < best[1] + best[2]:
+        total[k] = rounded + truncation
+        if total[k] <= best[1] + best[2]:
             best = (float(central[k]), rounded, truncation, k)
     return best
 
@@ -252,13 +252,16 @@ def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     """Say whether the gap between the one-sided slopes stays as the step shrinks.
 
     In a smooth J the gap falls by the ratio from rung to rung; at a kink in theta it stays. The three smallest rungs
-    that stand clear of the noise decide.
+    that stand clear of the noise decide, and none below them may show, as far as its noise lets it, that the gap
+    closes: then the kink is near theta and not there.
     """
     clear = np.flatnonzero(np.abs(gap) > 8 * rounding)
     if len(clear) < 3 or np.any(np.diff(clear[-3:]) != 1):
         return False
     a, b, c = np.abs(gap[clear[-3:]])
-    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a)
+    below = slice(int(clear[-1]) + 1, None)
+    closes = np.any(np.abs(gap[below]) + 4 * rounding[below] < 0.5 * c)
+    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a and not closes)
 
 
 def _at_kink(ladder: _Ladder) -> Estimate:
