@@ -2,6 +2,7 @@
 
 Looked for are the global generators (Python's, numpy's, torch's where it is loaded) and every generator that the
 function can reach: in its closure, defaults, attributes, arguments, the globals that it names, and in what those hold.
+jax has no generators: there the place of a key that the function puts another into stands for one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,9 +23,10 @@ import numpy as np
 
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding
+from fastcheck.held import Slot
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
-from fastcheck.parallel.digest import codes, contents, library_of
+from fastcheck.parallel.digest import codes, library_of
 
 __all__ = ["Draws", "Replay", "Replayed", "same"]
 
@@ -47,25 +49,25 @@ class Draws:
 
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
-        self._found = {id(source): (name, source, _state(source)) for name, source in _generators(roots)}
+        self._found = {_id(source): (name, source, _state(source)) for name, source in _generators(roots)}
 
     def put_back(self) -> None:
         """Put all generators into the states they were in."""
         for _, source, state in self._found.values():
             _set_state(source, state)
 
-    def moved(self) -> dict[int, Any]:
+    def moved(self) -> dict[Hashable, Any]:
         """Return the states that those are in now which are in another one, by id."""
         now = {key: _state(source) for key, (_, source, _) in self._found.items()}
         return {key: state for key, state in now.items() if not same(state, self._found[key][2])}
 
-    def used_by(self, call: Callable[[], Any]) -> dict[int, Any]:
+    def used_by(self, call: Callable[[], Any]) -> dict[Hashable, Any]:
         """Return what `moved` does after a call that starts from the states they were in."""
         self.put_back()
         call()
         return self.moved()
 
-    def named(self, keys: Collection[int]) -> str:
+    def named(self, keys: Collection[Hashable]) -> str:
         """Return how some of them are called, for people."""
         return " and ".join(dict.fromkeys(name for key, (name, *_) in self._found.items() if key in keys))
 
@@ -76,14 +78,14 @@ class Draws:
         return tuple(islice(dict.fromkeys(found), FEW))
 
     def replayed(
-        self, function: Callable[..., Any], args: tuple[Any, ...], used: Collection[int] | None = None
+        self, function: Callable[..., Any], args: tuple[Any, ...], used: Collection[Hashable] | None = None
     ) -> Replayed:
         """Return a function whose every call starts from the states they were in: all of them, or those of some ids."""
         states = {}
         for key, (name, source) in _keyed((function, *args)).items():
             # one that was made since is replayed from where it is now
-            _, _, state = self._found.setdefault(id(source), (name, source, _state(source)))
-            if used is None or id(source) in used:
+            _, _, state = self._found.setdefault(_id(source), (name, source, _state(source)))
+            if used is None or _id(source) in used:
                 states[key] = state
         return Replayed(function, states)
 
@@ -93,7 +95,7 @@ class Draws:
         """Return a loss and its gradient, replayed where the loss draws, and what it draws from; one evaluation."""
         if not callable(gradient) or isinstance(loss, (Batched, MeasuresItself)):
             return loss, gradient, ""
-        used: dict[int, Any] = {}
+        used: dict[Hashable, Any] = {}
         with contextlib.suppress(Exception):  # a check tells it better
             used = self.used_by(lambda: loss(tree, *args))
         self.put_back()
@@ -185,18 +187,18 @@ def _generators(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     """Yield the generators that can be reached, with a name each, in an order that is the same in every process."""
     torch = sys.modules.get("torch")
     own = getattr(torch, "Generator", None)
-    kinds = (np.random.RandomState, np.random.BitGenerator, random.Random, *([own] if own is not None else []))
+    kinds = (Slot, np.random.RandomState, np.random.BitGenerator, random.Random, *([own] if own is not None else []))
     known = [
         ("Python's global generator (random)", random.getstate.__self__),  # type: ignore[attr-defined]
         ("numpy's global generator (numpy.random)", np.random.get_state.__self__),  # type: ignore[attr-defined]
         *((f"torch's global generator ({source.device})", source) for source in _of_torch(torch)),
     ]
     yield from known
-    seen = {id(source) for _, source in known}
+    seen = {_id(source) for _, source in known}
     for name, value in _reached(roots):
         source = value.bit_generator if isinstance(value, np.random.Generator) else value
-        if isinstance(source, kinds) and not isinstance(source, random.SystemRandom) and id(source) not in seen:
-            seen.add(id(source))
+        if isinstance(source, kinds) and not isinstance(source, random.SystemRandom) and _id(source) not in seen:
+            seen.add(_id(source))
             yield f"the generator {name}".rstrip(), source
 
 
@@ -214,6 +216,8 @@ def _reached(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
             continue
         seen[id(value)] = value
         yield name, value
+        if isinstance(value, Slot):
+            continue
         with contextlib.suppress(Exception):  # an object may be of any kind, and say of itself what it likes
             waiting.extend(list(islice(_inside(value), max(0, MOST - len(waiting)))))
 
@@ -235,8 +239,10 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         yield from [("", part) for part in (value.func, *value.args)]
         yield from value.keywords.items()
     elif isinstance(value, dict):
-        yield from ((str(key), part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from ((str(key), _place(value, key, part)) for key, part in value.items())
+    elif isinstance(value, list):
+        yield from (("", _place(value, k, part)) for k, part in enumerate(value))
+    elif isinstance(value, (tuple, set, frozenset, deque)):
         yield from (("", part) for part in value)
     elif isinstance(value, type):
         if library_of(value.__module__) is None:
@@ -251,7 +257,10 @@ def _used(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     if library_of(function.__module__ or "") is not None:
         return
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        yield from ((name, value) for value in contents(cell))
+        try:
+            yield name, _place(cell, "cell_contents", cell.cell_contents)
+        except ValueError:  # not filled yet
+            continue
     yield from [("", part) for part in function.__defaults__ or ()]
     yield from (function.__kwdefaults__ or {}).items()
     yield from vars(function).items()
@@ -259,14 +268,14 @@ def _used(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     names = dict.fromkeys(name for code in codes(function.__code__) for name in code.co_names)
     for name in names:
         value = function.__globals__.get(name)
-        yield name, value
+        yield name, _place(function.__globals__, name, value)
         if isinstance(value, types.ModuleType) and library_of(value.__name__) is None:
             yield from [(part, vars(value)[part]) for part in names if part in vars(value)]
 
 
 def _held(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the attributes of an object, what it wraps, and its class."""
-    yield from getattr(value, "__dict__", {}).items()
+    yield from ((name, _place(value, name, part)) for name, part in getattr(value, "__dict__", {}).items())
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -277,8 +286,24 @@ def _held(value: Any) -> Iterator[tuple[str, Any]]:
     yield "", type(value)
 
 
+def _place(holder: Any, key: Any, value: Any) -> Any:
+    """Return what is in a place; the place itself where that is a key of jax."""
+    jax: Any = sys.modules.get("jax")
+    array: Any = getattr(jax, "Array", ())
+    if isinstance(value, _BARE) or not isinstance(value, array):
+        return value
+    typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return Slot(holder, key) if typed or (value.dtype == np.uint32 and value.shape == (2,)) else value
+
+
+def _id(source: Any) -> Hashable:
+    return (id(source.holder), source.key) if isinstance(source, Slot) else id(source)
+
+
 def _state(source: Any) -> Any:
     """Return the state of a generator, as plain data."""
+    if isinstance(source, Slot):
+        return source.get()
     if isinstance(source, np.random.RandomState):
         return source.get_state(legacy=False)
     if isinstance(source, np.random.BitGenerator):
@@ -288,7 +313,9 @@ def _state(source: Any) -> Any:
 
 def _set_state(source: Any, state: Any) -> None:
     """Put a generator into a state."""
-    if isinstance(source, np.random.RandomState):
+    if isinstance(source, Slot):
+        source.set(state)
+    elif isinstance(source, np.random.RandomState):
         source.set_state(state)
     elif isinstance(source, np.random.BitGenerator):
         source.state = state
@@ -302,4 +329,4 @@ def same(a: Any, b: Any) -> bool:
     """Say whether two states are the same."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)
+    return bool(np.all(a == b))

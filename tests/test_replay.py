@@ -249,6 +249,41 @@ def test_a_monitor_leaves_the_training_its_numbers():
     assert state() == before
 
 
+def test_the_keys_of_jax_that_a_loss_exchanges():
+    jax = pytest.importorskip("jax")
+
+    class Net:
+        def __init__(self, key):
+            self.key = key
+
+        def mask(self):
+            self.key, key = jax.random.split(self.key)
+            return np.asarray(jax.random.bernoulli(key, 0.6, (7,)))
+
+    at, state = np.linspace(0.1, 1, 7), jax.random.key(3)
+
+    def drawn():
+        nonlocal state
+        state, key = jax.random.split(state)
+        return np.asarray(jax.random.bernoulli(key, 0.6, (7,)))
+
+    net, kept = Net(jax.random.PRNGKey(0)), {"key": jax.random.key(1)}
+
+    def held():
+        kept["key"], key = jax.random.split(kept["key"])
+        return np.asarray(jax.random.bernoulli(key, 0.6, (7,)))
+
+    for draw in (net.mask, drawn, held):
+        before = net.key, state, kept["key"]
+        report = fastcheck.check(
+            lambda p, draw=draw: float(np.sum(np.sin(p) * draw())), lambda p, draw=draw: np.cos(p) * draw(), at
+        )
+        kinds = [finding.kind for finding in report.findings]
+        assert "replayed" in kinds, str(report)
+        assert report.blocks["theta"].verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+        assert all((a == b).all() for a, b in zip(before, (net.key, state, kept["key"]), strict=True))
+
+
 def test_products_do_not_replay():
     with pytest.raises(InputError, match="replay=True: check_vjp compares several calls"):
         fastcheck.check_vjp(np.sin, lambda x, u: u * np.cos(x), np.ones(3), replay=True)

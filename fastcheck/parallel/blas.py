@@ -66,14 +66,14 @@ def _loads() -> int | None:
     """Return how many shared libraries this process has loaded so far; None where the system does not say."""
     found: list[int] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)  # type: ignore[untyped-decorator]
     def first(library: Any, size: int, data: Any) -> int:
         if size >= ctypes.sizeof(_Library):
             found.append(library.contents.loads)
         return 1  # look no further
 
     with contextlib.suppress(Exception):
-        ctypes.CDLL(None).dl_iterate_phdr(first, None)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+        ctypes.CDLL(None).dl_iterate_phdr(kind(first), None)
     return found[0] if found else None
 
 
