@@ -130,16 +130,8 @@ def _is_pandas(leaf: Any) -> bool:
 class Form:
     """How the user's parameters become a plain tree, and back.
 
-    Attributes
-    ----------
-    template : tree
-        The user's containers.
-    names : tuple of str
-        Of its leaves.
-    kinds : tuple of Kind
-        What they are.
-    held : Attributes or None
-        The object that holds the parameters.
+    The template is the user's containers, of whose leaves there are names and kinds; `held` is who holds the
+    parameters, if an object does.
     """
 
     template: Any = dataclasses.field(repr=False)

@@ -119,16 +119,10 @@ def _likeness(block: BlockEvidence) -> str:
 
 @dataclass(frozen=True)
 class Layer:
-    """Blocks of one layer.
+    """Blocks of one layer, by name, in the order of the parameters.
 
-    Attributes
-    ----------
-    names : tuple of str
-        The blocks, in the order of the parameters.
-    known : bool
-        Whether names or shapes tell that these, and no others, belong together.
-    label : str
-        What sentences call it: ``"layer 2"``, or its blocks.
+    It is known where names or shapes tell that these, and no others, belong together; the label is what sentences call
+    it.
     """
 
     names: tuple[str, ...]

@@ -73,15 +73,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Starts:
-    """Where changes of a map start: at each position by itself.
-
-    Attributes
-    ----------
-    operator : Operator
-        What they leave.
-    after : tuple of Operator
-        What they go through then.
-    """
+    """Where changes of a map start: at each position by itself, leaving an operator, to go through those after it."""
 
     operator: Operator
     after: tuple[Operator, ...]

@@ -86,15 +86,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class ArgmaxCells(Starts):
-    """The cells of a max pool without overlap or padding, as starts of changes.
-
-    Attributes
-    ----------
-    operator : MaxPool
-    after : tuple of Operator
-        What follows the pool.
-    cells : Cells
-    """
+    """The cells of a max pool without overlap or padding, as starts of changes; `after` is what follows the pool."""
 
     operator: MaxPool
     after: tuple[Operator, ...]
