@@ -1,6 +1,10 @@
-"""Kinds of leaf that are no plain array of floats: how each becomes real float arrays, and is made again from them.
+"""The forms of code that people bring, and the one that everything else here is written for.
 
-A *part* is one real float array; most leaves have one, a complex array has two.
+That is a loss and a gradient of a tree of float arrays. Here are the other forms of the parameters and of their
+gradient: held by an object, numbers in a list, pandas, complex numbers; `fastcheck.plain` makes the one of all of them.
+
+A leaf that is no plain array of floats has a kind: how it becomes real float arrays, its *parts*, and is made again
+from them. Most leaves have one part, a complex array has two.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from fastcheck.held import Attributes
 from fastcheck.parameters import ROOT, leaves, rebuilt, vectors
 
 __all__ = ["Form", "Given", "Kind", "Returned", "as_it_is"]
+
+
+# -- kinds of leaf ----------------------------------------------------------------------------------------------------
 
 
 class Kind(ABC):
@@ -124,6 +131,9 @@ def kind_of(leaf: Any) -> Kind:
 def _is_pandas(leaf: Any) -> bool:
     pandas = sys.modules.get("pandas")  # a Series can't exist where this is not loaded
     return pandas is not None and isinstance(leaf, (pandas.Series, pandas.DataFrame))
+
+
+# -- forms of parameters ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

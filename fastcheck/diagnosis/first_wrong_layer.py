@@ -117,6 +117,9 @@ def _likeness(block: BlockEvidence) -> str:
     return f"{said}: it points {relation['degrees']:.3g}° away from the measured one and is {long}."
 
 
+# -- which blocks make one layer --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Layer:
     """Blocks of one layer, by name, in the order of the parameters.
@@ -133,10 +136,9 @@ class Layer:
 def layers_of(blocks: Sequence[Block]) -> list[Layer]:
     """Return the layers from input to output: by number where names are W1, b1, W2 ..., else as the parameters stand.
 
-    Parameters
-    ----------
-    blocks : sequence of Block
-        In the order of the parameters.
+    Where names do not tell, shapes do: a bias belongs to the matrix one of whose ends has its length. Where several
+    have, a chain of matrices shows which end is the output's, and equally many biases and matrices pair up in order;
+    what is still open then is left open.
     """
     numbers = [re.fullmatch(r"[A-Za-z_]+(\d+)", block.name) for block in blocks]
     if blocks and all(numbers):

@@ -300,6 +300,9 @@ def _listed(part: Any) -> Any:
     return list(part) if isinstance(part, Iterator) else part
 
 
+# -- what a checkpoint belongs to -------------------------------------------------------------------------------------
+
+
 FREE = ("workers", "backend", "budget", "checkpoint", "progress")  # settings that no number depends on
 
 
