@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.kernels import fused as kernels
-from fastcheck.networks.changes import Change, Starts
-from fastcheck.networks.operators import Bend, Operator
+from fastcheck.kernels import network as kernels
+from fastcheck.networks.operators import Bend, Change, Operator, Starts
 from fastcheck.networks.unweighted import MaxPool, Pool
 
 if TYPE_CHECKING:
