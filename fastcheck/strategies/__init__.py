@@ -18,6 +18,8 @@ from fastcheck.strategies import full, sample, screen, structured
 
 __all__ = ["Strategy", "derivatives", "refuse", "strategy_for"]
 
+HELD_UP = 20.0  # times as long may an evaluation take that another process held up
+
 Strategy: TypeAlias = Callable[[Context], Outcome]
 
 
@@ -26,6 +28,8 @@ def strategy_for(context: Context) -> Strategy:
     itself = isinstance(context.loss, MeasuresItself)
     measure = structured.measure if itself else full.measure
     mode = context.settings.mode_for(context.size, 0.0 if itself else context.cost)
+    if mode == "screen" and context.settings.mode_for(context.size, context.cost / HELD_UP) == "full":
+        mode = context.settings.mode_for(context.size, _quickest(context))
     if mode == "screen" and context.settings.mode == "auto" and is_low_precision(context.evaluator):
         mode = "sample"  # kinks within the long steps of low precision can look like errors along a direction
     if mode == "screen":
@@ -33,6 +37,16 @@ def strategy_for(context: Context) -> Strategy:
     if mode == "sample":
         return partial(_said, mode, partial(_sampled, measure))
     return partial(_said, mode, lambda context: measure(context, [None] * len(context.blocks)))
+
+
+def _quickest(context: Context) -> float:
+    """Return the seconds of an evaluation where nothing else takes the core: on a busy machine a mean says too much."""
+    seconds = [context.cost]
+    for _ in range(2):
+        began = context.run.seconds
+        context.evaluator.base()
+        seconds.append(context.run.seconds - began)
+    return min(seconds)
 
 
 def _said(mode: str, measure: Strategy, context: Context) -> Outcome:

@@ -27,7 +27,7 @@ def _checked(net, mutation, seed=0):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args)
+        report = fastcheck.check(net.loss, mutated.problem.gradient, net.params, args=net.args, mode="full")
     return mutated, report
 
 
@@ -140,7 +140,7 @@ def _claims_about_noise(nets, seeds):
         g = layout.flatten(claimed)
         for seed in seeds:
             tree = layout.unflatten(_noisy(g, layout, np.random.default_rng(seed)))
-            report = fastcheck.check(net.loss, tree, net.params, args=net.args)
+            report = fastcheck.check(net.loss, tree, net.params, args=net.args, mode="full")
             wrong += report.verdict in BAD
             told = [f for f in report.findings if "blocks" in f.evidence and f.kind not in ONLY_WHERE | HOW_LITTLE]
             claims += [(net.name, seed, f.kind, f.message) for f in told]
