@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastcheck.monitor import Monitor
     from fastcheck.networks import Network
     from fastcheck.problem import Problem
-    from fastcheck.products import check_hvp, check_jvp, check_vjp
+    from fastcheck.products import check_hvp, check_jacobian, check_jvp, check_vjp
     from fastcheck.report import BlockReport, Coordinate, Report
     from fastcheck.selftest import SelfTestReport, self_test
     from fastcheck.terms import TermsReport, check_terms
@@ -55,6 +55,7 @@ _HOMES = {
     "batched": "fastcheck.losses.batched",
     "check": "fastcheck.checks",
     "check_hvp": "fastcheck.products",
+    "check_jacobian": "fastcheck.products",
     "check_jvp": "fastcheck.products",
     "check_terms": "fastcheck.terms",
     "check_vjp": "fastcheck.products",
@@ -88,6 +89,7 @@ __all__ = [
     "batched",
     "check",
     "check_hvp",
+    "check_jacobian",
     "check_jvp",
     "check_terms",
     "check_vjp",

@@ -24,7 +24,7 @@ from fastcheck.judge.verdicts import judge
 from fastcheck.notice import noticed
 from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters
-from fastcheck.plain import plain
+from fastcheck.plain import plain, within
 from fastcheck.report import Report
 from fastcheck.run import OutOfBudget, Run, bar
 from fastcheck.settings import Backend, Mode, Options, Scheme, Settings, Unchecked, as_args
@@ -56,6 +56,7 @@ def check(
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     unchecked: Unchecked = "fail",
+    bounds: Any = None,
     replay: bool = True,
     throw: bool = False,
 ) -> Report[Tree]:
@@ -104,6 +105,9 @@ def check(
         A progress bar on stderr; by default when that is a terminal and the work is long.
     unchecked : {"fail", "allow"}
         Whether a block that could not be checked (its derivative is below the noise, here and nearby) spoils a pass.
+    bounds : (low, high), optional
+        Where the loss may be evaluated: each None, a number, or a tree like params. At a bound differences are taken
+        to the inside.
     replay : bool
         Where the loss draws at random (dropout, noise), put what it draws from (Python's, numpy's and torch's global
         generators, and those that loss and gradient can reach) into the same state before every evaluation and before
@@ -144,11 +148,13 @@ def check(
     )
     args = as_args(args)
     with plain(loss, gradient, params) as problem:
+        problem = within(problem, bounds)
         with own(), Run(settings.budget, Staff(settings.workers, settings.backend)) as run:
             report = _check(problem.loss, problem.gradient, problem.params, args, settings, run)
         report = recognised(report, problem, args)
     report = replace(report, findings=(*report.findings, *run.notes))
-    report = replace(report, settings={**report.settings, **record(loss, args)})
+    call = "check(loss, gradient, params" + (", bounds=bounds" if bounds is not None else "")
+    report = replace(report, settings={**report.settings, **record(loss, args, call)})
     return report.raise_if_wrong() if throw else report
 
 
@@ -227,12 +233,13 @@ def numerical_gradient(
     workers: int | None = None,
     backend: Backend = "auto",
     progress: bool | None = None,
+    bounds: Any = None,
 ) -> Tree:
     """Return the gradient of a loss by finite differences.
 
     Parameters
     ----------
-    loss, params, args, step, scheme, seed, workers, backend, progress
+    loss, params, args, step, scheme, seed, workers, backend, progress, bounds
         As in `fastcheck.check`.
 
     Returns
@@ -253,6 +260,7 @@ def numerical_gradient(
         "full", step=step, scheme=scheme, seed=seed, workers=workers, backend=backend, progress=progress, replay=False
     )
     with plain(loss, (), params, matched=False) as problem:
+        problem = within(problem, bounds)
         return cast(Tree, problem.form.user(_numerical(problem.loss, problem.params, as_args(args), settings)))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
+from fastcheck.domain import BIAS, DEVIATION, Continued
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
 from fastcheck.gradients import Analytic, match_gradient
@@ -159,6 +160,8 @@ def prepared(
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     if not noise.resolved and settings.unchecked == "fail":
         _refuse_constant(evaluator, seen)
+    if isinstance(loss, Continued) and loss.box.near([block.view(theta) for block in layout.blocks]):
+        noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
 

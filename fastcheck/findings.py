@@ -314,6 +314,11 @@ class Kind(enum.StrEnum):
         "If it agrees with the differences of the gradient, that is not the gradient of any loss: check it first.",
     )
     OUTPUTS = ("outputs", "A product is wrong for some of the outputs.", "Look at the code of those outputs.")
+    ENTRIES = (
+        "entries",
+        "Single entries of a Jacobian matrix are wrong, or missing in the pattern of a sparse one.",
+        "Compare the entries listed with the formula, and the pattern with what each output uses.",
+    )
     SILENT_OUTPUTS = (
         "silent_outputs",
         "The derivative of some outputs is too small to be judged alone.",
@@ -374,6 +379,17 @@ class Kind(enum.StrEnum):
     )
     LOSS_FAILED = ("loss_failed", "Away from theta the loss raises, or has no finite value.", "")
     DROPOUT = ("dropout", "Dropout is on in a torch module.", "Call model.eval(), or pass fixed_rng=True.")
+    MOVING_BUFFERS = (
+        "moving_buffers",
+        "The forward pass of a module writes buffers and computes with them; autograd takes them for constants.",
+        "Call model.eval(), in which they are constants.",
+    )
+    PADDING_ROW = (
+        "padding_row",
+        "The row of an embedding that is its padding_idx is used, and torch leaves its gradient zero by design.",
+        "Mask the padded positions out of the loss, or leave padding_idx out.",
+    )
+    DESCRIBED = ("described", "A module of known layers was measured as the Network that it is.", "")
     FROZEN = ("frozen", "Parameters that require no gradient were left out.", "")
     CONVERTED = ("converted", "The check ran in another dtype than that of the parameters, on a copy.", "")
     OWN_PRECISION = (
@@ -406,6 +422,21 @@ class Kind(enum.StrEnum):
         "not_marked_dirty",
         "A function writes to its inputs without telling autograd.",
         "Call ctx.mark_dirty, or work on a copy.",
+    )
+    DETACHED = (
+        "detached",
+        "What a backward pass returns depends on an input, and the framework does not know: its derivative is zero.",
+        "Leave out the detach, .data or stop_gradient; save inputs and outputs, and compute with them on the way back.",
+    )
+    FIRST_DERIVATIVE = (
+        "first_derivative",
+        "The second derivative was not checked, since the first does not pass.",
+        "",
+    )
+    BATCHED = (
+        "batched",
+        "A derivative under vmap is another one than vector by vector.",
+        "Look at the vmap rule, and at shapes, sums and buffers that count on a single vector.",
     )
     KERNEL_FACTOR = (
         "kernel_factor",

@@ -9,22 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastcheck import products
 from fastcheck.adapters import framework, input_names, refuse_forms
-from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
-from fastcheck.adapters.kernels import alone, compared, named
+from fastcheck.adapters.calls import under_vmap
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
+from fastcheck.adapters.second import FIRST, curvature, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
-from fastcheck.products import check_jvp, check_vjp
+from fastcheck.products.kernels import compared
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
-__all__ = ["check", "check_function"]
+__all__ = ["check", "check_function", "check_hvp", "check_jvp"]
 
 
 def check(
@@ -87,11 +90,17 @@ def check(
     traced = TracedLoss((lambda *inputs: loss(*inputs)[0]) if has_aux else loss, leaves, as_args(args), wanted)
     try:
         report = measured(
-            traced.side_by_side() if wanted in (None, np.float64) else traced,
+            traced.side_by_side() if wanted in (None, np.float64) and "bounds" not in options else traced,
             _claimed(gradient, traced) if gradient is not None else traced.gradient,
             leaves.arrays,
             traced.args,
             options,
+            call_of(
+                "jax.check(loss, params" + (", args=args" if args else ""),
+                gradient=None if gradient is None else named("gradient"),
+                dtype=dtype,
+                has_aux=has_aux or None,
+            ),
         )
         own = traced if gradient is None and dtype is None else None
         return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
@@ -104,8 +113,10 @@ def check_function(
     inputs: Any,
     *,
     reference: Callable[..., Any] | None = None,
-    dtype: Any = None,
+    order: int = 1,
     forward: bool = False,
+    batched: bool = False,
+    dtype: Any = None,
     **options: Any,
 ) -> Report:
     """Check the derivative of a function of arrays; called like ``jax.test_util.check_grads(function, inputs)``.
@@ -119,11 +130,16 @@ def check_function(
     reference : callable, optional
         The same function, written plainly, for a kernel that runs in low precision alone; as of
         `fastcheck.torch.check_function`.
+    order : {1, 2}
+        2: check the derivative of ``jax.vjp``, a function of the inputs and of the cotangent; the first derivative is
+        checked before.
+    forward : bool
+        Check forward mode (``jax.jvp``) in the place of reverse mode (``jax.vjp``); with ``order=2``, forward mode of
+        reverse mode. A ``custom_vjp`` has no forward mode of its own.
+    batched : bool
+        Compare the derivative under vmap with that of one vector after another, too.
     dtype
         As in `check`.
-    forward : bool
-        Check forward mode (``jax.jvp``) in the place of reverse mode (``jax.vjp``). A ``custom_vjp`` has no forward
-        mode.
     **options
         As for `fastcheck.check_vjp`, or `fastcheck.check_jvp`; there are no workers.
 
@@ -141,31 +157,155 @@ def check_function(
     """
     framework("jax")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    if not callable(function):
-        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
-    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    wanted = _dtype(dtype)
-    leaves = Leaves(given, wanted, tuple(input_names(function, len(given))))
-    known = alone(function, reference, dtype, forward)
+    _refuse_no_function("function", function)
+    wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
+    known, order = alone(function, reference, dtype, forward), validated_order(order, reference)
     traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
-    check_product, product = (check_jvp, traced.push_forward) if forward else (check_vjp, traced.pull_back)
-    traced.pushes = forward
     call = call_of(
-        "jax.check_function(function, inputs", dtype=dtype, forward=forward or None, reference=named(reference)
+        "jax.check_function(function, inputs",
+        reference=named(reference),
+        order=order if order > 1 else None,
+        forward=forward or None,
+        batched=batched or None,
+        dtype=dtype,
     )
+    used = [traced]
+    traced.pushes = forward and order == 1
     try:
         where = leaves.arrays if reference is None else in_double(leaves.arrays)
         options = options if reference is None else {"mode": "screen", **options}
-        report = multiplied(check_product, traced.outputs, product, where, options, call)
+        report, subject = _checked(traced, where, options, call), traced if dtype is None else None
         if reference is not None:
-            kernel = TracedFunction(lambda tree: function(*tree), leaves)
-            report = compared(report, kernel, traced, int(options.get("seed", 0)))
-            return concluded(report, None, [], throw, began, lambda: traced.seconds + kernel.seconds)
-        return concluded(
-            report, traced if dtype is None else None, remark(wanted, leaves.own), throw, began, lambda: traced.seconds
-        )
+            used.append(TracedFunction(lambda tree: function(*tree), leaves))
+            report, subject = compared(report, used[-1], traced, int(options.get("seed", 0))), None
+        report = under_vmap(report, used[-1]) if batched else report
+        if order == 2 and report.passed:
+            used.append(again := reverse_of(traced, wanted, forward))
+            twice_differentiable(again)
+            report = cut_off_named(_checked(again, again.params(), options, call), again)
+            report, subject = under_vmap(report, again) if batched else report, again if dtype is None else None
+        elif order == 2:
+            report = replace(report, findings=(FIRST, *report.findings))
+        left = remark(wanted, leaves.own) if reference is None else []
+        return concluded(report, subject, left, throw, began, lambda: sum(one.seconds for one in used))
+    finally:
+        for one in used:
+            one.close()
+
+
+def check_jvp(
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    jvp: Callable[..., Any] | None = None,
+    batched: bool = False,
+    dtype: Any = None,
+    **options: Any,
+) -> Report:
+    """Check a Jacobian-vector product of a function of arrays: that of ``jax.jvp``, or one of your own.
+
+    Parameters
+    ----------
+    function, inputs, batched, dtype
+        As in `check_function`.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)`` returns J v, like what the function returns; both are tuples of pytrees, in which
+        the tangents have in the place of what is not floating what the inputs have. By default ``jax.jvp``.
+    **options
+        As for `fastcheck.check_jvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_jvp`.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check_function`.
+    """
+    framework("jax")
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("function", function), ("jvp", jvp)):
+        _refuse_no_function(name, given)
+    wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
+    traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
+    traced.pushes, traced.jvp = True, jvp
+    call = call_of("jax.check_jvp(function, inputs", jvp=named(jvp), batched=batched or None, dtype=dtype)
+    try:
+        report = _checked(traced, leaves.arrays, options, call)
+        report, subject = under_vmap(report, traced) if batched else report, traced if dtype is None else None
+        return concluded(report, subject, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
     finally:
         traced.close()
+
+
+def check_hvp(
+    loss: Callable[..., Any],
+    params: Any,
+    *,
+    hvp: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    dtype: Any = None,
+    **options: Any,
+) -> Report:
+    """Check a product with the Hessian of a loss: that of ``jax.jvp`` of ``jax.grad``, or one of your own.
+
+    Parameters
+    ----------
+    loss, params, args, dtype
+        As in `check`.
+    hvp : callable, optional
+        ``hvp(params, vector, *args)`` returns H v, a pytree like params; so is the vector. By default forward mode of
+        ``jax.grad(loss)``.
+    **options
+        As for `fastcheck.check_hvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_hvp`, of H v against differences of ``jax.grad``; where that is not right itself, as of
+        `check`, with the finding ``"first_derivative"``.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check`.
+    """
+    framework("jax")
+    refuse_forms(params, None)
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("loss", loss), ("hvp", hvp)):
+        _refuse_no_function(name, given)
+    wanted = _dtype(dtype)
+    leaves = Leaves(params, wanted)
+    traced = TracedLoss(loss, leaves, as_args(args), wanted)
+    traced.hvp = hvp
+    call = call_of("jax.check_hvp(loss, params" + (", args=args" if args else ""), hvp=named(hvp), dtype=dtype)
+    try:
+        report, subject = curvature(traced, traced, options, call)
+        own = subject if dtype is None else None
+        return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
+    finally:
+        traced.close()
+
+
+def _refuse_no_function(name: str, given: Any) -> None:
+    if given is not None and not callable(given):
+        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
+
+
+def _leaves_of(function: Callable[..., Any], inputs: Any, dtype: Any) -> Leaves:
+    """Return the leaves of the inputs of a function, under the names of its parameters."""
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return Leaves(given, _dtype(dtype), tuple(input_names(function, len(given))))
+
+
+def _checked(traced: TracedFunction, where: Mapping[str, Any], options: Mapping[str, Any], call: str) -> Report:
+    """Compare the product that jax returns with differences."""
+    if traced.pushes:
+        return multiplied(products.check_jvp, traced.outputs, traced.push_forward, where, options, call)
+    return multiplied(products.check_vjp, traced.outputs, traced.pull_back, where, options, call)
 
 
 def _claimed(gradient: Any, traced: TracedLoss) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fastcheck.domain import Box, Continued, Inside
 from fastcheck.errors import InputError, LossError
 from fastcheck.forms import Form, Given, Returned, as_it_is
 from fastcheck.held import Called
@@ -17,7 +18,7 @@ from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parameters import leaves
 from fastcheck.replay import Replayed
 
-__all__ = ["Plain", "plain", "plain_products", "takes", "written"]
+__all__ = ["Plain", "plain", "plain_products", "takes", "within", "written"]
 
 
 class Both:
@@ -111,6 +112,26 @@ def plain(
         yield Plain(given, own, tree, form)
 
 
+def within(problem: Plain, bounds: Any) -> Plain:
+    """Return the problem with a loss that is evaluated inside bounds alone, and everywhere defined.
+
+    Raises
+    ------
+    InputError
+        The bounds break a rule, or the loss has a form of its own.
+    """
+    if bounds is None:
+        return problem
+    if isinstance(problem.loss, (Batched, MeasuresItself)):
+        which = "a fastcheck.batched loss" if isinstance(problem.loss, Batched) else "a bound Network"
+        raise InputError(f"bounds={bounds!r}: {which} moves its parameters itself. Pass a plain loss of one set.")
+    if problem.form.complexes:
+        raise InputError(f"bounds={bounds!r}: {problem.form.complexes[0]} is complex, and complex numbers have none.")
+    box = Box.of(bounds, problem.params)
+    gradient = Inside(problem.gradient, box) if callable(problem.gradient) else problem.gradient
+    return replace(problem, loss=Continued(problem.loss, box), gradient=gradient)
+
+
 @contextlib.contextmanager
 def plain_products(
     function: Any, product: Any, inputs: Any, name: str, *, like: tuple[bool, bool, bool] = (False, False, False)
@@ -173,16 +194,19 @@ def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
         raise InputError(f"params: {which} takes a tree of float arrays, not {kind}. Pass plain arrays.")
 
 
+WRAPPERS = (Both, Called, Continued, Given, Inside, Replayed, Returned)
+
+
 def written(function: Any) -> Any:
     """Return the function as the user wrote it."""
-    while isinstance(getattr(function, "__self__", function), (Both, Called, Given, Replayed, Returned)):
+    while isinstance(getattr(function, "__self__", function), WRAPPERS):
         function = getattr(function, "__self__", function).function
     return function
 
 
 def takes(function: Any) -> str:
     """Return what the user's function is called with, beside args."""
-    while isinstance(getattr(function, "__self__", function), (Both, Given, Replayed)):
+    while isinstance(getattr(function, "__self__", function), (Both, Continued, Given, Inside, Replayed)):
         function = getattr(function, "__self__", function).function
     return "args alone" if isinstance(function, Called) else "a tree like params"
 

@@ -8,6 +8,7 @@ jax has no generators: there the place of a key that the function puts another i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import random
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.domain import Continued
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding
 from fastcheck.held import Slot
@@ -79,8 +81,10 @@ class Draws:
 
     def replayed(
         self, function: Callable[..., Any], args: tuple[Any, ...], used: Collection[Hashable] | None = None
-    ) -> Replayed:
+    ) -> Callable[..., Any]:
         """Return a function whose every call starts from the states they were in: all of them, or those of some ids."""
+        if isinstance(function, Continued):  # which calls it several times
+            return dataclasses.replace(function, function=self.replayed(function.function, args, used))
         states = {}
         for key, (name, source) in _keyed((function, *args)).items():
             # one that was made since is replayed from where it is now

@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     checkpoint: str | Path | None
     progress: bool | None
     unchecked: Unchecked
+    bounds: Any
     replay: bool
 
 

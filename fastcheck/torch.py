@@ -7,24 +7,34 @@ kernels, hooks on tensors. The loss it is compared with is run forward only. tor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from fastcheck import products
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
-from fastcheck.adapters.calls import called_otherwise
-from fastcheck.adapters.checking import call_of, concluded, measured, multiplied
-from fastcheck.adapters.kernels import alone, compared, named
-from fastcheck.adapters.precision import in_double, remark
+from fastcheck.adapters.calls import called_otherwise, under_vmap
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
+from fastcheck.adapters.described import measured_by_layers
+from fastcheck.adapters.hints import frozen, hinted, remarks
+from fastcheck.adapters.precision import in_double
+from fastcheck.adapters.second import (
+    FIRST,
+    backward_of,
+    curvature,
+    cut_off_named,
+    twice_differentiable,
+    validated_order,
+)
 from fastcheck.adapters.tensor_function import TensorFunction
 from fastcheck.adapters.tensors import Start, dtype_of, undisturbed
 from fastcheck.errors import InputError
-from fastcheck.findings import Finding, Kind
-from fastcheck.products import check_vjp
+from fastcheck.products.kernels import compared
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
-__all__ = ["check", "check_function"]
+__all__ = ["check", "check_function", "check_hvp", "check_jvp"]
 
 
 def check(
@@ -97,9 +107,19 @@ def check(
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
-        report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options)
+        call = call_of(
+            "torch.check(loss, model" + (", args=args" if args else ""),
+            gradient=None if gradient is None else named("gradient"),
+            dtype=dtype,
+            fixed_rng=fixed_rng or None,
+            threads=threads if threads > 1 else None,
+        )
+        report = measured_by_layers(borrowed, options, call)
+        if report is None or not report.passed:  # a gradient is accused by its loss alone
+            report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options, call)
+        report = hinted(report, borrowed) if gradient is None else report
         own = borrowed if gradient is None and dtype is None else None
-        return concluded(report, own, _remarks(borrowed, report), throw, began)
+        return concluded(report, own, remarks(borrowed, report), throw, began)
 
 
 def check_function(
@@ -107,12 +127,15 @@ def check_function(
     inputs: Any,
     *,
     reference: Callable[..., Any] | None = None,
+    order: int = 1,
+    forward: bool = False,
+    batched: bool = False,
     dtype: Any = None,
     fixed_rng: bool = False,
     threads: int = 1,
     **options: Any,
 ) -> Report:
-    """Check the backward pass of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
+    """Check the derivative of a function of tensors; called like ``torch.autograd.gradcheck(function, inputs)``.
 
     Parameters
     ----------
@@ -125,15 +148,24 @@ def check_function(
         The same function, written plainly, for a kernel that runs in low precision alone. Its own backward pass is
         checked in float64 against differences; the kernel's outputs and gradients, in the precision of the inputs, are
         then compared with it, in units of what the reference itself loses in that precision.
+    order : {1, 2}
+        2: check the derivative of the backward pass, a function of the inputs and of the cotangent, as
+        ``gradgradcheck``; the first derivative is checked before.
+    forward : bool
+        Check forward mode (a custom ``jvp``) in the place of the backward pass; with ``order=2``, forward mode of the
+        backward pass.
+    batched : bool
+        Compare the derivative under vmap (``is_grads_batched``) with that of one vector after another, too.
     dtype, fixed_rng, threads
         As in `check`.
     **options
-        As for `fastcheck.check_vjp`; there are no workers.
+        As for `fastcheck.check_vjp`, or `fastcheck.check_jvp`; there are no workers.
 
     Returns
     -------
     Report
-        As of `fastcheck.check_vjp`, the product being what autograd returns for a cotangent.
+        As of `fastcheck.check_vjp`, or `fastcheck.check_jvp`, the product being what autograd returns. With
+        ``order=2`` the inputs are those of the function and the cotangents, the outputs ``grad_x``.
 
     Raises
     ------
@@ -144,65 +176,159 @@ def check_function(
     """
     torch = framework("torch")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    if not callable(function):
-        raise InputError(f"function={function!r} (type={type(function).__name__}) is not callable.")
+    _refuse_no_function("function", function)
+    order = validated_order(order, reference)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    known = alone(function, reference, dtype, forward)
+    call = call_of(
+        "torch.check_function(function, inputs",
+        reference=named(reference),
+        order=order if order > 1 else None,
+        forward=forward or None,
+        batched=batched or None,
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
     with undisturbed(torch, threads):
-        kernel = TensorFunction(function, inputs, dtype_of(torch, dtype), start)
-        known = alone(function, reference, dtype)
-        tensors = kernel if known is function else TensorFunction(known, inputs, None, start, kernel.names)
-        call = call_of(
-            "torch.check_function(function, inputs",
-            reference=named(reference),
-            dtype=dtype,
-            fixed_rng=fixed_rng or None,
-            threads=threads if threads > 1 else None,
-        )
-        where = tensors.params() if reference is None else in_double(tensors.params())
-        options = options if reference is None else {"mode": "screen", **options}
-        report = multiplied(check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+        kernel = TensorFunction(function, inputs, dtype_of(torch, dtype), start, pushes=forward and order == 1)
         if reference is not None:
-            report = called_otherwise(compared(report, kernel, tensors, int(options.get("seed", 0))), kernel)
-            return concluded(report, None, [], throw, began)
-        report = called_otherwise(report, tensors)
-        left = [_frozen(tensors.left_out)] if tensors.left_out else []
+            tensors = TensorFunction(known, inputs, None, start, kernel.names)
+            report = _checked(tensors, {"mode": "screen", **options}, call, in_double(tensors.params()))
+            report = compared(report, kernel, tensors, int(options.get("seed", 0)))
+            return concluded(_as_called(report, kernel, batched), None, [], throw, began)
+        report = _as_called(_checked(kernel, options, call), kernel, batched)
+        checked = kernel
+        if order == 2 and report.passed:
+            checked = backward_of(kernel, start, forward)
+            twice_differentiable(checked)
+            report = cut_off_named(_as_called(_checked(checked, options, call), checked, batched), checked)
+        elif order == 2:
+            report = replace(report, findings=(FIRST, *report.findings))
+        left = [frozen(kernel.left_out)] if kernel.left_out else []
+        return concluded(report, checked if dtype is None else None, left, throw, began)
+
+
+def check_jvp(
+    function: Callable[..., Any],
+    inputs: Any,
+    *,
+    jvp: Callable[..., Any] | None = None,
+    batched: bool = False,
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Check a Jacobian-vector product of a function of tensors: that of forward mode, or one of your own.
+
+    Parameters
+    ----------
+    function, inputs, batched, dtype, fixed_rng, threads
+        As in `check_function`.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)`` returns J v, like what the function returns; inputs and tangents are tuples, the
+        latter of the inputs that are differentiated. By default ``torch.autograd.forward_ad``.
+    **options
+        As for `fastcheck.check_jvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_jvp`.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check_function`.
+    """
+    torch = framework("torch")
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("function", function), ("jvp", jvp)):
+        _refuse_no_function(name, given)
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    call = call_of(
+        "torch.check_jvp(function, inputs",
+        jvp=named(jvp),
+        batched=batched or None,
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
+    with undisturbed(torch, threads):
+        tensors = TensorFunction(function, inputs, dtype_of(torch, dtype), start, pushes=True, jvp=jvp)
+        report = _as_called(_checked(tensors, options, call), tensors, batched)
+        left = [frozen(tensors.left_out)] if tensors.left_out else []
         return concluded(report, tensors if dtype is None else None, left, throw, began)
 
 
-def _remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
-    """Return what a reader of the report must know of the module."""
-    found = remark(borrowed.dtype, {f"torch.{name}" for name in borrowed.own})
-    active = _dropouts(borrowed) if any(finding.kind is Kind.RANDOM_LOSS for finding in report.findings) else []
-    if active:
-        found.append(
-            Finding(
-                Kind.DROPOUT,
-                None,
-                f"Dropout is on in {', '.join(active)}: call model.eval() before the check, or pass fixed_rng=True, "
-                "which gives every evaluation the same draws.",
-                {"modules": active},
-            )
-        )
-    if borrowed.frozen:
-        found.append(_frozen(list(borrowed.frozen)))
-    return found
+def check_hvp(
+    loss: Callable[..., Any],
+    model: Any,
+    *,
+    hvp: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    dtype: Any = None,
+    fixed_rng: bool = False,
+    threads: int = 1,
+    **options: Any,
+) -> Report:
+    """Check a product with the Hessian of a loss by a module's parameters: autograd's, or one of your own.
+
+    Parameters
+    ----------
+    loss, model, args, dtype, fixed_rng, threads
+        As in `check`.
+    hvp : callable, optional
+        ``hvp(model, vector, *args)`` returns H v by name of the parameters; the vector is a dict of tensors by those
+        names. By default the backward pass of autograd's backward pass.
+    **options
+        As for `fastcheck.check_hvp`; there are no workers.
+
+    Returns
+    -------
+    Report
+        As of `fastcheck.check_hvp`, of H v against differences of autograd's gradient; where that is not right
+        itself, as of `check`, with the finding ``"first_derivative"``.
+
+    Raises
+    ------
+    InputError, LossError, GradientError, MissingDependencyError
+        As in `check`.
+    """
+    torch = framework("torch")
+    refuse_forms(model, None)
+    began, throw = time.perf_counter(), bool(options.pop("throw", False))
+    for name, given in (("loss", loss), ("hvp", hvp)):
+        _refuse_no_function(name, given)
+    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    borrowed = Borrowed(loss, model, None, as_args(args), dtype_of(torch, dtype), start, hvp)
+    call = call_of(
+        "torch.check_hvp(loss, model" + (", args=args" if args else ""),
+        hvp=named(hvp),
+        dtype=dtype,
+        fixed_rng=fixed_rng or None,
+        threads=threads if threads > 1 else None,
+    )
+    with undisturbed(torch, threads), borrowed:
+        report, subject = curvature(borrowed, borrowed.value, options, call)
+        return concluded(report, subject if dtype is None else None, remarks(borrowed, report), throw, began)
 
 
-def _frozen(names: Sequence[str]) -> Finding:
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    message = f"Left out, as frozen (requires_grad=False): {shown}."
-    return Finding(Kind.FROZEN, None, message, {"names": tuple(names)})
+def _refuse_no_function(name: str, given: Any) -> None:
+    if given is not None and not callable(given):
+        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
 
 
-def _dropouts(borrowed: Borrowed) -> list[str]:
-    """Return the modules that draw at random: dropout layers, and recurrent or attention layers with some inside."""
-    if not borrowed.modules:
-        return []
-    rates = {
-        name: module.p
-        if "Dropout" in type(module).__name__ and hasattr(module, "p")
-        else module.__dict__.get("dropout")
-        for name, module in borrowed.model.named_modules()
-        if module.training
-    }
-    return [name for name, rate in rates.items() if isinstance(rate, float) and rate > 0]
+def _checked(tensors: TensorFunction, options: Mapping[str, Any], call: str, where: Any = None) -> Report:
+    """Compare the product that autograd returns with differences."""
+    where = tensors.params() if where is None else where
+    if tensors.pushes:
+        return multiplied(products.check_jvp, tensors.outputs, tensors.push_forward, where, options, call)
+    return multiplied(products.check_vjp, tensors.outputs, tensors.pull_back, where, options, call)
+
+
+def _as_called(report: Report, tensors: TensorFunction, batched: bool) -> Report:
+    """Compare the product with itself, as autograd may call it."""
+    report = report if tensors.pushes else called_otherwise(report, tensors)
+    return under_vmap(report, tensors) if batched else report

@@ -75,7 +75,7 @@ def test_check_has_the_documented_arguments():
     assert positional == ["loss", "gradient", "params"]
     assert set(parameters) - set(positional) == {
         "args", "mode", "samples", "blocks", "step", "scheme", "tolerance", "confidence", "seed", "workers", "backend",
-        "budget", "checkpoint", "progress", "throw", "unchecked", "replay",
+        "budget", "checkpoint", "progress", "throw", "unchecked", "replay", "bounds",
     }  # fmt: skip
     assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in set(parameters) - set(positional))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ from fastcheck.parameters import ROOT, leaves
 
 __all__ = ["Borrowed"]
 
+OTHER = 0.1  # by which a buffer is changed, relative to it and to 1, to see whether the loss depends on it
+
 
 class Borrowed:
     """A module, or a tree of tensors, as a loss and a gradient of numpy arrays; a context manager.
@@ -55,6 +57,8 @@ class Borrowed:
         The only one to evaluate in; None for the parameters' own and double.
     start : callable
         Called before each evaluation.
+    hvp : callable, optional
+        ``hvp(model, vector, *args)``, the claimed product with the Hessian; by default autograd's.
 
     Raises
     ------
@@ -63,10 +67,17 @@ class Borrowed:
     """
 
     def __init__(
-        self, loss: Callable[..., Any], model: Any, gradient: Any, args: tuple[Any, ...], dtype: Any, start: Start
+        self,
+        loss: Callable[..., Any],
+        model: Any,
+        gradient: Any,
+        args: tuple[Any, ...],
+        dtype: Any,
+        start: Start,
+        hvp: Callable[..., Any] | None = None,
     ) -> None:
         self.torch = framework("torch")
-        self.loss, self.model, self.claimed, self.dtype = loss, model, gradient, dtype
+        self.loss, self.model, self.claimed, self.dtype, self.hvp = loss, model, gradient, dtype, hvp
         self.takes_model = _takes_model(loss, args)
         self.modules = list(model.modules()) if isinstance(model, self.torch.nn.Module) else []
         every = dict(model.named_parameters()) if self.modules else named_tensors(self.torch, model)
@@ -159,6 +170,27 @@ class Borrowed:
             return without_rounding(found, self._autograd(tree, args, self._ways.mode(is_double(tree))))
         return found
 
+    def multiply(self, tree: Mapping[str, Any], vector: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return the claimed product of the Hessian with a dict like the tree."""
+        mode, wanted = None if own else self._ways.mode(is_double(tree)), list(self.parameters.values())
+        with self.torch.enable_grad():
+            if self.hvp is not None:
+                tensors = self._at(tree, self.args, own)
+                with under(mode):
+                    return self._by_name(self.hvp(self.model, self._like_parameters(vector), *tensors))
+            loss = self._call(tree, self.args, mode, own)
+            slopes = pulled_back([loss], wanted, [self.torch.ones_like(loss)], mode, graph=True)
+            given = self._like_parameters(vector).values()
+            pairs = [(g, v) for g, v in zip(slopes, given, strict=True) if g is not None and g.requires_grad]
+            along = [v.to(g.dtype) for g, v in pairs]
+            found = pulled_back([g for g, _ in pairs], wanted, along, mode) if pairs else [None] * len(wanted)
+        return self._by_name(dict(zip(self.parameters, found, strict=True)))
+
+    def _like_parameters(self, vector: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a dict of arrays as tensors like the parameters, as they are now."""
+        parameters = self.parameters.items()
+        return {name: as_tensor(self.torch, vector[name], p).to(p.dtype) for name, p in parameters}
+
     def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """See `Subject`."""
         return self._autograd(tree, self.args, None if own else self._ways.mode(True), own)
@@ -206,6 +238,34 @@ class Borrowed:
             copy.copy_(kept)
         for (owner, name, _), place in zip(self._buffers, self._shared, strict=True):
             owner[name] = work[place]
+
+    def moving_buffers(self) -> list[str]:
+        """Return the buffers that the forward pass writes, and from whose values it starts: the loss depends on them.
+
+        Running statistics of a batch normalisation are written too, and not read.
+        """
+        tree, names = self.params(), list(self._names_of_buffers())
+        here = self.value(tree, *self.args)
+        after = [owner[name] for owner, name, _ in self._buffers]
+        found = []
+        for k, kept in enumerate(self._kept):
+            same = self.torch.equal(after[k], kept.to(after[k].dtype))
+            if same or not kept.is_floating_point():
+                continue
+            self._kept[k] = kept + OTHER * (1 + kept.abs()) * self.torch.linspace(-1, 2, kept.numel()).view_as(kept)
+            try:
+                there = self.value(tree, *self.args)
+            finally:
+                self._kept[k] = kept
+            if there != here:
+                found.append(names[k])
+        return found
+
+    def _names_of_buffers(self) -> Iterator[str]:
+        for prefix, module in self.model.named_modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield f"{prefix}.{name}" if prefix else name
 
     def _tensors(self, args: tuple[Any, ...], wide: Any) -> tuple[Any, ...]:
         """Return the arguments of the loss as tensors, floating ones widened."""

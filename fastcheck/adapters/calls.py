@@ -5,9 +5,11 @@ The product is the same number each time, so no differences are needed: it is co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +21,35 @@ from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.report import Report
 
-__all__ = ["called_otherwise"]
+__all__ = ["called_otherwise", "under_vmap"]
+
+STACKED = 3  # vectors that go through vmap together
+
+
+class Stacked(Protocol):
+    """A function with a product that can be had for many vectors at once."""
+
+    pushes: bool
+
+    @property
+    def eps(self) -> float:
+        """Of its own precision."""
+
+    def params(self) -> dict[str, Any]:
+        """Return its inputs."""
+
+    def vectors_like(self) -> dict[str, Any]:
+        """Return arrays like those that its product multiplies."""
+
+    def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return J^T u."""
+
+    def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return J v."""
+
+    def stacked_product(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return either of vectors along a leading axis, all at once under vmap."""
+
 
 SKIPPED = (Kind.VECTOR_CHANGED, Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS)
 """Findings that explain why a product may differ from itself; they are told already."""
@@ -33,6 +63,58 @@ def called_otherwise(report: Report, function: TensorFunction) -> Report:
     The report is of the function called in the plain way; here it is run as its owner runs it.
     """
     found = [] if any(finding.kind in SKIPPED for finding in report.findings) else list(_findings(function))
+    return _with(report, found)
+
+
+def under_vmap(report: Report, function: Stacked) -> Report:
+    """Return the report with a finding, and the verdict wrong, where vectors stacked under vmap give other products.
+
+    Parameters
+    ----------
+    report : Report
+        Of the function, called with one vector after another.
+    function : Stacked
+        It is run as its owner runs it.
+    """
+    if any(finding.kind in SKIPPED for finding in report.findings):
+        return report
+    params = function.params()
+    stacked = weights_like({name: np.zeros((STACKED, *x.shape)) for name, x in function.vectors_like().items()})
+    try:
+        base, again = (_one_by_one(function, params, stacked) for _ in range(2))
+    except Exception:  # the check itself says so
+        return report
+    if not _alike(base, again):
+        return report
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of slow fallbacks
+            found = function.stacked_product(params, stacked)
+    except Exception as error:  # whatever it raises there
+        text = text_of(error).partition("\n")[0]
+        said = f"raises {type(error).__name__}{f' ({text})' if text else ''}, so it was not compared with itself."
+        finding = Finding(Kind.BATCHED, None, f"Under vmap the derivative {said} {Kind.BATCHED.remedy}")
+        verdict = worst([report.verdict, Verdict.INCONCLUSIVE])
+        return replace(report, verdict=verdict, findings=(finding, *report.findings))
+    tolerance = math.sqrt(function.eps)
+    wrong = [name for name in base if not _alike({name: base[name]}, {name: found[name]}, base, tolerance)]
+    if not wrong:
+        return report
+    names = [name for name in wrong if name in report.blocks] or list(report.blocks)  # outputs, in forward mode
+    said = (
+        f"The derivative ({', '.join(wrong)}) is another one when several vectors go through it together, under vmap."
+    )
+    return _with(report, [Finding(Kind.BATCHED, None, f"{said} {Kind.BATCHED.remedy}", {"blocks": names})])
+
+
+def _one_by_one(function: Stacked, params: Mapping[str, Any], stacked: Mapping[str, Any]) -> dict[str, Any]:
+    product = function.push_forward if function.pushes else function.pull_back
+    found = [product(params, {name: v[k] for name, v in stacked.items()}, own=True) for k in range(STACKED)]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def _with(report: Report, found: Sequence[Finding]) -> Report:
+    """Return the report with findings of errors in the blocks that they name."""
     if not found:
         return report
     blocks = dict(report.blocks)
@@ -114,12 +196,12 @@ def _told(base: Any, found: Any, kind: Kind, how: str) -> Iterator[Finding]:
         yield Finding(kind, wrong[0], message, {"blocks": wrong})
 
 
-def _alike(a: Mapping[str, Any], b: Any, scale: Mapping[str, Any] | None = None) -> bool:
+def _alike(a: Mapping[str, Any], b: Any, scale: Mapping[str, Any] | None = None, tolerance: float = SAME) -> bool:
     if isinstance(b, Exception):
         return False
     mine, other, whole = (np.float64(flat(each)) for each in (a, b, scale or a))
     size = max(float(np.linalg.norm(mine)), 1e-6 * float(np.linalg.norm(whole)))
-    return bool(np.linalg.norm(mine - other) <= SAME * size)
+    return bool(np.linalg.norm(mine - other) <= tolerance * size)
 
 
 def _dirty(function: TensorFunction, params: Mapping[str, Any]) -> Iterator[Finding]:

@@ -62,6 +62,10 @@ class Leaves:
         asarray = self._jax.numpy.asarray
         return [asarray(tree[name], dtype=names[name] if own else None) for name in self.arrays]
 
+    def real(self, name: str) -> Any:
+        """Return a leaf as it is, a complex one as its two parts on a last axis."""
+        return self.arrays[name] if self.is_complex(name) else dict(self._all)[name]
+
     def is_complex(self, name: str) -> bool:
         """Say whether a leaf is complex."""
         return "complex" in str(self.dtypes[name])

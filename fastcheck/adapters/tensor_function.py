@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastcheck.adapters import framework, input_names
 from fastcheck.adapters.precision import flat, is_double, refuse_another, weights_like
-from fastcheck.adapters.tensors import Start, as_numpy, as_tensor, differs, eps_of, refuse_meta, widened
+from fastcheck.adapters.tensors import Start, as_numpy, as_tensor, differs, eps_of, forward_mode, refuse_meta, widened
 from fastcheck.adapters.widening import Way, Ways, pulled_back, under
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
@@ -33,6 +35,12 @@ class TensorFunction:
         Called before each evaluation.
     names : sequence of str, optional
         Of the inputs; by default those of the function's parameters.
+    every : bool
+        Whether outputs that depend on no input, for autograd, are outputs all the same.
+    pushes : bool
+        Whether its derivative is to be J v, in the place of J^T u.
+    jvp : callable, optional
+        ``jvp(inputs, tangents)``, the claimed J v; by default that of forward mode.
 
     Raises
     ------
@@ -41,20 +49,29 @@ class TensorFunction:
     """
 
     def __init__(
-        self, function: Callable[..., Any], inputs: Any, dtype: Any, start: Start, names: Sequence[str] = ()
+        self,
+        function: Callable[..., Any],
+        inputs: Any,
+        dtype: Any,
+        start: Start,
+        names: Sequence[str] = (),
+        *,
+        every: bool = False,
+        pushes: bool = False,
+        jvp: Callable[..., Any] | None = None,
     ) -> None:
         self.torch = framework("torch")
         given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
         names = list(names) or input_names(function, len(given))
         tensors = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor)}
         refuse_meta(self.torch, {names[i]: x for i, x in tensors.items()})
-        floating = {i: x for i, x in tensors.items() if x.is_floating_point() or x.is_complex()}
+        floating = {i: x for i, x in tensors.items() if _real(x)}
         chosen = {i: x for i, x in floating.items() if x.requires_grad} or floating
         if not chosen:
             raise InputError("inputs has no floating tensor to differentiate by. Pass at least one.")
-        self.function, self.dtype = function, dtype
+        self.function, self.dtype, self.jvp = function, dtype, jvp
         self.inputs = [widened(x.detach(), dtype) if i in tensors else x for i, x in enumerate(given)]
-        self.names = names
+        self.names, self.every, self.pushes = names, every, pushes
         self.places = {names[i]: i for i in chosen}
         self.left_out = [names[i] for i in floating if i not in chosen]
         self._start = start
@@ -89,7 +106,10 @@ class TensorFunction:
                 own = self._forward(self.params(), None)
                 refuse_another(flat(own), flat(outputs), eps)
         if mode is not None and mode.acted:
-            self.pull_back(tree, weights_like(outputs), mode=mode)
+            if self.pushes:
+                self.push_forward(tree, weights_like(tree), mode=mode)
+            else:
+                self.pull_back(tree, weights_like(outputs), mode=mode)
         self._tried = (mode if mode is not None and mode.acted else None, graph)
         return outputs
 
@@ -110,15 +130,40 @@ class TensorFunction:
         mode = None if own else mode or self._ways.mode(is_double(tree))
         with self.torch.enable_grad():
             outputs = self.call(inputs, mode)
-            found = [outputs[name] for name in self.outputs_like]
-            given = [self.like(cotangent[name], y) for name, y in zip(self.outputs_like, found, strict=True)]
-            grads = pulled_back(found, leaves_, given, mode)
+            names = [name for name in self.outputs_like if outputs[name].requires_grad or not self.every]
+            found = [outputs[name] for name in names]
+            given = [self.like(cotangent[name], y) for name, y in zip(names, found, strict=True)]
+            grads = pulled_back(found, leaves_, given, mode) if found else [None] * len(leaves_)
         return self.by_name(self.places, leaves_, grads)
 
+    def push_forward(
+        self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False, mode: Any = None
+    ) -> dict[str, Any]:
+        """Return the claimed product with a tangent like the inputs; in the inputs' own precision, if asked."""
+        inputs, forward_ad = self._at(tree, own), forward_mode(self.torch)
+        mode = None if own else mode or self._ways.mode(is_double(tree))
+        along = {i: self.like(tangent[name], inputs[i]) for name, i in self.places.items()}
+        if self.jvp is not None:
+            self._start()
+            with self.torch.enable_grad(), under(mode):
+                return _named(self.jvp(tuple(inputs), tuple(along.values())))
+        with self.torch.enable_grad(), forward_ad.dual_level():
+            for i, v in along.items():
+                inputs[i] = forward_ad.make_dual(inputs[i], v)
+            outputs = self.call(inputs, mode)
+            pairs = {name: forward_ad.unpack_dual(outputs[name]) for name in self.outputs_like}
+            return {
+                name: as_numpy(self.torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent)
+                for name, pair in pairs.items()
+            }
+
     def derivative(self, tree: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
-        """See `Subject`: J^T u for one random u."""
-        cotangent = {name: as_numpy(like) for name, like in self.outputs_like.items()}
-        return self.pull_back(tree, weights_like(cotangent), own)
+        """See `Subject`: J^T u for one random u, or J v for v in each input alone."""
+        if self.pushes:
+            still = {name: np.zeros_like(array) for name, array in tree.items()}
+            along = weights_like(tree).items()
+            return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in along}
+        return self.pull_back(tree, weights_like(self.vectors_like()), own)
 
     def traced(self, tree: Mapping[str, Any], own: bool = False) -> tuple[list[Any], list[Any]]:
         """Return leaves of a graph, and inputs that depend on them: they may be written to."""
@@ -141,8 +186,57 @@ class TensorFunction:
         with self.torch.enable_grad():
             outputs = self.call(inputs)
             chosen = {name: u for name, u in given.items() if outputs[name].requires_grad}
+            if self.every and not chosen:
+                return self.by_name(names, found, [None] * len(found))
             grads = pulled_back([outputs[name] for name in chosen], found, list(chosen.values()))
         return self.by_name(names, found, grads)
+
+    def vectors_like(self) -> dict[str, Any]:
+        """Return arrays like the tangents, or the cotangents, that its derivative multiplies."""
+        return self.params() if self.pushes else {name: as_numpy(y) for name, y in self.outputs_like.items()}
+
+    def stacked_product(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the products of vectors along a leading axis, all at once under vmap, as the owner runs it."""
+        if self.pushes:
+            return self._stacked_forward(tree, vectors)
+        found, inputs = self.traced(tree, own=True)
+        with self.torch.enable_grad():
+            outputs = self.call(inputs)
+            chosen = {name: y for name in self.outputs_like if (y := outputs[name]).requires_grad}
+            given = [self.like(vectors[name], y) for name, y in chosen.items()]
+            grads = self.torch.autograd.grad(
+                list(chosen.values()), found, given, is_grads_batched=True, allow_unused=True
+            )
+        count = len(next(iter(vectors.values())))
+        zeros = [x.new_zeros((count, *x.shape)) for x in found]
+        return self.by_name(self.places, zeros, grads)
+
+    def _stacked_forward(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
+        inputs, forward_ad = self._at(tree, own=True), forward_mode(self.torch)
+        names, places, torch = list(self.outputs_like), list(self.places.values()), self.torch
+
+        def outputs(*chosen: Any) -> tuple[Any, ...]:
+            moved = list(inputs)
+            for i, x in zip(places, chosen, strict=True):
+                moved[i] = x.clone()
+            found = self.call(moved)
+            return tuple(found[name] for name in names)
+
+        def by_torch_func(*tangents: Any) -> Any:
+            return torch.func.jvp(outputs, tuple(inputs[i] for i in places), tangents)[1]
+
+        def by_duals(*tangents: Any) -> tuple[Any, ...]:
+            with forward_ad.dual_level():
+                found = outputs(*(forward_ad.make_dual(inputs[i], v) for i, v in zip(places, tangents, strict=True)))
+                pairs = map(forward_ad.unpack_dual, found)
+                return tuple(torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs)
+
+        given = [self.like(vectors[name], inputs[i]) for name, i in self.places.items()]
+        try:
+            found = torch.func.vmap(by_torch_func)(*given)
+        except Exception:  # a custom function without setup_context; it may do with dual numbers
+            found = torch._vmap_internals._vmap(by_duals)(*given)  # for which torch.func.vmap has no rule
+        return {name: as_numpy(y) for name, y in zip(names, found, strict=True)}
 
     def by_name(self, names: Iterable[str], wanted: Sequence[Any], grads: Sequence[Any]) -> dict[str, Any]:
         """Return gradients by the names of inputs, zero where there is none."""
@@ -157,7 +251,7 @@ class TensorFunction:
         kept = {
             name: y.detach()
             for name, y in found.items()
-            if isinstance(y, self.torch.Tensor) and y.requires_grad and y.numel()
+            if isinstance(y, self.torch.Tensor) and (y.requires_grad or (self.every and _real(y))) and y.numel()
         }
         if not kept:
             raise InputError(
@@ -187,3 +281,13 @@ class TensorFunction:
         if wide is not None and self.dtype not in (None, wide):
             raise TypeError(f"dtype={self.dtype} was asked for")
         return [widened(x, wide) if isinstance(x, self.torch.Tensor) else x for x in moved]
+
+
+def _named(found: Any) -> dict[str, Any]:
+    """Return a nest of tensors as arrays by name."""
+    return {".".join(path) or ROOT: as_numpy(leaf) for path, leaf in leaves(found)}
+
+
+def _real(tensor: Any) -> bool:
+    """Say whether a tensor has derivatives at all."""
+    return bool(tensor.is_floating_point() or tensor.is_complex())

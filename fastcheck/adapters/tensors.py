@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastcheck.adapters import framework
@@ -19,6 +21,7 @@ __all__ = [
     "differs",
     "dtype_of",
     "eps_of",
+    "forward_mode",
     "named_tensors",
     "refuse_meta",
     "undisturbed",
@@ -70,6 +73,14 @@ class Start:
             self._torch.manual_seed(self._draws)
 
 
+def forward_mode(torch: Any) -> Any:
+    """Return the forward mode of torch, with what it loads at its first use: that warns of other parts of torch."""
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+    return torch.autograd.forward_ad
+
+
 def dtype_of(torch: Any, dtype: Any) -> Any:
     """Return a floating dtype of torch given as such or by name, or None.
 
@@ -114,6 +125,7 @@ def as_numpy(tensor: Any) -> Any:
     if not hasattr(tensor, "detach"):
         return tensor
     dense = tensor.detach().to_dense().cpu().resolve_conj()
+    dense = dense.clone() if dense._is_zerotensor() else dense  # which has no memory
     if dense.is_complex():
         return framework("torch").view_as_real(dense).contiguous().numpy()
     return (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).resolve_neg().numpy()

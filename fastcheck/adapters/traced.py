@@ -216,7 +216,15 @@ class Traced:
 
 
 class TracedLoss(Traced):
-    """A scalar loss, and its gradient by reverse mode."""
+    """A scalar loss, its gradient by reverse mode, and the product with its Hessian by forward mode of that.
+
+    Parameters
+    ----------
+    hvp : callable, optional
+        ``hvp(tree, vector, *args)``, the claimed product with the Hessian.
+    """
+
+    hvp: Callable[..., Any] | None = None
 
     def __call__(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays."""
@@ -242,6 +250,23 @@ class TracedLoss(Traced):
     ) -> tuple[Any, dict[str, Any]]:
         value, grads = self.run(self.both, tree, args, own=own)
         return value[()], dict(zip(self.leaves.arrays, grads, strict=True))
+
+    def multiply(self, tree: Mapping[str, Any], vector: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
+        """Return the claimed product of the Hessian with a dict like the tree."""
+        given = [vector[name] for name in self.leaves.arrays]
+        if self.hvp is not None:
+            return self.leaves.named(self.run(self._claimed_product, tree, self.args, given, own=own))
+        return dict(zip(self.leaves.arrays, self.run(self._hessian, tree, self.args, given, own=own), strict=True))
+
+    def _hessian(self, values: Sequence[Any], arrays: Sequence[Any], vector: Sequence[Any]) -> Any:
+        along = [v.astype(x.dtype) for v, x in zip(vector, values, strict=True)]
+        return self.jax.jvp(lambda x: self.jax.grad(self.call)(x, arrays), (list(values),), (along,))[1]
+
+    def _claimed_product(self, values: Sequence[Any], arrays: Sequence[Any], vector: Sequence[Any]) -> Any:
+        tree, *args = self.inputs(values, arrays)
+        along = {name: v.astype(x.dtype) for name, v, x in zip(self.leaves.arrays, vector, values, strict=True)}
+        assert self.hvp is not None
+        return self.hvp(tree, self.leaves.tree(along), *args)
 
     def _verify(self, double: Any) -> None:
         """See `refuse_another`; a program that was only widened is the same one."""
@@ -282,9 +307,12 @@ class TracedFunction(Traced):
     ----------
     pushes : bool
         Whether its derivative is to be J v, in the place of J^T u.
+    jvp : callable, optional
+        ``jvp(tree, tangent)``, the claimed J v; by default that of forward mode.
     """
 
     pushes = False
+    jvp: Callable[..., Any] | None = None
 
     def outputs(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Return the floating outputs at a dict of arrays, complex ones with their two parts on a last axis.
@@ -310,7 +338,7 @@ class TracedFunction(Traced):
 
     def pull_back(self, tree: Mapping[str, Any], cotangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
         """Return the product of the transposed Jacobian with a dict like the outputs: reverse mode."""
-        found = self.run(self._reverse, tree, (), list(cotangent.values()), own=own)
+        found = self.run(self.reverse, tree, (), list(cotangent.values()), own=own)
         return dict(zip(self.leaves.arrays, found, strict=True))
 
     def push_forward(self, tree: Mapping[str, Any], tangent: Mapping[str, Any], own: bool = False) -> dict[str, Any]:
@@ -324,9 +352,29 @@ class TracedFunction(Traced):
         still = {name: np.zeros_like(array) for name, array in tree.items()}
         return {name: flat(self.push_forward(tree, still | {name: v}, own)) for name, v in weights_like(tree).items()}
 
-    def _floating(self, values: Sequence[Any], arrays: Sequence[Any]) -> OrderedDict[str, Any]:  # jax keeps its order
+    def vectors_like(self) -> dict[str, Any]:
+        """Return arrays like the tangents, or the cotangents, that its derivative multiplies."""
+        return self.params() if self.pushes else self.forward(self.params(), own=True)
+
+    def stacked_product(self, tree: Mapping[str, Any], vectors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the products of vectors along a leading axis, all at once under vmap, as the user runs it."""
+        if self.pushes:
+            return dict(self.run(self._stacked_forward, tree, (), [vectors[n] for n in self.leaves.arrays], own=True))
+        found = self.run(self._stacked_reverse, tree, (), list(vectors.values()), own=True)
+        return dict(zip(self.leaves.arrays, found, strict=True))
+
+    def _stacked_reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        return self.jax.vmap(lambda u: self.reverse(values, arrays, u))(cotangents)
+
+    def _stacked_forward(self, values: Sequence[Any], arrays: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        return self.jax.vmap(lambda v: self._forward(values, arrays, v))(tangents)
+
+    def _floating(self, values: Sequence[Any], arrays: Sequence[Any]) -> OrderedDict[str, Any]:
+        return self._parts(self.call(values, arrays))
+
+    def _parts(self, returned: Any) -> OrderedDict[str, Any]:  # jax keeps its order
         jnp, found = self.jax.numpy, OrderedDict[str, Any]()
-        for name, y in by_name(self.jax, self.call(values, arrays)).items():
+        for name, y in by_name(self.jax, returned).items():
             y = jnp.asarray(y)
             if jnp.issubdtype(y.dtype, np.complexfloating):
                 found[name] = jnp.stack([y.real, y.imag], axis=-1)
@@ -334,11 +382,15 @@ class TracedFunction(Traced):
                 found[name] = y
         return found
 
-    def _reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangent: Sequence[Any]) -> Any:
+    def reverse(self, values: Sequence[Any], arrays: Sequence[Any], cotangent: Sequence[Any]) -> Any:
+        """Return the leaves of J^T u; to be traced."""
         found, pull_back = self.jax.vjp(lambda x: self._floating(x, arrays), list(values))
         given = OrderedDict((k, u.astype(y.dtype)) for (k, y), u in zip(found.items(), cotangent, strict=True))
         return pull_back(given)[0]
 
     def _forward(self, values: Sequence[Any], arrays: Sequence[Any], along: Sequence[Any]) -> Any:
         tangents = [v.astype(x.dtype) for v, x in zip(along, values, strict=True)]
+        if self.jvp is not None:
+            tangent = self.leaves.tree(dict(zip(self.leaves.arrays, tangents, strict=True)))
+            return self._parts(self.jvp(self.inputs(values, arrays)[0], tangent))
         return self.jax.jvp(lambda x: self._floating(x, arrays), (list(values),), (tangents,))[1]

@@ -79,7 +79,7 @@ class Ways:
 
 
 def pulled_back(
-    outputs: Sequence[Any], inputs: Sequence[Any], given: Sequence[Any], mode: Any = None
+    outputs: Sequence[Any], inputs: Sequence[Any], given: Sequence[Any], mode: Any = None, graph: bool = False
 ) -> tuple[Any, ...]:
     """Return what autograd gives for cotangents, None for an input it does not reach; under a mode, where there is one.
 
@@ -88,18 +88,20 @@ def pulled_back(
     outputs, inputs, given : sequence of tensor
         ``given`` are cotangents like the outputs.
     mode : context manager or None
-        Of `Ways`.
+        Of `Ways`; one that is on already stays on.
+    graph : bool
+        Whether what is returned can be differentiated again.
     """
     torch = framework("torch")
-    if mode is None:
+    if mode is None and not graph:
         return tuple(torch.autograd.grad(outputs, inputs, given, allow_unused=True))
     engine = torch.autograd.Variable._execution_engine
-    with mode:
+    with under(mode):
         found = engine.run_backward(
             tuple(outputs),
             tuple(given),
-            False,  # keeps no graph
-            False,  # and makes none
+            graph,  # keeps it
+            graph,  # and makes one
             tuple(inputs),
             allow_unreachable=True,
             accumulate_grad=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,14 @@ from fastcheck.plain import plain_products
 from fastcheck.products.checks import Checks, merged, positive
 from fastcheck.products.claims import TransposedClaim
 from fastcheck.products.cotangents import check_all, cotangents_for
+from fastcheck.products.kernels import compared
 from fastcheck.products.linearity import Linear, changes_vector, nonlinear
 from fastcheck.products.point import LinearizationPoint, Product, ProductFinding
+from fastcheck.products.reference import Kernel, Reference
 from fastcheck.report import Report
 from fastcheck.settings import as_args
 
-__all__ = ["check_vjp"]
+__all__ = ["check_vjp", "report_of_claim"]
 
 KEY = 1 << 16  # key of the vectors that linearity is tried with
 
@@ -33,6 +36,7 @@ def check_vjp(
     *,
     args: tuple[Any, ...] = (),
     cotangents: int | None = None,
+    reference: Any = None,
     throw: bool = False,
     **options: Any,
 ) -> Report:
@@ -51,6 +55,11 @@ def check_vjp(
     cotangents : int, optional
         How many random cotangents weigh all outputs at once. By default 3, and up to 8 output entries, or blocks of
         outputs, are also looked at one by one; at least as many as there are output entries: each of them is.
+    reference : callable or (callable, callable), optional
+        The same function in plain NumPy, for a kernel that runs in float32 or float16, or that pair of function and
+        vjp. Its derivative is checked, or measured if there is no vjp, in float64; outputs and products of the kernel,
+        in the precision of the inputs, are then compared with it, in units of what the reference itself loses in that
+        precision.
     throw : bool
         Raise `GradientError` unless the verdict is a pass.
     **options
@@ -74,13 +83,21 @@ def check_vjp(
     """
     checks, args = Checks("check_vjp", options), as_args(args)
     cotangents = positive("cotangents", cotangents)
+    if reference is not None:
+        kernel, plain = Kernel.of(function, vjp, inputs, args), Reference.of(reference, inputs, args)
+        options = {"mode": "screen", **options}
+        report = check_vjp(plain.function, plain.vjp, plain.inputs, args=args, cotangents=cotangents, **options)
+        report = compared(report, kernel, plain, checks.settings.seed)
+        settings = record(function, args, "check_vjp(function, vjp, inputs, reference=reference")
+        report = replace(report, seconds=checks.seconds, settings={**report.settings, **settings})
+        return report.raise_if_wrong() if throw else report
     with plain_products(function, vjp, inputs, "vjp", like=(False, False, True)) as (function, vjp, inputs):
         claim = TransposedClaim(LinearizationPoint.of(function, inputs, args), Product(vjp, "vjp", "cotangent"))
-        report = _report(claim, checks, cotangents)
+        report = report_of_claim(claim, checks, cotangents)
     return report.raise_if_wrong() if throw else report
 
 
-def _report(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> Report:
+def report_of_claim(claim: TransposedClaim, checks: Checks, cotangents: int | None) -> Report:
     """Return the report of a product at a point."""
     checks.evaluations += 1
     chosen = cotangents_for(claim.point, cotangents, checks.settings.seed)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastcheck.findings import Finding, first_of
+from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.judge.verdict import Verdict
 from fastcheck.report.report import BlockReport, Coordinate, Report
 from fastcheck.settings import Settings
@@ -191,7 +191,9 @@ def statement(report: Report) -> str:
     who = "every block" if not unchecked else f"{len(checked)} of {count(len(report.blocks), 'block')}"
     verb = "are" if unchecked and len(checked) != 1 else "is"
     said = f"{who} of this {size:,}-parameter gradient {verb} right"
-    if len(bounds) < len(checked):
+    if any(finding.kind is Kind.REFERENCE for finding in report.findings):
+        said += " to the rounding of its own precision, beside the reference"
+    elif len(bounds) < len(checked):
         said += f" at {count(sum(block.checked for block in checked), 'sampled coordinate')}"
     elif bounds:
         said += f" to {number(max(bounds))} with {confidence:.6g}% confidence"

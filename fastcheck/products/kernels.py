@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.adapters.precision import in_double
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
 from fastcheck.findings import Finding, Kind
@@ -26,7 +25,7 @@ from fastcheck.measure.directions import COTANGENT, bounded
 from fastcheck.parameters import Parameters
 from fastcheck.report import Coordinate, Report
 
-__all__ = ["Runnable", "alone", "compared", "named"]
+__all__ = ["Runnable", "compared"]
 
 DRAWS = 12  # runs of the reference in low precision
 COTANGENTS = 2
@@ -43,41 +42,6 @@ SCATTER = 6.0
 
 LISTED = 10  # wrong coordinates of a block
 FEWEST = 8  # entries that a factor is fitted to
-
-
-def alone(function: Callable[..., Any], reference: Any, dtype: Any = None, forward: bool = False) -> Callable[..., Any]:
-    """Return the function that differences are taken of: the reference, where there is one.
-
-    Raises
-    ------
-    InputError
-        It is not callable, or an option says otherwise.
-    """
-    if reference is None:
-        return function
-    if not callable(reference):
-        kind = type(reference).__name__
-        raise InputError(f"reference={reference!r} (type={kind}) is not callable: pass the plain function.")
-    if dtype is not None or forward:
-        raise InputError(
-            f"{'forward=True' if forward else f'dtype={dtype!r}'}: with a reference, the kernel's backward pass runs "
-            "in the precision of its inputs. Leave it out."
-        )
-    return reference  # type: ignore[no-any-return]
-
-
-def named(reference: Any) -> Any:
-    """Return a reference as a call of the check shows it."""
-    return None if reference is None else _Name(getattr(reference, "__name__", type(reference).__name__))
-
-
-class _Name(str):
-    """A text that is shown without quotes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 Runs = list[tuple[Any, Any]]
@@ -166,17 +130,21 @@ def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -
         difference = max((array.difference for array in mine), default=0.0)
         verdict = worst([Verdict.CORRECT, *(v for a, _, v, _ in told if a in mine)])
         count = max((len(places) for a, _, _, places in told if a in mine), default=0)
-        blocks[name] = replace(block, verdict=verdict, difference=difference, wrong=count, bound=math.nan)
+        blocks[name] = replace(
+            block, checked=block.size, verdict=verdict, difference=difference, wrong=count, bound=math.nan
+        )
     for array, _, _, places in told:
         if array.what != "output":
             wrong += [_coordinate(array, place) for place in places[:LISTED]]
     unique = {c.name: c for c in reversed(wrong)}
+    once = {(array.label, finding.kind): finding for array, finding, _, _ in reversed(told)}  # of all cotangents
+    once = dict(reversed(once.items()))
     verdict = worst([Verdict.CORRECT, *(v for _, _, v, _ in told)])
     errors = {array.label: array.difference for array in arrays}
     said = Finding(
         Kind.REFERENCE,
         None,
-        f"Compared with a reference at the same inputs, whose own backward pass agrees with differences in float64: "
+        "Compared with a reference at the same inputs, whose own derivative agrees with differences in float64: "
         f"the kernel's rounding is {max(_rms(a) for a in arrays):.2g} times the reference's own in this precision, "
         "at most.",
         {"differences": errors, "units": {array.label: _rms(array) for array in arrays}},
@@ -188,13 +156,13 @@ def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -
         bound=math.nan,
         difference=max(errors.values()),
         wrong=tuple(unique.values())[::-1],
-        findings=(*(finding for _, finding, _, _ in told), *report.findings, said),
+        findings=(*once.values(), *report.findings, said),
     )
 
 
 def _arrays(kernel: Runnable, reference: Runnable, seed: int) -> Iterator[Compared]:
     """Yield outputs and gradients, each with its unit."""
-    params = in_double(kernel.params())
+    params = {name: array.astype(np.float64) for name, array in kernel.params().items()}
     eps, narrow = kernel.eps, kernel.eps > 1e-5
     rng = np.random.default_rng(seed)
     near = [{name: x * (1 + eps * rng.uniform(-1, 1, x.shape)) for name, x in params.items()} for _ in range(DRAWS)]
@@ -273,7 +241,7 @@ def _judged(array: Compared) -> Iterator[tuple[Finding, Verdict, list[int]]]:
     places = _outside(array)
     if off is not None and (not places or not _outside(replace(array, kernel=array.kernel / off.spread))):
         message = f"The kernel's {array.label}{off.where} is {off.factor:.6g} times the reference's."
-        finding = _finding(Kind.KERNEL_FACTOR, array, message, factor=off.factor, where=off.where)
+        finding = _finding(Kind.KERNEL_FACTOR, array, message, factor=off.factor, place=off.where.strip(", "))
         yield finding, _grade(abs(off.factor - 1)), places
     elif places:
         error = np.where(np.isfinite(array.kernel), np.abs(array.kernel - array.exact), np.inf).ravel()[places[0]]
