@@ -389,6 +389,7 @@ class Kind(enum.StrEnum):
         "The row of an embedding that is its padding_idx is used, and torch leaves its gradient zero by design.",
         "Mask the padded positions out of the loss, or leave padding_idx out.",
     )
+    DESCRIBED = ("described", "A module of known layers was measured as the Network that it is.", "")
     FROZEN = ("frozen", "Parameters that require no gradient were left out.", "")
     CONVERTED = ("converted", "The check ran in another dtype than that of the parameters, on a copy.", "")
     OWN_PRECISION = (

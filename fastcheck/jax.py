@@ -96,6 +96,12 @@ def check(
             leaves.arrays,
             traced.args,
             options,
+            call_of(
+                "jax.check(loss, params" + (", args=args" if args else ""),
+                gradient=None if gradient is None else named("gradient"),
+                dtype=dtype,
+                has_aux=has_aux or None,
+            ),
         )
         own = traced if gradient is None and dtype is None else None
         return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)

@@ -80,7 +80,7 @@ def _replayed(context: Context) -> Iterator[Finding]:
             Kind.REPLAYED,
             None,
             f"The loss draws from {context.replay.sources}. Every evaluation, and the gradient, replayed the same "
-            "draws: the verdict is of the loss with those.",
+            "draws, each in its own order: the verdict is of the loss with those.",
             {"sources": context.replay.sources},
         )
 

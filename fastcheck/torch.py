@@ -17,6 +17,7 @@ from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.calls import called_otherwise, under_vmap
 from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named, refuse_no_function
 from fastcheck.adapters.curvature import curvature
+from fastcheck.adapters.described import measured_by_layers
 from fastcheck.adapters.hints import frozen, hinted, remarks
 from fastcheck.adapters.precision import in_double
 from fastcheck.adapters.second import (
@@ -106,7 +107,16 @@ def check(
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
-        report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options)
+        call = call_of(
+            "torch.check(loss, model" + (", args=args" if args else ""),
+            gradient=None if gradient is None else named("gradient"),
+            dtype=dtype,
+            fixed_rng=fixed_rng or None,
+            threads=threads if threads > 1 else None,
+        )
+        report = measured_by_layers(borrowed, options, call)
+        if report is None or not report.passed:  # a gradient is accused by its loss alone
+            report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options, call)
         report = hinted(report, borrowed) if gradient is None else report
         own = borrowed if gradient is None and dtype is None else None
         return concluded(report, own, remarks(borrowed, report), throw, began)

@@ -13,6 +13,7 @@ from fastcheck.checks import check
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding
 from fastcheck.losses.batched import Batched
+from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.report import Report
 
 __all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named", "refuse_no_function"]
@@ -26,16 +27,18 @@ def measured(
     params: Any,
     args: tuple[Any, ...],
     options: Mapping[str, Any],
+    call: str,
 ) -> Report:
-    """Check a loss of numpy arrays, one evaluation after another.
+    """Check a loss of numpy arrays, one evaluation after another; `call` says how that is repeated, see `call_of`.
 
     Raises
     ------
     InputError
         An option is none of `fastcheck.check`, or asks for workers.
     """
-    known = loss if isinstance(loss, Batched) else Sealed(loss)
-    return check(known, gradient, params, args=args, **_serial(options))
+    known = loss if isinstance(loss, (Batched, MeasuresItself)) else Sealed(loss)
+    report = check(known, gradient, params, args=args, **_serial(options))
+    return _repeated(report, call, step=options.get("step"))
 
 
 def multiplied(
@@ -58,8 +61,13 @@ def multiplied(
     if "args" in options:
         raise InputError(f"args={options['args']!r}: check_function takes none. Put them among its inputs.")
     report = check_product(Sealed(function), Sealed(product), inputs, **_serial(options))
+    return _repeated(report, call)
+
+
+def _repeated(report: Report, call: str, **own: Any) -> Report:
+    """Return a report that says how the user's call is repeated."""
     settings = {name: value for name, value in report.settings.items() if name not in ONE_AT_A_TIME}
-    return replace(report, settings={**settings, "call": call})
+    return replace(report, settings={**settings, "call": call, **own})
 
 
 def concluded(
@@ -140,7 +148,9 @@ def alone(function: Callable[..., Any], reference: Any, dtype: Any = None, forwa
 
 def named(reference: Any) -> Any:
     """Return a reference as a call of the check shows it."""
-    return None if reference is None else _Name(getattr(reference, "__name__", type(reference).__name__))
+    if reference is None or isinstance(reference, str):
+        return reference and _Name(reference)
+    return _Name(getattr(reference, "__name__", type(reference).__name__))
 
 
 class _Name(str):

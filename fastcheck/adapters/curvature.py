@@ -87,7 +87,7 @@ def curvature(
         What the report is about.
     """
     known = {name: option for name, option in options.items() if name not in ("tangents", "cotangents")}
-    first = measured(value, loss.gradient, loss.params(), loss.args, known)
+    first = measured(value, loss.gradient, loss.params(), loss.args, known, call)
     if not first.passed:
         return replace(first, findings=(FIRST, *first.findings)), loss
 

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from fastcheck.arithmetic import settings
-from fastcheck.errors import MissingDependencyError, said
+from fastcheck.errors import InputError, MissingDependencyError, said
 from fastcheck.parallel.crew import CrewGoneError, WorkerDiedError
 from fastcheck.parallel.payload import MemoryPayload
 from fastcheck.parallel.worker import Done, Shard, evaluate_packed
@@ -112,7 +112,13 @@ def _client(workers: int, stack: contextlib.ExitStack) -> Any:
         return distributed.get_client()
     except ValueError:
         pass
-    cluster = stack.enter_context(
-        distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
-    )
+    try:
+        cluster = stack.enter_context(
+            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"backend='dask': its workers did not start ({error}). They import the script that began them: put what it "
+            "does under `if __name__ == '__main__':`, or begin a distributed.Client of your own."
+        ) from error
     return stack.enter_context(distributed.Client(cluster))

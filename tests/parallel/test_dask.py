@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 
@@ -133,3 +134,17 @@ def test_workers_that_died_are_waited_for(monkeypatch, empty, patience):
     for _ in range(2):  # the second time without waiting
         with pytest.raises(WorkerDiedError, match="no worker left"):
             list(crew.map(iter("abc")))
+
+
+def test_a_script_without_its_guard_is_told_the_remedy(tmp_path):
+    pytest.importorskip("distributed")
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import numpy as np, fastcheck\n"
+        "options = {'mode': 'full', 'backend': 'dask', 'workers': 2}\n"
+        "fastcheck.check(lambda t: float(np.sum(np.sin(t))), np.cos, np.ones(4), **options)\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert run.returncode == 1
+    assert "InputError: backend='dask': its workers did not start" in run.stderr
+    assert "if __name__ == '__main__':" in run.stderr
