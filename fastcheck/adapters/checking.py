@@ -38,6 +38,7 @@ def measured(
     """
     known = loss if isinstance(loss, (Batched, MeasuresItself)) else Sealed(loss)
     report = check(known, gradient, params, args=args, **_serial(options))
+    call += ", bounds=bounds" if options.get("bounds") is not None else ""
     return _repeated(report, call, step=options.get("step"))
 
 
