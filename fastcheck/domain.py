@@ -123,7 +123,7 @@ class Continued:
         if self.box.holds(arrays):
             return self.function(tree, *args)
         near = self.box.nearest(arrays)
-        points = [[y - k * (x - y) for x, y in zip(arrays, near, strict=True)] for k in (0, 1, 2)]
+        points = [[np.asarray(y - k * (x - y)) for x, y in zip(arrays, near, strict=True)] for k in (0, 1, 2)]
         if not all(map(self.box.holds, points)):
             raise LossError(
                 "the bounds are nearer to each other than the steps of the differences: give smaller steps with step=, "

@@ -209,6 +209,7 @@ class Borrowed:
     def _at(self, tree: Mapping[str, Any], args: tuple[Any, ...], own: bool = False) -> tuple[Any, ...]:
         """Move to a tree of parameters, everything else being what it was at first; return the arguments as tensors."""
         if tree is not self._bound or own:
+            self._bound = None  # should it fail on the way
             wide = self._bind(tree, own)
             self._bound, self._wide = None if own else tree, wide
         self._reset_buffers(self._wide)
@@ -244,7 +245,7 @@ class Borrowed:
 
         Running statistics of a batch normalisation are written too, and not read.
         """
-        tree, names = self.params(), list(self._names_of_buffers())
+        tree, names = {name: array.copy() for name, array in self.params().items()}, list(self._names_of_buffers())
         here = self.value(tree, *self.args)
         after = [owner[name] for owner, name, _ in self._buffers]
         found = []
