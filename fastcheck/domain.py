@@ -102,7 +102,7 @@ class Box:
             if len(tight):
                 raise InputError(
                     f"bounds={float(low[index])!r}, {float(high[index])!r} of {at}: low must be below high. What is "
-                    "fixed is no parameter: leave it out of them, or check the others with blocks=."
+                    "fixed is no parameter: leave it out of them, and let the loss know it otherwise."
                 )
             raise InputError(
                 f"{at}={float(x[index])!r} is outside its bounds {float(low[index])!r}, {float(high[index])!r}: the "
