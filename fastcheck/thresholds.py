@@ -91,3 +91,6 @@ ALLOWED = 1e-6
 """A tolerance from here on allows for such a difference: it is then that of the block, and of no coordinate alone."""
 ALIKE = 30.0
 """and how far above the typical error of its block the error of a single entry may then be for the same reason."""
+CANCELLED = 1e-10
+"""Typical error of a block, in units of its norm, up to which it is what float64 lost by cancellation, as p - y does in
+a trained net: it is of no coordinate alone either. float32 loses a hundred times as much."""

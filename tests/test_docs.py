@@ -8,18 +8,19 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-import fastcheck
+from benchmarks import pages
 from fastcheck.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NEEDS = {"torch.md": "torch", "jax.md": "jax", "forms.md": "pandas"}  # pages about what need not be installed
+OPTIONAL = ("torch", "jax", "pandas", "autograd", "numdifftools")  # what pages are about and need not be installed
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -63,11 +64,12 @@ def _beside(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("_beside")
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_python_blocks_run(page, capsys):
-    if page.name in NEEDS:
-        pytest.importorskip(NEEDS[page.name])
+    if page.stem in OPTIONAL:
+        pytest.importorskip(page.stem)
     namespace = {"__name__": "__page__"}
     for line, options, body in fences(page, "python"):
-        if "title=" in options:
+        needed = set(re.findall(r"^(?:import|from) (\w+)", body, flags=re.MULTILINE)) & set(OPTIONAL)
+        if "title=" in options or not all(map(find_spec, needed)):
             continue
         code = compile("\n" * line + body, str(page), "exec")
         exec(code, namespace)
@@ -111,21 +113,13 @@ def test_links_between_pages_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def catalogue():
-    """Return the page of all kinds of findings, as the kinds themselves tell it."""
-    lines = [
-        "# Findings",
-        "",
-        "A finding's `kind` is a `fastcheck.Kind`, which is a string: `finding.kind == 'transpose'`. This page is what "
-        "each says of itself (`meaning`, `remedy`); the `message` of a finding has the numbers of the case.",
-        "",
-        "| kind | what it says | what to do |",
-        "|---|---|---|",
-        *(f"| `{kind.value}` | {kind.meaning} | {kind.remedy} |" for kind in fastcheck.Kind),
-        "",
-    ]
-    return "\n".join(lines)
+@pytest.mark.parametrize("page", pages.PARTS)
+def test_parts_made_of_data_are_as_they_would_be_made(page):
+    assert (ROOT / page).read_text(encoding="utf-8") == pages.renewed(page), "run: python -m benchmarks.pages"
 
 
-def test_the_page_of_findings_is_what_the_kinds_say():
-    assert (ROOT / "docs" / "findings.md").read_text(encoding="utf-8") == catalogue()
+def test_pictures_are_there_for_light_and_dark_pages_and_load_nothing():
+    pictures = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
+    assert {path.stem.partition("-")[2] for path in pictures} == {"light", "dark"}
+    for path in pictures:
+        assert not re.search(r"(href|src|url\()\W*http|@import", path.read_text(encoding="utf-8")), path.name

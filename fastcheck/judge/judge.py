@@ -212,19 +212,17 @@ class Judge:
         status = [estimate.status for estimate in found.looks.values()]
         relative = max(self.norm_excess(norms), found.error_floor / norms.scale if norms.scale else 0.0)
         grades = {row: grade(value, self.tolerance, row in at_kinks) for row, value in suspects.items()}
-        diffuse = (
-            norms.count >= thresholds.SEVERAL
-            and clear >= thresholds.EVERYWHERE * norms.count
-            and relative < thresholds.SUSPICIOUS
-        )
-        if diffuse:  # what all coordinates have is the block's matter: beside it, none is wrong for its own small size
-            typical = _typical_error(found, analytic)
+        everywhere = norms.count >= thresholds.SEVERAL and clear >= thresholds.EVERYWHERE * norms.count
+        diffuse = everywhere and relative < thresholds.SUSPICIOUS
+        typical = _typical_error(found, analytic) if everywhere else 0.0
+        slight = everywhere and typical * math.sqrt(norms.count) <= thresholds.CANCELLED * norms.scale
+        if diffuse or slight:  # what all coordinates have is the block's matter: none is wrong for its own small size
             alike = {
                 row
                 for row in grades
                 if abs(_claimed(found, analytic, row) - float(found.value[row])) <= thresholds.ALIKE * typical
             }
-            allowed = self.tolerance >= thresholds.ALLOWED
+            allowed = slight or self.tolerance >= thresholds.ALLOWED
             grades = {row: _milder(one, allowed) if row in alike else one for row, one in grades.items()}
         bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
         verdict = worst([self.norm_grade(norms, relative), *set(grades.values())])

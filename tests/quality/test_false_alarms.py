@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import fastcheck
+from fastcheck.examples import mlp
 from fastcheck.judge.verdict import Verdict
+from fastcheck.networks import Network
 from fastcheck.parameters import Parameters
 from tests.quality.nets import random_net
+from tests.zoo import train
 
 ALARMS = (Verdict.WRONG, Verdict.SUSPICIOUS)
 FEW, ALL = range(24), range(200)
@@ -194,3 +197,21 @@ def test_planted_errors_in_fresh_nets(plant, fresh):
     assert missed == []
     assert len(found) > 2 * len(hidden)
     assert len(refused) <= 6
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_digits_lost_by_cancellation_are_the_block_s_and_no_coordinate_s(seed):
+    """Where the loss is 7e-7, p - y keeps ten digits, and the smallest entries of a block hardly any."""
+    net = train(mlp((100, 150, 150, 10), batch=32, seed=seed), 300, learning_rate=3e-3)
+    X, y, activation, _ = net.args
+    params = net.params | {"W3": 1.5 * net.params["W3"]}
+    loss = Network.from_params(params, activation=activation, samples="columns").bind(X, y)
+    gradient = net.gradient(params, *net.args)
+    report = fastcheck.check(loss, gradient, params, mode="full")
+    assert report.verdict is Verdict.CORRECT
+    assert min(block.difference for block in report.blocks.values()) > 100 * report.uncertainty
+
+    row, column = np.unravel_index(np.argsort(np.abs(gradient["W1"]), axis=None)[10000], (150, 100))
+    gradient["W1"][row, column] *= -1
+    report = fastcheck.check(loss, gradient, params, mode="full")
+    assert [(c.block, c.index) for c in report.wrong] == [("W1", (row, column))]

@@ -1,0 +1,282 @@
+"""The parts of the README and of the docs that are made of data: ``python -m benchmarks.pages`` writes them anew.
+
+A part stands between ``<!-- NAME: made by ... -->`` and ``<!-- end of NAME -->``. A test holds the pages to what this
+would write.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import json
+import re
+import statistics
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fastcheck
+from benchmarks.judgement import RESULTS, RIGHT
+
+ROOT = Path(__file__).parents[1]
+INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    ", "break_on_hyphens": False}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# -- the benchmark of judgement ------------------------------------------------------------------------------------
+
+
+class Try(NamedTuple):
+    """One answer, and what the same contender said of the right gradient of the same net with the same seed."""
+
+    net: str
+    parameters: int
+    bug: str
+    verdict: str
+    block: bool
+    coordinate: bool | None
+    evaluations: int
+    seconds: float
+    beside: str
+
+    @property
+    def found(self) -> bool:
+        """It calls the bug wrong, and not the right gradient as well."""
+        return self.verdict == "alarm" and self.beside != "alarm"
+
+
+def results() -> dict[str, Any]:
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
+
+
+def tries(data: dict[str, Any], contender: str) -> list[Try]:
+    return [
+        Try(net["net"], net["parameters"], bug, *row, net["answers"][contender][RIGHT][seed][0])
+        for net in data["nets"]
+        for bug, rows in net["answers"].get(contender, {}).items()
+        for seed, row in enumerate(rows)
+    ]
+
+
+def of(part: Iterable[Any], whole: Iterable[Any]) -> str:
+    count, total = len(list(part)), len(list(whole))
+    return f"{count}/{total}" if total else "-"
+
+
+def tally(some: list[Try]) -> list[str]:
+    """Return found, missed, cannot tell, void; false alarms; block and coordinate named."""
+    bugs, right = [t for t in some if t.bug != RIGHT], [t for t in some if t.bug == RIGHT]
+    found, single = [t for t in bugs if t.found], [t for t in bugs if t.found and t.coordinate is not None]
+    return [
+        of(found, bugs),
+        str(sum(t.verdict == "pass" for t in bugs)),
+        str(sum(t.verdict == "cannot tell" for t in bugs)),
+        str(sum(t.verdict == "alarm" and not t.found for t in bugs)),
+        of((t for t in right if t.verdict == "alarm"), right),
+        of((t for t in found if t.block), found),
+        of((t for t in single if t.coordinate), single),
+    ]
+
+
+def cost(some: list[Try]) -> list[str]:
+    if not some:
+        return ["-", "-"]
+    seconds = statistics.median(t.seconds for t in some)
+    return [
+        f"{statistics.median(t.evaluations for t in some):,.0f}",
+        f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}",
+    ]
+
+
+HEAD = ["found", "missed", "cannot tell", "void", "false alarms", "block named", "coordinate named"]
+
+
+def checkers() -> str:
+    data = results()
+    largest = {name: max(t.parameters for t in tries(data, name)) for name in data["contenders"]}
+    rows = ([name, call, f"{largest[name]:,}"] for name, call in data["contenders"].items())
+    return table(["checker", "call, and rule where it has none", "largest net"], rows)
+
+
+def overall() -> str:
+    data = results()
+    return table(["checker", *HEAD], ([name, *tally(tries(data, name))] for name in data["contenders"]))
+
+
+def by_bug() -> str:
+    data = results()
+    kinds = dict.fromkeys(bug for net in data["nets"] for rows in net["answers"].values() for bug in rows)
+    kinds.pop(RIGHT)
+    rows = []
+    for name in data["contenders"]:
+        some = tries(data, name)
+        planted = [[t for t in some if t.bug == kind] for kind in kinds]
+        rows.append([name, *(of((t for t in these if t.found), these) for these in planted)])
+    return table(["checker", *kinds], rows)
+
+
+def by_net() -> str:
+    data = results()
+    parts = []
+    for net in data["nets"]:
+        rows = []
+        for name in data["contenders"]:
+            some = [t for t in tries(data, name) if t.net == net["net"]]
+            if some:
+                rows.append([name, *tally(some)[:6], *cost(some)])
+        head = ["checker", *HEAD[:6], "evaluations", "seconds"]
+        parts.append(f"### {net['net']}, {net['parameters']:,} parameters\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def conditions() -> str:
+    data = results()
+    own, packages = data["machine"], ", ".join(f"{name} {v}" for name, v in data["versions"].items())
+    missing = f" Not installed, so left out: {', '.join(data['missing'])}." if data["missing"] else ""
+    where = f"{own['processor']}, {own['cores']} cores, Python {own['python']}"
+    return f"Run on {data['date']}: {where}, {packages}.{missing}"
+
+
+SHORT = (
+    "textbook loop",
+    "sampled loop",
+    "torch gradcheck",
+    "torch gradcheck, fast",
+    "jax check_grads",
+    "autograd check_grads",
+    "scipy check_grad, random",
+    "numdifftools",
+    "fastcheck",
+)
+
+
+def short() -> str:
+    data = results()
+    largest = max(net["parameters"] for net in data["nets"])
+    rows = []
+    for name in SHORT:
+        if name in data["contenders"]:
+            some = tries(data, name)
+            shown = f"**{name}**" if name == "fastcheck" else name
+            rows.append([shown, *tally(some)[:6], cost([t for t in some if t.parameters == largest])[1]])
+    return table(["checker", *HEAD[:6], f"seconds, {largest:,} parameters"], rows)
+
+
+# -- the catalogue of findings -------------------------------------------------------------------------------------
+
+
+def findings() -> str:
+    return table(
+        ["kind", "what it says", "what to do"],
+        ([f"`{kind.value}`", kind.meaning, kind.remedy] for kind in fastcheck.Kind),
+    )
+
+
+# -- the reference of the public names -----------------------------------------------------------------------------
+
+
+def api() -> str:
+    """Return all public names but the modules, functions first."""
+    things = {name: getattr(fastcheck, name) for name in fastcheck.__all__ if name not in ("jax", "torch")}
+    return "\n\n".join(entry(*item) for item in sorted(things.items(), key=lambda item: isinstance(item[1], type)))
+
+
+def entry(name: str, thing: Any) -> str:
+    """Return a public name's section: how it is called, and its docstring."""
+    parts = [f"## {name}"]
+    if not (isinstance(thing, type) and issubclass(thing, enum.Enum | Exception)):
+        parts.append(f"```text\n{wrapped(called(name, thing))}\n```")
+    parts.append(markdown(inspect.getdoc(thing) or ""))
+    if isinstance(thing, type):
+        methods = [(own, method) for own, method in sorted(vars(thing).items()) if inspect.isfunction(method)]
+        parts.append("\n".join(f"- `{called(own, one)}`: {summary(one)}" for own, one in methods if own[0] != "_"))
+    return "\n\n".join(filter(None, parts))
+
+
+def summary(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def called(name: str, thing: Any) -> str:
+    signature = inspect.signature(thing)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name != "self"]
+    return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
+
+
+def wrapped(call: str) -> str:
+    """Return a call on several lines where it is long."""
+    head, _, rest = call.partition("(")
+    return call if len(call) < 76 else f"{head}(\n{textwrap.fill(rest[:-1], 76, **INDENT)}\n)"
+
+
+def markdown(text: str) -> str:
+    """Return a docstring of numpydoc's form as Markdown: its sections in bold, their entries as a list."""
+    head, *sections = re.split(r"^(\w[\w ]*)\n-+\n", text, flags=re.MULTILINE)
+    parts = [head.strip()]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        parts.append(f"**{title}**")
+        if title in ("Notes", "Examples"):
+            parts.append(body.strip() if title == "Notes" else f"```text\n{body.strip()}\n```")
+            continue
+        items = re.split(r"^(?=\S)", body.strip(), flags=re.MULTILINE)
+        parts.append("\n".join(item_of(*item.strip().partition("\n")) for item in items if item.strip()))
+    return "\n\n".join(parts)
+
+
+def item_of(head: str, _: str, body: str) -> str:
+    name, _, kind = head.partition(" : ")
+    words = " ".join(body.split())
+    return f"- `{name}`{f' ({kind})' if kind else ''}{f': {words}' if words else ''}"
+
+
+# -- the pages -----------------------------------------------------------------------------------------------------
+
+PARTS = {
+    "README.md": {"judgement": short},
+    "docs/judgement.md": {
+        "conditions": conditions,
+        "checkers": checkers,
+        "overall": overall,
+        "by bug": by_bug,
+        "by net": by_net,
+    },
+    "docs/findings.md": {"findings": findings},
+    "docs/api.md": {"public names": api},
+}
+
+
+def renewed(page: str) -> str:
+    """Return the text of a page with its parts made anew."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, make in PARTS[page].items():
+        start, end = f"<!-- {name}: made by `python -m benchmarks.pages` -->", f"<!-- end of {name} -->"
+        text, count = re.subn(
+            f"{re.escape(start)}.*?{re.escape(end)}",
+            lambda _, start=start, end=end, make=make: f"{start}\n\n{make()}\n\n{end}",
+            text,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise ValueError(f"{page} has the part {name!r} {count} times")
+    return text
+
+
+def stale() -> Iterator[str]:
+    """Yield the pages that differ from what would be written."""
+    return (page for page in PARTS if renewed(page) != (ROOT / page).read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    for page in stale():
+        (ROOT / page).write_text(renewed(page), encoding="utf-8")
+        print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()
