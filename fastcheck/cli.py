@@ -337,6 +337,9 @@ if __name__ == "__main__":
     main()
 
 
+# -- ``FILE.py[:NAME]``: the problem that a file defines --------------------------------------------------------------
+
+
 def _load_problem(target: str) -> Problem:
     """Return the problem that FILE.py[:NAME] defines.
 

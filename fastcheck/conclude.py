@@ -186,6 +186,9 @@ def _excess(c: Coordinate) -> float:
     return float(excess(abs(c.analytic - c.numerical), c.uncertainty, abs(c.analytic) + abs(c.numerical)))
 
 
+# -- the call, the loss, the day, the versions ------------------------------------------------------------------------
+
+
 LIBRARIES = ("numpy", "scipy", "numba", "torch", "jax")  # told where they are loaded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def prepared(
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     if not noise.resolved and settings.unchecked == "fail":
-        _refuse_constant(evaluator, seen)
+        _refuse_constant(evaluator, seen, noise)
     if isinstance(loss, Continued) and loss.box.near([block.view(theta) for block in layout.blocks]):
         noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
     cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
@@ -226,14 +227,16 @@ def _undecided(context: Context, why: str) -> Context:
     return replace(context, preflight=replace(seen, findings=(*seen.findings[:-1], undecided(seen.findings[-1], why))))
 
 
-def _refuse_constant(evaluator: Evaluator, seen: Preflight) -> None:
-    """Raise where J has the same bits wherever the parameters are, though its gradient is not zero."""
-    if not seen.analytic.flat.any():
+def _refuse_constant(evaluator: Evaluator, seen: Preflight, noise: Noise) -> None:
+    """Raise where J has the same bits wherever the parameters are, though its gradient is more than rounding."""
+    flat, scaled = seen.analytic.flat, list(zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True))
+    slope = math.hypot(*(scale * float(np.linalg.norm(flat[block.slice])) for block, scale in scaled))
+    if slope <= thresholds.GRADIENT_ROUNDING * noise.level:
         return
     rng = np.random.default_rng(0)
     for _ in range(2):
         move = rng.standard_normal(evaluator.theta.size)
-        for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+        for block, scale in scaled:
             move[block.slice] *= scale
         if np.any(evaluator.along(0, move, np.array(thresholds.FAR)) != seen.base):
             return

@@ -102,7 +102,7 @@ class Box:
             if len(tight):
                 raise InputError(
                     f"bounds={float(low[index])!r}, {float(high[index])!r} of {at}: low must be below high. What is "
-                    "fixed is no parameter: leave it out of them, or check the others with blocks=."
+                    "fixed is no parameter: leave it out of them, and let the loss know it otherwise."
                 )
             raise InputError(
                 f"{at}={float(x[index])!r} is outside its bounds {float(low[index])!r}, {float(high[index])!r}: the "
@@ -123,7 +123,7 @@ class Continued:
         if self.box.holds(arrays):
             return self.function(tree, *args)
         near = self.box.nearest(arrays)
-        points = [[y - k * (x - y) for x, y in zip(arrays, near, strict=True)] for k in (0, 1, 2)]
+        points = [[np.asarray(y - k * (x - y)) for x, y in zip(arrays, near, strict=True)] for k in (0, 1, 2)]
         if not all(map(self.box.holds, points)):
             raise LossError(
                 "the bounds are nearer to each other than the steps of the differences: give smaller steps with step=, "

@@ -193,7 +193,7 @@ def kinks_coincide(claimed: float, left: float, right: float) -> bool:
 
 @dataclass
 class Estimates:
-    """The measured derivatives of one block, as the plans fill them in.
+    """The measured derivatives of one block, as the strategies fill them in.
 
     Attributes
     ----------

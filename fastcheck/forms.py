@@ -1,6 +1,10 @@
-"""Kinds of leaf that are no plain array of floats: how each becomes real float arrays, and is made again from them.
+"""The forms of code that people bring, and the one that everything else here is written for.
 
-A *part* is one real float array; most leaves have one, a complex array has two.
+That is a loss and a gradient of a tree of float arrays. Here are the other forms of the parameters and of their
+gradient: held by an object, numbers in a list, pandas, complex numbers; `fastcheck.plain` makes the one of all of them.
+
+A leaf that is no plain array of floats has a kind: how it becomes real float arrays, its *parts*, and is made again
+from them. Most leaves have one part, a complex array has two.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from fastcheck.held import Attributes
 from fastcheck.parameters import ROOT, leaves, rebuilt, vectors
 
 __all__ = ["Form", "Given", "Kind", "Returned", "as_it_is"]
+
+
+# -- kinds of leaf ----------------------------------------------------------------------------------------------------
 
 
 class Kind(ABC):
@@ -126,20 +133,15 @@ def _is_pandas(leaf: Any) -> bool:
     return pandas is not None and isinstance(leaf, (pandas.Series, pandas.DataFrame))
 
 
+# -- forms of parameters ----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Form:
     """How the user's parameters become a plain tree, and back.
 
-    Attributes
-    ----------
-    template : tree
-        The user's containers.
-    names : tuple of str
-        Of its leaves.
-    kinds : tuple of Kind
-        What they are.
-    held : Attributes or None
-        The object that holds the parameters.
+    The template is the user's containers, of whose leaves there are names and kinds; `held` is who holds the
+    parameters, if an object does.
     """
 
     template: Any = dataclasses.field(repr=False)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fastcheck.errors import InputError
 
-__all__ = ["Attributes", "Called", "attributes"]
+__all__ = ["Attributes", "Called", "Slot", "attributes"]
 
 # -- places in the user's objects: attributes, items of dicts and of lists --------------------------------------------
 

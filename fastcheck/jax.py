@@ -17,10 +17,11 @@ import numpy as np
 from fastcheck import products
 from fastcheck.adapters import framework, input_names, refuse_forms
 from fastcheck.adapters.calls import under_vmap
-from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named, refuse_no_function
+from fastcheck.adapters.curvature import curvature
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
-from fastcheck.adapters.second import FIRST, curvature, cut_off_named, reverse_of, twice_differentiable, validated_order
+from fastcheck.adapters.second import FIRST, cut_off_named, reverse_of, twice_differentiable, validated_order
 from fastcheck.adapters.traced import TracedFunction, TracedLoss
 from fastcheck.errors import InputError
 from fastcheck.products.kernels import compared
@@ -157,7 +158,7 @@ def check_function(
     """
     framework("jax")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    _refuse_no_function("function", function)
+    refuse_no_function("function", function)
     wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
     known, order = alone(function, reference, dtype, forward), validated_order(order, reference)
     traced = TracedFunction(lambda tree: known(*tree), leaves, (), wanted)
@@ -227,7 +228,7 @@ def check_jvp(
     framework("jax")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("function", function), ("jvp", jvp)):
-        _refuse_no_function(name, given)
+        refuse_no_function(name, given)
     wanted, leaves = _dtype(dtype), _leaves_of(function, inputs, dtype)
     traced = TracedFunction(lambda tree: function(*tree), leaves, (), wanted)
     traced.pushes, traced.jvp = True, jvp
@@ -276,7 +277,7 @@ def check_hvp(
     refuse_forms(params, None)
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("loss", loss), ("hvp", hvp)):
-        _refuse_no_function(name, given)
+        refuse_no_function(name, given)
     wanted = _dtype(dtype)
     leaves = Leaves(params, wanted)
     traced = TracedLoss(loss, leaves, as_args(args), wanted)
@@ -288,11 +289,6 @@ def check_hvp(
         return concluded(report, own, remark(wanted, leaves.own), throw, began, lambda: traced.seconds)
     finally:
         traced.close()
-
-
-def _refuse_no_function(name: str, given: Any) -> None:
-    if given is not None and not callable(given):
-        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
 
 
 def _leaves_of(function: Callable[..., Any], inputs: Any, dtype: Any) -> Leaves:

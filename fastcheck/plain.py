@@ -63,19 +63,7 @@ class Both:
 
 @dataclass(frozen=True)
 class Plain:
-    """A loss and a gradient of a tree of float arrays.
-
-    Attributes
-    ----------
-    loss : callable
-        ``loss(params, *args)``.
-    gradient : tree or callable
-        Of the same parameters.
-    params : tree of float arrays
-        Where to check.
-    form : Form
-        How the parameters were brought.
-    """
+    """A loss, a gradient and the tree of float arrays that they are of; the form is how the parameters came."""
 
     loss: Callable[..., Any]
     gradient: Any

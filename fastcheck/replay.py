@@ -28,7 +28,7 @@ from fastcheck.findings import Finding
 from fastcheck.held import Slot
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
-from fastcheck.parallel.digest import library_of
+from fastcheck.parallel.digest import codes, library_of
 
 __all__ = ["Draws", "Replay", "Replayed", "same"]
 
@@ -269,20 +269,12 @@ def _used(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     yield from (function.__kwdefaults__ or {}).items()
     yield from vars(function).items()
     yield from [("", part) for part in function.__code__.co_consts if type(part) is float]
-    names = dict.fromkeys(_names(function.__code__))
+    names = dict.fromkeys(name for code in codes(function.__code__) for name in code.co_names)
     for name in names:
         value = function.__globals__.get(name)
         yield name, _place(function.__globals__, name, value)
         if isinstance(value, types.ModuleType) and library_of(value.__name__) is None:
             yield from [(part, vars(value)[part]) for part in names if part in vars(value)]
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """Yield the names that a function and those inside it use."""
-    yield from code.co_names
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _names(const)
 
 
 def _held(value: Any) -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,7 @@ class Run:
             raise OutOfBudget(self._watched)
 
     def begin(self) -> None:
-        """End what `watch` does: from here on, the plans look at the clock."""
+        """End what `watch` does: from here on, the strategies look at the clock."""
         if self._watched is not None:
             self._watched.before_each = None
             self._watched = None

@@ -15,14 +15,14 @@ from fastcheck import products
 from fastcheck.adapters import framework, refuse_forms
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.calls import called_otherwise, under_vmap
-from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named
+from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named, refuse_no_function
+from fastcheck.adapters.curvature import curvature
 from fastcheck.adapters.described import measured_by_layers
 from fastcheck.adapters.hints import frozen, hinted, remarks
 from fastcheck.adapters.precision import in_double
 from fastcheck.adapters.second import (
     FIRST,
     backward_of,
-    curvature,
     cut_off_named,
     twice_differentiable,
     validated_order,
@@ -176,7 +176,7 @@ def check_function(
     """
     torch = framework("torch")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
-    _refuse_no_function("function", function)
+    refuse_no_function("function", function)
     order = validated_order(order, reference)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     known = alone(function, reference, dtype, forward)
@@ -245,7 +245,7 @@ def check_jvp(
     torch = framework("torch")
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("function", function), ("jvp", jvp)):
-        _refuse_no_function(name, given)
+        refuse_no_function(name, given)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     call = call_of(
         "torch.check_jvp(function, inputs",
@@ -300,7 +300,7 @@ def check_hvp(
     refuse_forms(model, None)
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("loss", loss), ("hvp", hvp)):
-        _refuse_no_function(name, given)
+        refuse_no_function(name, given)
     start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
     borrowed = Borrowed(loss, model, None, as_args(args), dtype_of(torch, dtype), start, hvp)
     call = call_of(
@@ -313,11 +313,6 @@ def check_hvp(
     with undisturbed(torch, threads), borrowed:
         report, subject = curvature(borrowed, borrowed.value, options, call)
         return concluded(report, subject if dtype is None else None, remarks(borrowed, report), throw, began)
-
-
-def _refuse_no_function(name: str, given: Any) -> None:
-    if given is not None and not callable(given):
-        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
 
 
 def _checked(tensors: TensorFunction, options: Mapping[str, Any], call: str, where: Any = None) -> Report:

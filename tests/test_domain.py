@@ -138,6 +138,21 @@ def test_trees_of_bounds_and_scipys():
     assert report.settings["call"] == "check(loss, gradient, params, bounds=bounds"
 
 
+def test_the_loss_is_given_arrays_of_its_own_shapes_and_dtypes():
+    params = {"a": np.array(0.0), "b": np.zeros((2, 1), dtype=np.float32), "c": [np.ones(1)]}
+    seen = set()
+
+    def loss(p):
+        seen.add(tuple((type(x), x.shape) for x in (p["a"], p["b"], p["c"][0])))
+        return float(p["a"] ** 2 + p["a"] + (p["b"] ** 2 + p["b"]).sum() + p["c"][0].sum())
+
+    def gradient(p):
+        return {"a": 2 * p["a"] + 1, "b": 2 * p["b"] + 1, "c": [np.ones(1)]}
+
+    assert fastcheck.check(loss, gradient, params, bounds=(0, None), mode="full").verdict is Verdict.CORRECT
+    assert seen == {((np.ndarray, ()), (np.ndarray, (2, 1)), (np.ndarray, (1,)))}
+
+
 def test_where_no_bound_is_near_the_numbers_are_the_same():
     x = np.array([0.4, 0.6, 0.5])
     options = {"mode": "full", "seed": 3}

@@ -244,7 +244,8 @@ class Borrowed:
 
         Running statistics of a batch normalisation are written too, and not read.
         """
-        tree, names = self.params(), list(self._names_of_buffers())
+        tree = {name: array.copy() for name, array in self.params().items()}  # a loss may write to them
+        names = list(self._names_of_buffers())
         here = self.value(tree, *self.args)
         after = [owner[name] for owner, name, _ in self._buffers]
         found = []

@@ -16,7 +16,7 @@ from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.report import Report
 
-__all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named"]
+__all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named", "refuse_no_function"]
 
 ONE_AT_A_TIME = ("workers", "backend")
 
@@ -38,6 +38,7 @@ def measured(
     """
     known = loss if isinstance(loss, (Batched, MeasuresItself)) else Sealed(loss)
     report = check(known, gradient, params, args=args, **_serial(options))
+    call += ", bounds=bounds" if options.get("bounds") is not None else ""
     return _repeated(report, call, step=options.get("step"))
 
 
@@ -96,6 +97,18 @@ def concluded(
     settings = {**report.settings, **({} if compilation is None else {"compilation": compilation()})}
     report = replace(report, findings=(*report.findings, *remarks), seconds=seconds, settings=settings)
     return report.raise_if_wrong() if throw else report
+
+
+def refuse_no_function(name: str, given: Any) -> None:
+    """Raise for what is neither a function nor None.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    if given is not None and not callable(given):
+        raise InputError(f"{name}={given!r} (type={type(given).__name__}) is not callable: pass the function.")
 
 
 def call_of(call: str, **own: Any) -> str:

@@ -12,7 +12,7 @@ from fastcheck.report import Report
 
 __all__ = ["frozen", "hinted", "remarks"]
 
-UNSTEADY = (Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS)
+UNSTEADY = (Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS, Kind.LOSS_CHANGES_PARAMS, Kind.LOSS_CHANGES_ARGS)
 
 
 def hinted(report: Report, borrowed: Borrowed) -> Report:

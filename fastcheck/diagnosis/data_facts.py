@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.losses import own_loss
+from fastcheck.parallel.digest import contents
 from fastcheck.plain import written
 
 __all__ = ["DataFacts", "arrays_in", "class_axis", "facts_of", "is_labels", "is_mask", "scalars_in"]
@@ -173,10 +174,7 @@ def _carried(loss: Callable[..., Any]) -> Iterator[Any]:
         return
     yield from getattr(getattr(loss, "__self__", loss), "__dict__", {}).values()
     for cell in getattr(loss, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a cell that is still empty
-            continue
+        yield from contents(cell)
     code, scope = getattr(loss, "__code__", None), getattr(loss, "__globals__", {})
     if code is not None:
         yield from (scope[name] for name in code.co_names if isinstance(scope.get(name), np.ndarray))

@@ -51,14 +51,8 @@ class Coordinates:
 class Directions:
     """Rows that are products with Gaussian directions, which are drawn again whenever they are needed.
 
-    Attributes
-    ----------
-    seed, number : int
-        Of the run, and of the block in the layout.
-    probes : tuple of int
-        Numbers of the directions.
-    size : float64, shape (n,), or None
-        What each entry of a direction is multiplied by; None for 1.
+    By the seed of the run, the number of the block and those of the probes; `size`, of shape (n,), is what each entry
+    of a direction is multiplied by.
     """
 
     seed: int
@@ -161,16 +155,9 @@ class BlockEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a wrong gradient.
+    """What is known of a wrong gradient: all blocks, in the order of the parameters, and the data.
 
-    Attributes
-    ----------
-    blocks : tuple of BlockEvidence
-        All of them, in the order of the parameters.
-    facts : DataFacts
-        What is known about the data.
-    integers : frozenset of str
-        The blocks whose gradient came as an array of integers.
+    `integers` are the blocks whose gradient came as an array of integers.
     """
 
     blocks: tuple[BlockEvidence, ...]

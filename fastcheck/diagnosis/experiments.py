@@ -34,7 +34,11 @@ EXACT = 1e-5  # of a gradient, or of the error along a direction, that may be le
 
 
 def samples(functions: UserFunctions, evidence: Evidence) -> Finding | None:
-    """Ask the loss of every sample alone, and whether the error is made of some of them."""
+    """Ask the loss of every sample alone, and whether the error is made of some of them.
+
+    Where the loss is a mean over samples, its derivative along v is the mean of the samples' own, d_i.v. Each
+    hypothesis is a vector of weights w with g.v = sum_i w_i d_i.v; a few directions tell them apart.
+    """
     m = evidence.facts.batch
     if not 2 <= m <= MOST or not functions.data or functions.affordable < (2 * WITNESSES + 1) * m:
         return None
@@ -220,7 +224,11 @@ DONE = {"mask": "masked", "scale": "scaled", "mask and scale": "masked or scaled
 
 
 def neutral(functions: UserFunctions, evidence: Evidence) -> Finding | None:
-    """Ask whether the gradient is right where a square matrix is symmetric, or where dropout does nothing."""
+    """Ask whether the gradient is right where a square matrix is symmetric, or where dropout does nothing.
+
+    One that multiplies by W for W.T is right where W is symmetric; one that forgets a mask or a scale of dropout is
+    right where nothing is masked and the scale is 1.
+    """
     if not callable(functions.gradient):
         return None
     directions = functions.directions(evidence, evidence.wrong, WITNESSES)

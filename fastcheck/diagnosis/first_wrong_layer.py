@@ -117,18 +117,15 @@ def _likeness(block: BlockEvidence) -> str:
     return f"{said}: it points {relation['degrees']:.3g}° away from the measured one and is {long}."
 
 
+# -- which blocks make one layer --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Layer:
-    """Blocks of one layer.
+    """Blocks of one layer, by name, in the order of the parameters.
 
-    Attributes
-    ----------
-    names : tuple of str
-        The blocks, in the order of the parameters.
-    known : bool
-        Whether names or shapes tell that these, and no others, belong together.
-    label : str
-        What sentences call it: ``"layer 2"``, or its blocks.
+    It is known where names or shapes tell that these, and no others, belong together; the label is what sentences call
+    it.
     """
 
     names: tuple[str, ...]
@@ -139,10 +136,9 @@ class Layer:
 def layers_of(blocks: Sequence[Block]) -> list[Layer]:
     """Return the layers from input to output: by number where names are W1, b1, W2 ..., else as the parameters stand.
 
-    Parameters
-    ----------
-    blocks : sequence of Block
-        In the order of the parameters.
+    Where names do not tell, shapes do: a bias belongs to the matrix one of whose ends has its length. Where several
+    have, a chain of matrices shows which end is the output's, and equally many biases and matrices pair up in order;
+    what is still open then is left open.
     """
     numbers = [re.fullmatch(r"[A-Za-z_]+(\d+)", block.name) for block in blocks]
     if blocks and all(numbers):

@@ -114,22 +114,9 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Explained:
-    """A hypothesis that stands.
+    """A hypothesis that stands for a block, the digits it saves, and the share of the squared error that it explains.
 
-    Attributes
-    ----------
-    block : BlockEvidence
-        Whose error it explains.
-    hypothesis : Hypothesis
-        The explanation.
-    rule : Rule
-        Where it came from.
-    score : float
-        Digits it saves.
-    share : float
-        Share of the squared error that it explains.
-    exceptions : int
-        Rows that it does not explain: measured across a kink, or wrong for a reason of their own.
+    Exceptions are rows that it does not explain: measured across a kink, or wrong for a reason of their own.
     """
 
     block: BlockEvidence

@@ -1,4 +1,8 @@
-"""A softmax taken for independent outputs: scores shifted alike change nothing, so their gradients sum to zero."""
+"""A softmax taken for independent outputs, without its labels, or shifted in one place.
+
+Scores shifted alike change nothing, so their gradients sum to zero; adding c to all of them where one part of the
+gradient does not shift changes the gradient, not the loss.
+"""
 
 from __future__ import annotations
 
@@ -77,6 +81,9 @@ def _tell_target(group: Sequence[Explained], evidence: Evidence) -> Finding:
 EXACT = "it differs from the measured one by the share of each class among the labels"
 SUMS = "its entries are positive and sum to 1 for each sample, the measured ones to zero"
 SOFTMAX = (Rule(_target, _tell_target), Rule(_softmax, _tell))
+
+
+# -- an experiment: all scores are shifted ----------------------------------------------------------------------------
 
 
 SAME_LOSS = 1e-9  # relative change of a loss that does not see the shift

@@ -1,4 +1,7 @@
-"""What the findings of all rules have in common: whose error they explain, and how well."""
+"""The words of the rules: whose error is explained and how well, and what a fitted factor or lambda is likely to mean.
+
+Every reading of a number is a question, never a claim.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,9 @@ def numbers(group: Sequence[Explained], **more: Any) -> dict[str, Any]:
         "score": round(sum(explained.score for explained in group), 1),
         **more,
     }
+
+
+# -- readings of numbers ----------------------------------------------------------------------------------------------
 
 
 MOST_BATCHES = 1000  # sizes of a full batch that a smaller last one may have been taken for

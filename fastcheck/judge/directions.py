@@ -46,6 +46,9 @@ class BlockProbes:
     joint : tuple of Probe
         The directions through several blocks at once that the probes are this block's share of; empty where they moved
         this block alone.
+    singled_out : float
+        Uncertainty of the joint residual that came from this block; infinite where none did. No directions over the
+        block alone that are less sharp acquit it.
     """
 
     number: int
@@ -59,6 +62,7 @@ class BlockProbes:
     probes: list[Probe] = field(default_factory=list)
     bound_of_error: float = math.inf
     joint: tuple[Probe, ...] = ()
+    singled_out: float = math.inf
 
     @property
     def residuals(self) -> FloatArray:
@@ -152,7 +156,8 @@ class BlockProbes:
     @property
     def inconclusive(self) -> bool:
         """Whether the bound is too large beside the gradient, or the gradient is zero: the block is unchecked."""
-        return not self.failed and not (self.norm > 0 and self.bound <= self.limit)
+        sharp = self.bound <= self._good or self.uncertainty <= self.singled_out
+        return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sharp)
 
     @property
     def kinks(self) -> int:
@@ -166,6 +171,11 @@ class BlockProbes:
         if self.failed:
             return grade(self.excess, self.tolerance, kinks=False)
         return Verdict.INCONCLUSIVE if self.inconclusive else Verdict.CORRECT
+
+    @property
+    def _good(self) -> float:
+        """A bound that ends the measuring."""
+        return min(thresholds.GOOD * self.tolerance, self.limit)
 
     def _clear(self) -> FloatArray:
         """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""
@@ -187,12 +197,11 @@ class BlockProbes:
             return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.norm
         if not self.norm:
             return True
-        good = min(thresholds.GOOD * self.tolerance, self.limit)
-        if self.bound <= good:
+        if self.bound <= self._good:
             return True
         last = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.each) * self.error / self.norm
         return len(self.probes) >= thresholds.LOOKS[1] and (
-            last > self.limit or (last > good and self.bound <= self.limit)
+            last > self.limit or (last > self._good and self.bound <= self.limit)
         )
 
 

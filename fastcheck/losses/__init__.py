@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import Batched, BatchedLoss
 from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable, own_loss
-from fastcheck.losses.jitted import JittedLoss, is_compiled
+from fastcheck.losses.jitted import JittedLoss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
 
@@ -42,6 +43,12 @@ def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArra
     theta.flags.writeable = False
     if isinstance(loss, Batched):
         return BatchedLoss(loss, layout, theta, args)
-    if is_compiled(loss):
+    if _is_compiled(loss):
         return JittedLoss(loss, layout, theta, args)
     return PythonLoss.in_its_precision(loss, layout, theta, args)
+
+
+def _is_compiled(loss: Any) -> bool:
+    """Say whether a loss is a function compiled by Numba; does not import Numba."""
+    registry = sys.modules.get("numba.core.registry")  # a compiled function can't exist where this is not loaded
+    return registry is not None and isinstance(loss, registry.CPUDispatcher)

@@ -17,7 +17,7 @@ AGREE = 1e-4  # relative, of the derivative along one direction with that of the
 
 
 class ImaginaryLoss:
-    """Gives a plan the imaginary part of a loss on a grid of imaginary steps, in the place of the loss on real ones.
+    """Gives a strategy the imaginary part of a loss on imaginary steps, in the place of the loss on real ones.
 
     The real loss counts the evaluations.
 

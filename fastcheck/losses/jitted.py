@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,13 +13,7 @@ from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
 
-__all__ = ["JittedLoss", "is_compiled"]
-
-
-def is_compiled(loss: Any) -> bool:
-    """Say whether a loss is a function compiled by Numba; does not import Numba."""
-    registry = sys.modules.get("numba.core.registry")  # a compiled function can't exist where this is not loaded
-    return registry is not None and isinstance(loss, registry.CPUDispatcher)
+__all__ = ["JittedLoss"]
 
 
 class JittedLoss(PerturbedLoss):

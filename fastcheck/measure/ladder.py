@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.losses.evaluator import Evaluator
@@ -179,51 +181,56 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
 
     What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
     from above alone would do for a smooth loss, but with kinks at every scale two rungs can agree by luck and both be
-    off; the rung below then tells, as far as its own, larger noise lets it (the principle of Lepskii 1991: trust the
-    longest step that no shorter one contradicts). Where J bends to one side, at kinks or not, half of the gap between
-    the one-sided slopes bounds the error too. Only changes that fell like the square of the step promise the next one:
-    a kink crossed by a longer step breaks that pattern, and so never earns the promise. One-sided slopes that do not
-    close up as the step shrinks leave the derivative open between them. The noise is at least what the rungs below
-    show of it.
+    off; the rungs below then tell, as far as their own, larger noise lets them (the principle of Lepskii 1991: trust
+    the longest step that no shorter one contradicts). A kink closer to theta may hide in that noise, and is allowed
+    for. Where J bends to one side, at kinks or not, half of the gap between the one-sided slopes bounds the error too.
+    Only changes that fell like the square of the step promise the next one. One-sided slopes that do not close up as
+    the step shrinks leave the derivative open between them. The noise is at least what the rungs below show of it.
     """
     central, gap, rounding, ratio = ladder.central, ladder.gap, ladder.rounding, ladder.ratio
     change = np.abs(np.diff(central))
+    opens = _stay_open(gap, rounding, ratio)
     best = (math.nan, math.inf, 0.0, len(central) - 1)
-    for k in range(1, len(central) - 1):
-        truncation = SAFETY * float(max(change[k - 1], change[k], rounding[k + 1]))
+    total = thresholds.HIDDEN_KINKS * rounding
+    for k in range(len(central) - 2, 0, -1):
+        truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], thresholds.HIDDEN_KINKS * rounding[k]))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, 0.5 * float(abs(gap[k])))
-        truncation = min(truncation, _promised(change[:k], rounding, ratio))
-        if _stays_open(gap, rounding, ratio, k) or _stays_open(gap, rounding, ratio, k + 1):
+        # Where a shorter step contradicts this one, it is off by as much, and by what that one may be off.
+        apart = np.abs(central[k + 1 :] - central[k])
+        against = np.flatnonzero(apart > rounding[k] + rounding[k + 1 :])
+        if len(against):
+            truncation = max(truncation, float(apart[against[0]] + total[k + 1 + against[0]]))
+        truncation = min(truncation, _promised(change, opens[: k + 2], rounding, ratio, k))
+        if opens[k] or opens[k + 1]:
             truncation += 0.5 * float(abs(gap[k]))
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
-        contradicted = float(np.max(np.abs(central[k + 1 :] - central[k]) - rounding[k + 1 :]))
-        truncation = max(truncation, SAFETY * contradicted)
+        truncation = max(truncation, SAFETY * float(np.max(apart - rounding[k + 1 :])))
         rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
-        if rounded + truncation < best[1] + best[2]:
+        total[k] = rounded + truncation
+        if total[k] <= best[1] + best[2]:
             best = (float(central[k]), rounded, truncation, k)
     return best
 
 
-def _promised(change: FloatArray, rounding: FloatArray, ratio: float) -> float:
-    """Return the truncation after the last of some changes, if they fell like the square of the step; else infinity.
+def _promised(change: FloatArray, opens: NDArray[np.bool_], rounding: FloatArray, ratio: float, k: int) -> float:
+    """Return the truncation at rung k, if the changes down to it fell like the square of the step; else infinity.
 
-    Changes clear of the noise must have fallen so, by a factor of 64 in all; those after them must lie below what that
-    promises, or in the noise.
+    Changes clear of the noise must have fallen so, by a factor of 64 squared in all: with kinks at every scale one
+    change may well be the 64th part of another. Those after them, also below rung k, must lie below what that promises,
+    or in the noise, and the one-sided slopes must have closed up all the way.
     """
     noise = rounding[:-1] + rounding[1:]
-    falls = max(1, round(math.log(64) / math.log(ratio**2)))
-    for j in range(len(change) - 1, falls - 1, -1):
-        fell = (
-            change[j - falls : j] / change[j - falls + 1 : j + 1]
-            if np.all(change[j - falls : j + 1] > 0)
-            else np.zeros(1)
-        )
+    falls = max(2, round(math.log(thresholds.FALLEN) / math.log(ratio**2)))
+    for j in range(k - 1, falls - 1, -1):
+        if not np.all(change[j - falls : j + 1] > 0) or opens[j - falls + 1 :].any():
+            continue
+        fell = change[j - falls : j] / change[j - falls + 1 : j + 1]
         if change[j] > noise[j] and np.all((0.5 * ratio**2 < fell) & (fell < 2 * ratio**2)):
             later = np.arange(j + 1, len(change))
             expected = change[j] / ratio ** (2 * (later - j))
             if np.all(change[later] <= 2 * expected + noise[later]):
-                return PROMISE * float(change[j] / ratio ** (2 * (len(change) - j)))
+                return PROMISE * float(change[j] / ratio ** (2 * (k - j)))
     return math.inf
 
 
@@ -234,22 +241,27 @@ def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
 
 
-def _stays_open(gap: FloatArray, rounding: FloatArray, ratio: float, k: int) -> bool:
-    """Say whether the one-sided slopes did not close up from rung k - 1 to rung k as those of a smooth loss do."""
-    return bool(abs(gap[k]) > 2 / ratio * abs(gap[k - 1]) + 4 * rounding[k])
+def _stay_open(gap: FloatArray, rounding: FloatArray, ratio: float) -> NDArray[np.bool_]:
+    """Say of every rung whether the one-sided slopes did not close up from the one before as those of a smooth loss."""
+    opens = np.zeros(len(gap), dtype=bool)
+    opens[1:] = np.abs(gap[1:]) > 2 / ratio * np.abs(gap[:-1]) + 4 * rounding[1:]
+    return opens
 
 
 def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     """Say whether the gap between the one-sided slopes stays as the step shrinks.
 
     In a smooth J the gap falls by the ratio from rung to rung; at a kink in theta it stays. The three smallest rungs
-    that stand clear of the noise decide.
+    that stand clear of the noise decide, and none below them may show, as far as its noise lets it, that the gap
+    closes: then the kink is near theta and not there.
     """
     clear = np.flatnonzero(np.abs(gap) > 8 * rounding)
     if len(clear) < 3 or np.any(np.diff(clear[-3:]) != 1):
         return False
     a, b, c = np.abs(gap[clear[-3:]])
-    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a)
+    below = slice(int(clear[-1]) + 1, None)
+    closes = np.any(np.abs(gap[below]) + 4 * rounding[below] < 0.5 * c)
+    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a and not closes)
 
 
 def _at_kink(ladder: _Ladder) -> Estimate:
@@ -282,7 +294,13 @@ def _is_jump(ladder: _Ladder) -> bool:
 
 
 def look_again(
-    run: Run, evaluator: Evaluator, base: float, coordinates: IntArray, steps: FloatArray, loss_error: float
+    run: Run,
+    evaluator: Evaluator,
+    base: float,
+    coordinates: IntArray,
+    steps: FloatArray,
+    loss_error: float,
+    wanted: FloatArray | None = None,
 ) -> list[Estimate]:
     """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
 
@@ -300,6 +318,8 @@ def look_again(
         The step each was measured with at first.
     loss_error : float
         Largest error of one loss value, at the run's confidence.
+    wanted : float64, shape (m,), optional
+        Uncertainties that settle what is asked, where that is more than whether there is a derivative.
 
     Returns
     -------
@@ -311,8 +331,12 @@ def look_again(
     seen = [resolve(*one, base, loss_error) for one in rungs]
     # Longer steps than the pilots agreed upon are believed only where they are still short beside the parameters.
     room = within_scale(evaluator, coordinates, np.full(len(first), np.inf)) * SHORT
-    for further, asks in ((UP, _is_vague), (DOWN, _is_shallow)):
-        chosen = [k for k, one in enumerate(seen) if asks(one) and (further is DOWN or first[k] * UP[-1] <= room[k])]
+    wanted = np.full(len(first), np.inf) if wanted is None else wanted
+    for further in (UP, DOWN):
+        if further is UP:
+            chosen = [k for k, one in enumerate(seen) if _is_vague(one, wanted[k]) and first[k] * UP[-1] <= room[k]]
+        else:
+            chosen = [k for k, one in enumerate(seen) if _is_shallow(one)]
         more = _measured(run, evaluator, coordinates[chosen], first[chosen], further) if chosen else []
         for k, others in zip(chosen, more, strict=False):
             others[0][others[0] > room[k]] = 0.0
@@ -322,9 +346,10 @@ def look_again(
     return seen
 
 
-def _is_vague(seen: Estimate) -> bool:
-    """Say whether longer steps could tell more: J did not move, or by next to nothing beside its noise."""
-    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= VAGUE * abs(seen.value)
+def _is_vague(seen: Estimate, wanted: float) -> bool:
+    """Say whether longer steps could tell more: J did not move, or by too little beside its noise for what is asked."""
+    enough = min(VAGUE * abs(seen.value), wanted)
+    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= enough
 
 
 def _is_shallow(seen: Estimate) -> bool:

@@ -40,11 +40,11 @@ WIDER = (2.0**-18, 2.0**-13)
 CLOSER = (2.0**-9, 2.0**-18)  # of the spacing that showed a noise: where that is a shape of J, it is smooth there
 SHAPE = 16.0  # times less noise on another grid or along another direction: the first one saw a kink, an oscillation
 ROUNDINGS = 64.0  # unit roundoffs of J that need no explanation
-GROWTH = 1e4  # of the noise on a wider grid; more is the shape of J: an oscillation, a pole nearby
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 SPACINGS_OF_THETA = 64.0  # that a grid is wide at least, for its uneven places to tell a grain
+CLOSEST = 8.0  # spacings of theta below which a grid tells no noise: whatever the loss makes of theta moves evenly
 CHUNK = 1 << 16  # entries of a direction that are rounded at a time
 WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
 BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
@@ -193,21 +193,28 @@ class _Line:
         self.turn()
 
     def turn(self) -> None:
-        """Take another direction: through all parameters, in proportion to their magnitudes."""
+        """Take another direction: through all parameters, in proportion to their magnitudes, some by as much."""
         self.direction = np.empty(0)  # two vectors like theta are one too many
         self.direction = self.rng.standard_normal(self.evaluator.layout.size)
+        largest = max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
+        if 0 < largest < 1:  # few parameters: a small draw would make a wide grid a close one
+            self.direction /= largest
         scale_by_magnitudes(self.evaluator, self.direction)
 
     def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
         self._round(spacing)
         values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
+        if self.spacings(spacing) > SPACINGS_OF_THETA:  # closer by, the golden section is rounded to a lattice
+            self.seen.append(values[np.isfinite(values)])
+        return values
+
+    def spacings(self, spacing: float) -> float:
+        """Return how many spacings of floats the largest parameter moves by, from place to place of a grid."""
         theta = self.evaluator.theta
         largest = max(float(theta.max(initial=0.0)), -float(theta.min(initial=0.0)))
         reach = spacing * max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
-        if reach > SPACINGS_OF_THETA * np.spacing(largest):
-            self.seen.append(values[np.isfinite(values)])  # closer by, the golden section is rounded to a lattice
-        return values
+        return float(reach / np.spacing(largest))
 
     def level(self, spacing: float) -> float:
         """Return the noise that a grid shows, as `difference_table_noise`."""
@@ -269,7 +276,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
     elif level > ROUNDINGS * FLOAT64_EPS * abs(base):
         level = _less_its_shape(line, spacing, level)
     if level > thresholds.IMPRECISE * abs(base):
-        level = _on_wider_grids(line, level)
+        level = _on_wider_grids(line, spacing, level)
     if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
     return _record(max(level, floor), grain, base, resolved)
@@ -314,6 +321,8 @@ def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float,
         else:  # too coarse, or no value there: stay closer
             finest = spacing
             spacing = spacing / COARSER if coarsest == 0 else _between(coarsest, finest)
+        if line.spacings(spacing) < CLOSEST:
+            break
     return (spacing, level) if level > 0 or math.isinf(least[0]) else least[::-1]
 
 
@@ -322,32 +331,40 @@ def _between(low: float, high: float) -> float:
 
 
 def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
-    """Return the noise without what is the shape of J: a kink near theta, an oscillation shorter than the grid."""
-    line.turn()  # another direction crosses a kink elsewhere or not at all
-    again = line.away(spacing)
-    if 0 < again < level / SHAPE:
-        level = again
-    for closer in CLOSER:
+    """Return the noise without what is the shape of J: a kink near theta, an oscillation shorter than the grid.
+
+    Another direction crosses a kink elsewhere or not at all, and a closer grid fits into the oscillation.
+    """
+    fine = min(spacing, FIRST_SPACING)
+    for grid in (spacing, *(closer * fine for closer in CLOSER)):
         if level <= ROUNDINGS * FLOAT64_EPS * abs(line.base):
             break
-        values = line.table(closer * min(spacing, FIRST_SPACING))
-        if difference_table_noise(values) == 0:  # it does not move any more: it rounds its parameters, or has a grain
-            break
-        again = _left_over(values)
-        if again < level / SHAPE:
+        again = 0.0
+        # On one line in six or so, the rounding of an argument is a slope of its own: two have to agree.
+        for _ in range(2):
+            line.turn()
+            if line.spacings(grid) < CLOSEST or not again < level / SHAPE:
+                break
+            there = line.away(grid)
+            if not there > 0:  # it does not move any more: it rounds its parameters, or has a grain
+                return level
+            again = max(again, there)
+        if 0 < again < level / SHAPE:
             level = again
     return level
 
 
-def _on_wider_grids(line: _Line, level: float) -> float:
+def _on_wider_grids(line: _Line, spacing: float, level: float) -> float:
     """Return the noise of a loss of few digits on grids as wide as the steps that it asks for.
 
-    Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little.
+    Low precision rounds the parameters too: a fine grid moves few of them across a rounding, and shows too little. The
+    largest of a few estimates is too large: only what their own uncertainty does not explain counts. And what grows
+    faster than the grid is wide is the shape of J: kinks, an oscillation, a pole nearby.
     """
     for wider in WIDER:
         again = line.away(wider)
-        if level < again <= GROWTH * level:
-            level = again
+        if thresholds.SAFETY * level < again <= level * wider / spacing:
+            level, spacing = again, wider
     return level
 
 

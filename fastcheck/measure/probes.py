@@ -39,7 +39,7 @@ BENT = 0.01  # share of the slope by which those to the two sides differ where m
 LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
-FAINT = 1e-6  # a block whose gradient is this small beside the whole's is measured as if it were this large
+FAINT = 1e-6  # a block whose slope is this small beside the whole's is measured as if it were this large
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
 
 
@@ -130,9 +130,17 @@ class Probing:
         return scale_of_blocks(self.evaluator)
 
     @cached_property
-    def faint(self) -> float:
-        """The norm by which a block with next to no gradient is measured: a small share of the whole's."""
-        return FAINT * math.sqrt(float(self.analytic.flat @ self.analytic.flat))
+    def _faint(self) -> float:
+        """The slope by which a block with next to no gradient is measured: a small share of the whole's."""
+        numbers = range(len(self.evaluator.layout.blocks))
+        return FAINT * math.hypot(*(self.natural(number) * self.norm(number) for number in numbers))
+
+    def norm_to_measure(self, number: int) -> float:
+        """Return ||g|| of a block, in units of what `direction` moves, or what stands for next to nothing.
+
+        Slopes are compared, and not gradients: each block has units of its own.
+        """
+        return max(self.norm(number), self._faint / self.natural(number))
 
     def natural(self, number: int) -> float:
         """Return the magnitude of a block's parameters, in units of what a direction over it alone moves."""

@@ -35,19 +35,10 @@ __all__ = ["ENGINES", "Request"]
 
 @dataclass(frozen=True)
 class Task:
-    """Coordinates of one block.
+    """Coordinates of one block, whose operator's output goes through those after it.
 
-    Attributes
-    ----------
-    operator : Weighted
-    after : tuple of Operator
-        What its output goes through.
-    name : str
-        The block.
-    flat : int64, shape (m,)
-        Places in the canonical block.
-    at : int64, shape (m,)
-        The same as coordinates of theta.
+    They are places in the canonical block, `flat`, and the same as coordinates of theta, `at`; both int64 of shape
+    (m,).
     """
 
     operator: Weighted

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
-from fastcheck.kernels import fused as kernels
-from fastcheck.networks.changes import Change, Starts
-from fastcheck.networks.operators import Bend, Operator
+from fastcheck.kernels import network as kernels
+from fastcheck.networks.operators import Bend, Change, Operator, Starts
 from fastcheck.networks.unweighted import MaxPool, Pool
 
 if TYPE_CHECKING:
@@ -86,15 +85,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class ArgmaxCells(Starts):
-    """The cells of a max pool without overlap or padding, as starts of changes.
-
-    Attributes
-    ----------
-    operator : MaxPool
-    after : tuple of Operator
-        What follows the pool.
-    cells : Cells
-    """
+    """The cells of a max pool without overlap or padding, as starts of changes; `after` is what follows the pool."""
 
     operator: MaxPool
     after: tuple[Operator, ...]

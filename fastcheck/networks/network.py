@@ -214,15 +214,7 @@ def _flat(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A network at one theta on its data.
-
-    Attributes
-    ----------
-    operators : tuple of Operator
-    loss : LossAt
-    factor : float
-        What the samples' losses are multiplied by in J.
-    """
+    """A network at one theta on its data; the factor is what the samples' losses are multiplied by in J."""
 
     operators: tuple[Operator, ...]
     loss: LossAt

@@ -64,14 +64,9 @@ def chunks(indices: IntArray, width: int) -> Iterator[IntArray]:
 
 
 class Tally:
-    """Measurements of all P coordinates, filled in block by block.
+    """Measurements of all P coordinates, filled in block by block: arrays of shape (P,).
 
-    Attributes
-    ----------
-    value, right, left : float64, shape (P,)
-    noise : float64, shape (P,)
-        Rounding of the value.
-    status : uint8, shape (P,)
+    The noise is the rounding of the value; right and left are one-sided slopes.
     """
 
     def __init__(self, size: int) -> None:

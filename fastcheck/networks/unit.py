@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.networks.changes import Change, Starts
 from fastcheck.networks.fused import ArgmaxCells
 from fastcheck.networks.losses import LossAt
-from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted, fast_through
+from fastcheck.networks.operators import AT_KINK, CROSSED, Change, Operator, Starts, Weighted, fast_through
 from fastcheck.networks.slopes import TINY, Slopes, chunks, one_sided, widest
 
 __all__ = ["Field", "again", "coupled", "settle", "shards", "unsure"]

@@ -10,8 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
-from fastcheck.networks.changes import Change
-from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Far, Operator, fast_through
+from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Change, Far, Operator, fast_through
 from fastcheck.networks.windows import Labels, Window, fold, padded, touched
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
-from fastcheck.networks.changes import Change
 from fastcheck.networks.fused import through_pool
-from fastcheck.networks.operators import Bend, Bits, Far, Operator, Transform, Weighted
+from fastcheck.networks.operators import Bend, Bits, Change, Far, Operator, Transform, Weighted
 from fastcheck.networks.windows import Labels, Window, fold, patches, touched
 
 __all__ = ["Convolve", "Embed", "Multiply", "Scale", "amount", "apply"]

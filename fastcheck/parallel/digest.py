@@ -32,7 +32,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, said
 from fastcheck.losses.evaluator import Evaluator
 
-__all__ = ["digest", "identity"]
+__all__ = ["codes", "contents", "digest", "identity", "library_of"]
 
 DEEPEST = 10_000  # containers inside containers
 
@@ -176,7 +176,7 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (value.__qualname__, value.__bases__)
         yield [(name, part) for name, part in sorted(vars(value).items()) if name not in _BESIDE]
     elif isinstance(value, types.CellType):
-        yield from _contents(value)
+        yield from contents(value)
     elif isinstance(value, (set, frozenset)):
         yield sorted(map(digest, value))
     elif type(value) in (dict, types.MappingProxyType):
@@ -216,9 +216,9 @@ def _globals_of(function: types.FunctionType) -> Iterator[Any]:
 
     ``data.X`` reads X of the module data, so a module stands for its attributes that the function names anywhere.
     """
-    codes = list(_codes(function.__code__))
-    names = dict.fromkeys(name for code in codes for name in code.co_names)
-    steps = {(step.opname, step.argval) for code in codes for step in dis.get_instructions(code)}
+    every = list(codes(function.__code__))
+    names = dict.fromkeys(name for code in every for name in code.co_names)
+    steps = {(step.opname, step.argval) for code in every for step in dis.get_instructions(code)}
     package = function.__globals__.get("__package__")
     for name in names:
         if not steps.isdisjoint((f"LOAD_{kind}", name) for kind in ("GLOBAL", "NAME")):
@@ -239,14 +239,16 @@ def _named(value: Any, names: dict[str, None], seen: set[str]) -> Iterator[Any]:
                 yield [name, *_named(vars(value)[name], names, seen)]
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+def codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield the code of a function and of all that are defined in it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            yield from _codes(const)
+            yield from codes(const)
 
 
-def _contents(cell: types.CellType) -> Iterator[Any]:
+def contents(cell: types.CellType) -> Iterator[Any]:
+    """Yield what a cell of a closure holds, if it is filled."""
     try:
         yield cell.cell_contents
     except ValueError:  # not filled yet
@@ -296,6 +298,9 @@ def _reduced(value: Any) -> Iterator[Any]:
 def _listed(part: Any) -> Any:
     """Return an iterator of items as a list."""
     return list(part) if isinstance(part, Iterator) else part
+
+
+# -- what a checkpoint belongs to -------------------------------------------------------------------------------------
 
 
 FREE = ("workers", "backend", "budget", "checkpoint", "progress")  # settings that no number depends on

@@ -26,18 +26,8 @@ class FilePayload:
     """An evaluator in a file that the workers of one machine map into memory; its arrays exist once.
 
     The file has no name, where the system has such (see `_temporary`): nothing of it is left behind by a process that
-    was killed.
-
-    Attributes
-    ----------
-    token : str
-        Names the evaluator.
-    path : str
-        The file.
-    head : int
-        Bytes of the pickle at its beginning.
-    spans : tuple of (int, int)
-        Where in the file the arrays are.
+    was killed. The token names the evaluator, the head counts the bytes of the pickle at its beginning, and the spans
+    are where in the file the arrays are.
     """
 
     token: str
@@ -117,14 +107,7 @@ def end_with(parent: int | None) -> None:
 class MemoryPayload:
     """An evaluator as bytes, for workers that may not share a file system.
 
-    Attributes
-    ----------
-    token : str
-        Names the evaluator.
-    head : bytes
-        The pickle.
-    buffers : tuple of bytearray
-        The arrays.
+    The token names it, the head is the pickle, and the buffers are the arrays.
     """
 
     token: str

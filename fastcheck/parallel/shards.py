@@ -157,6 +157,9 @@ class Staff:
 Probes = Callable[[slice], tuple[IntArray, FloatArray]]
 
 
+# -- shards of a grid -------------------------------------------------------------------------------------------------
+
+
 class LossRefusedError(Exception):
     """The workers can't rebuild the loss; the message says why. Nothing is lost: the shards are with the cutter."""
 

@@ -24,17 +24,9 @@ __all__ = ["Done", "Shard", "evaluate", "evaluate_packed"]
 
 @dataclass(frozen=True)
 class Shard:
-    """Some rows of a grid.
+    """Some rows of a grid, from row `start` on: places in theta and steps, both of shape (m,).
 
-    Attributes
-    ----------
-    start : int
-        The first row.
-    coordinates : int64, shape (m,)
-        Places in theta.
-    steps : float64, shape (m,)
-    offsets : tuple of float
-        The grid of each coordinate, in units of its step.
+    The offsets are the grid of each coordinate, in units of its step.
     """
 
     start: int

@@ -64,14 +64,7 @@ class Cotangent:
 
 @dataclass(frozen=True)
 class Checked(Cotangent):
-    """A cotangent, and what came of its check.
-
-    Attributes
-    ----------
-    report : Report
-    claimed_norm : float
-        Norm of the claimed product.
-    """
+    """A cotangent, what came of its check, and the norm of the claimed product."""
 
     report: Report
     claimed_norm: float

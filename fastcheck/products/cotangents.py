@@ -98,7 +98,7 @@ def _mode(point: LinearizationPoint, checks: Checks, count: int) -> str:
     return checks.settings.mode if mode == "screen" and low else mode  # each may then prefer a sample
 
 
-# -- which outputs the error is in ------------------------------------------------------------------------------------
+# -- which outputs the error is in: one direction is measured for all of them, then cotangents are cut up -------------
 
 
 PARTS = 16  # that a range of outputs is cut into

@@ -137,6 +137,9 @@ def _not_linear(point: LinearizationPoint, product: Product, checks: Checks) -> 
         yield ProductFinding(changes_vector(product))
 
 
+# -- a report along random tangents, in terms of the inputs -----------------------------------------------------------
+
+
 FULL: dict[str, Any] = {"mode": "full", "samples": None, "blocks": None}
 """Settings of a check along tangents: of the few coefficients, every one."""
 

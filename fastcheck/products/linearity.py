@@ -33,16 +33,7 @@ NEAR = 1e-3  # of a degree to a whole number
 class Linear:
     """What is asked to be linear: a user's product, as a call with a flat vector.
 
-    Attributes
-    ----------
-    call : callable
-        The claimed product of a flat vector.
-    product : Product
-        Whose it is.
-    blocks : sequence of Block
-        Of what the product returns.
-    tolerance : float
-        Relative deviation that still counts as linear.
+    The blocks are of what it returns; a relative deviation within the tolerance still counts as linear.
     """
 
     call: Callable[[FloatArray], Analytic]

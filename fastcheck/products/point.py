@@ -22,14 +22,8 @@ __all__ = ["InnerProduct", "LinearizationPoint", "Product", "ProductFinding"]
 class Product:
     """A user's product with the Jacobian or its transpose, and the words for it.
 
-    Attributes
-    ----------
-    function : callable
-        ``function(inputs, vector, *args)`` returns a tree.
-    name : str
-        ``"vjp"``, ``"jvp"`` or ``"hvp"``.
-    vector : str
-        What it multiplies: ``"cotangent"``, ``"tangent"`` or ``"vector"``.
+    ``function(inputs, vector, *args)`` returns a tree; its name is ``"vjp"``, ``"jvp"`` or ``"hvp"``, and the vector
+    that it multiplies a ``"cotangent"``, a ``"tangent"`` or a ``"vector"``.
     """
 
     function: Callable[..., Any]
@@ -47,16 +41,9 @@ class Product:
 
 @dataclass(frozen=True)
 class ProductFinding:
-    """A finding about a product.
+    """A finding about a product, and the verdict it calls for, beside the verdicts of the checks.
 
-    Attributes
-    ----------
-    finding : Finding
-        What was found.
-    verdict : Verdict
-        What it calls for, beside the verdicts of the checks.
-    explains : bool
-        Whether it is the reason for what the checks see, whose own guesses are then not needed.
+    It may explain what the checks see, whose own guesses are then not needed.
     """
 
     finding: Finding
@@ -66,15 +53,7 @@ class ProductFinding:
 
 @dataclass(frozen=True)
 class InnerProduct:
-    """The loss <u, f(inputs)>, whose gradient is J^T u.
-
-    Attributes
-    ----------
-    function : callable
-        ``function(inputs, *args)`` returns a tree of arrays.
-    weights : tuple of float64 arrays
-        u, one array for each output.
-    """
+    """The loss <u, f(inputs)>, whose gradient is J^T u; the weights are u, one float64 array for each output."""
 
     function: Callable[..., Any]
     weights: tuple[FloatArray, ...]

@@ -17,16 +17,9 @@ LOWEST, FLOOR = 1e-17, 1e-7
 
 @dataclass(frozen=True)
 class GradeAxis:
-    """A log axis from `low` to 1 with the grades of the textbook, `width` units long.
+    """A log axis from `low` to 1 with the grades of the textbook, `width` units of the drawing long.
 
-    Attributes
-    ----------
-    low : float
-        The left end; what is smaller stands there.
-    tolerance : float
-        Relative error that still counts as correct.
-    width : float
-        Length of the axis in the units of the drawing.
+    What is smaller than `low` stands at the left end.
     """
 
     low: float

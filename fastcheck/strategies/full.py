@@ -240,11 +240,11 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
         if not len(suspects) or plan.context.run.stopped:
             return not len(suspects)
         if len(suspects) <= allowance:
-            _look(plan, found, suspects)
+            _look(plan, found, suspects, _errors(plan, found, suspects))
             continue
         batch = _some_of(suspects, rng)
         before = found.value[batch].copy()
-        _look(plan, found, batch)
+        _look(plan, found, batch, _errors(plan, found, batch))
         if plan.context.run.stopped is None and _first_was_right(plan, found, batch, before, analytic, eps):
             return True  # both ends and the middle are wrong by their own ladders: the rest stands as measured
         factor = next(shorter, None)
@@ -332,19 +332,27 @@ def _suspects(
     return fresh[np.argsort(-np.nan_to_num(excess[fresh], nan=np.inf), kind="stable")]
 
 
+def _errors(plan: Differencing, found: Estimates, rows: IntArray) -> FloatArray:
+    """Return analytic minus measured of some rows."""
+    errors: FloatArray = plan.context.analytic.flat[found.places(rows)] - found.value[rows]
+    return errors
+
+
 def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
     quarter = thresholds.FIRST_LOOKS // 4
     middle = rng.choice(suspects[quarter:-quarter], size=2 * quarter, replace=False)
     return np.concatenate([suspects[:quarter], middle, suspects[-quarter:]])
 
 
-def _look(plan: Differencing, found: Estimates, rows: IntArray) -> None:
+def _look(plan: Differencing, found: Estimates, rows: IntArray, errors: FloatArray | None = None) -> None:
+    """Measure rows down a ladder; well enough to bear out or refute the errors that they showed, where given."""
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     if not plan.steps.exact:
         steps = within_scale(plan.evaluator, places, steps)
     loss_error = plan.context.loss_error
-    seen = look_again(plan.context.run, plan.evaluator, plan.context.base, places, steps, loss_error)
+    wanted = None if errors is None else np.nan_to_num(thresholds.BORNE_OUT * np.abs(errors), nan=np.inf)
+    seen = look_again(plan.context.run, plan.evaluator, plan.context.base, places, steps, loss_error, wanted)
     for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
         found.put(place, _weighed(plan, found, place, resolved))
 

@@ -125,7 +125,10 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
         probes = _probed(plan, group, looks, by_number)
         loud = [probe for probe in probes if probe.state is State.REPEATED]
         if loud:
-            wrong = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
+            singled_out = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
+            wrong = list(singled_out)
+            for one, uncertainty in singled_out.items():
+                by_number[one.number].singled_out = uncertainty / one.scale
             alone += [by_number[one.number] for one in wrong]
             rest = [by_number[one.number] for one in group.members if one not in wrong]
             waiting += [_group(plan, rest)] if rest else []
@@ -144,7 +147,7 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
 def _group(plan: Joint, found: Sequence[BlockProbes]) -> Group:
     """Return blocks with the scales that make their shares alike, those with the largest shares first."""
     natural = {one.number: plan.natural(one.number) for one in found}
-    norms = {one.number: max(one.norm, plan.faint) for one in found}
+    norms = {one.number: plan.norm_to_measure(one.number) for one in found}
     typical = float(np.median([natural[number] * norm for number, norm in norms.items()]))
     members = [
         Member(one.number, one.block, _scale(typical, norms[one.number], natural[one.number]), norms[one.number])
@@ -208,19 +211,22 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     return False
 
 
-def _bisected(plan: Joint, group: Group, loud: Probe) -> list[Member]:
-    """Return the blocks that a residual comes from, by halving the group along the same direction."""
-    wrong: list[Member] = []
+def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, float]:
+    """Return the blocks that a residual comes from, by halving the group along the same direction.
+
+    Each with the uncertainty of its share of the residual; infinite where the run was stopped.
+    """
+    wrong: dict[Member, float] = {}
     waiting = [(group, loud.residual, loud.uncertainty)]
     while waiting:
         part, residual, uncertainty = waiting.pop()
         if len(part.members) == 1:
-            wrong += part.members
+            wrong[part.members[0]] = uncertainty
             continue
         first, second = part.halves()
         probe = plan.along(first, loud.number, loud.step, expected=4 * abs(loud.residual))
         if probe is None:
-            return list(group.members)
+            return dict.fromkeys(group.members, math.inf)
         halves = [(first, probe.residual, probe.uncertainty)]
         halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty))
         stand_out = [half for half in halves if abs(half[1]) > half[2]]

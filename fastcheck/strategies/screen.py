@@ -105,8 +105,8 @@ def screen(
         alone = screen_jointly(Joint.of(plan), probed, looks)
     for one in sorted(alone, key=lambda one: one.block.size):
         if one.block.size:
-            norm = one.norm if one.number in plan.uneven else max(one.norm, plan.faint)
-            _screen_block(plan, one, probe_step(plan, norm, plan.natural(one.number)), looks)
+            step = probe_step(plan, plan.norm_to_measure(one.number), plan.natural(one.number))
+            _screen_block(plan, one, step, looks)
             plan.run.advance(one.block.size)
     return found
 

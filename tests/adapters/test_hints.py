@@ -79,3 +79,18 @@ def test_a_padding_row_that_is_used(mode):
         return (model[2](model[1](table(words) * (words != 2)[..., None])) ** 2).mean()
 
     assert fastcheck.torch.check(masked, model, args=(words,), mode=mode).passed
+
+
+def test_bounds_go_through():
+    """No evaluation leaves them, of tensors by name, also where it is converted to float64."""
+
+    def loss(p):
+        assert (p["rate"] >= 0).all()
+        return (p["rate"] ** 2 + p["rate"]).sum() * p["other"]
+
+    for dtype in (torch.float64, torch.float32):
+        params = {"rate": torch.tensor([0.0, 0.5], dtype=dtype), "other": torch.tensor(2.0, dtype=dtype)}
+        params = {name: value.requires_grad_() for name, value in params.items()}
+        report = fastcheck.torch.check(loss, params, bounds=({"rate": 0}, None))
+        assert report.verdict is Verdict.CORRECT, str(report)
+        assert report.settings["call"].endswith("bounds=bounds")

@@ -9,7 +9,7 @@ import fastcheck
 from fastcheck import examples
 from fastcheck.bugs import MUTATIONS
 from fastcheck.parameters import Parameters
-from tests.plans.losses import planted, smooth
+from tests.strategies.losses import planted, smooth
 
 NETS = [examples.mlp((9, 8, 8, 4), l2=1e-2, batch=12), examples.mlp((20, 14, 14, 5), activation="relu", seed=4)]
 NEVER = r"\binf\b|\bnan\b|×1\.000\b|(?<![-\d])1\.0000 ×|\b1 times as|no single factor|rows \d+ to|None"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcheck.kernels import fused, network
+from fastcheck.kernels import network
 from fastcheck.kernels.network import REACH
 
 B = 3
@@ -84,7 +84,7 @@ def merged(z, slope, geometry):
     tables = np.where(z > 0, 1.0, slope), np.zeros_like(z), np.abs(z)
     curve = np.empty((0,) * 6)
     steepest = max(1.0, abs(slope))
-    fused.activate_and_pool(*tables, steepest, is_argmax, half_gap, geometry[1:], slopes, curve, joint, single)
+    network.activate_and_pool(*tables, steepest, is_argmax, half_gap, geometry[1:], slopes, curve, joint, single)
     return slopes, curve, joint, single
 
 
@@ -143,14 +143,14 @@ def test_a_convolution_an_activation_and_a_pool_in_one(rng, geometry, slope):
         d[0, 1, 2] = 0.999 * limit
         out = np.empty((*before.shape[:3], *many, B))
         given = (w, (channel, Y, X, 1), slopes, curve, joint, geometry[1:], (0, 0), out)
-        assert fused.convolve_activate_and_pool(d, *given)
+        assert network.convolve_activate_and_pool(d, *given)
         for s in range(2):
             moved = x.copy()
             moved[channel, Y, X] += d[0, s]
             change = pooled(activated(convolved(moved, w), slope), geometry) - before
             np.testing.assert_allclose(out[:, :, :, 0, s], change, rtol=0, atol=1e-13)
         d[0, 1, 2] = -1.001 * limit
-        assert not fused.convolve_activate_and_pool(d, *given)
+        assert not network.convolve_activate_and_pool(d, *given)
 
 
 def test_a_curved_convolution_is_right_to_second_order(rng):
@@ -162,13 +162,13 @@ def test_a_curved_convolution_is_right_to_second_order(rng):
     joint, single = np.empty(share.shape[2:-1]), np.empty(share.shape[2:])
     tables = 1 - np.tanh(z) ** 2, -np.tanh(z) * (1 - np.tanh(z) ** 2), np.full_like(z, 1.0)
     far_apart = np.full_like(share, np.inf)
-    fused.activate_and_pool(*tables, 1.0, share, far_apart, geometry[1:], slope, curve, joint, single)
+    network.activate_and_pool(*tables, 1.0, share, far_apart, geometry[1:], slope, curve, joint, single)
 
     def mean(z):
         return np.tanh(z)[:, :6, :4].reshape(2, 3, 2, 2, 2, B).mean(axis=(2, 4))
 
     d, out = np.array([[[1e-4, -1e-4, 5e-5]]]), np.empty((*joint.shape, 1, 1, B))
-    assert fused.convolve_activate_and_pool(d, w, (0, Y, X, 1), slope, curve, joint, geometry[1:], (0, 0), out)
+    assert network.convolve_activate_and_pool(d, w, (0, Y, X, 1), slope, curve, joint, geometry[1:], (0, 0), out)
     moved = x.copy()
     moved[0, Y, X] += d[0, 0]
     np.testing.assert_allclose(out[:, :, :, 0, 0], mean(convolved(moved, w)) - mean(z), rtol=0, atol=1e-10)
@@ -185,7 +185,9 @@ def test_a_curved_activation_has_its_curvature_scaled_by_the_share(rng):
         np.empty((1, 2, 2, B)),
     )
     tables = c1, c2, np.full_like(c1, REACH)
-    fused.activate_and_pool(*tables, 1.0, share, np.full_like(share, np.inf), geometry[1:], slope, curve, joint, single)
+    network.activate_and_pool(
+        *tables, 1.0, share, np.full_like(share, np.inf), geometry[1:], slope, curve, joint, single
+    )
     for (i, j), places in cells((4, 4), *geometry):
         for at, (y, x) in places.items():
             assert np.array_equal(slope[at][0, i, j], 0.25 * c1[0, y, x])

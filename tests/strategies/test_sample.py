@@ -8,7 +8,7 @@ from fastcheck.judge.bounds import sample_size, split, wrong_count_bound
 from fastcheck.parameters import Parameters
 from fastcheck.strategies.sample import MINIMUM, SHARE
 from fastcheck.strategies.sample import drawn as draw
-from tests.plans.losses import planted, smooth
+from tests.strategies.losses import planted, smooth
 
 
 def layout(*shapes):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcheck
-from tests.plans.losses import planted, smooth
+from tests.strategies.losses import planted, smooth
 
 ROWS, COLUMNS = 40, 30
 

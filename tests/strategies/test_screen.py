@@ -6,7 +6,7 @@ import pytest
 import fastcheck
 from fastcheck import InputError, Verdict
 from fastcheck.examples import digits_net, mlp
-from tests.plans.losses import planted, smooth
+from tests.strategies.losses import planted, smooth
 
 
 def screen(loss, gradient, params, **options):

@@ -5,6 +5,9 @@ import pytest
 
 import fastcheck
 from fastcheck import Verdict
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.probes import Probe, State
+from fastcheck.parameters import Parameters
 
 
 def blocks(count, decades=0.0, seed=0):
@@ -88,3 +91,30 @@ def test_a_joint_bound_holds():
         report = screened(loss, {n: g + errors[n] for n, g in right.items()}, params, seed=seed)
         for name, block in report.blocks.items():
             assert np.linalg.norm(errors[name]) <= block.bound * np.linalg.norm(right[name]), (seed, name)
+
+
+def test_blocks_in_units_far_apart_are_seen_as_well_as_is_said():
+    """A gradient that is small for its unit is not next to nothing: slopes are compared."""
+    units = {f"w{decade}": 10.0**decade for decade in (-8, -4, 0, 4, 8)}
+    rng = np.random.default_rng(0)
+    params = {name: unit * rng.normal(size=(2, 3)) for name, unit in units.items()}
+
+    def loss(p):
+        return float(sum(np.sum(np.tanh(p[n] / unit)) for n, unit in units.items()))
+
+    right = {n: 1 / np.cosh(params[n] / unit) ** 2 / unit for n, unit in units.items()}
+    report = screened(loss, right, params)
+    assert report.passed
+    for name, block in report.blocks.items():
+        assert block.detectable < 1e-5
+        found = screened(loss, {**right, name: (1 + 1.2 * block.detectable) * right[name]}, params)
+        assert [n for n, one in found.blocks.items() if one.verdict.refuted] == [name]
+
+
+@pytest.mark.parametrize(("singled_out", "acquitted"), [(np.inf, True), (1e-4, True), (1e-8, False)])
+def test_only_directions_as_sharp_acquit_a_block_that_was_singled_out(singled_out, acquitted):
+    block = Parameters.of(np.ones(3)).blocks[0]
+    one = BlockProbes(0, block, 1.0, 1e-7, 1e-4, 0.9999, 0.9999, 0.0, singled_out=singled_out)
+    one.probes = [Probe(k, 1e-3, 1.0, 0.0, 1e-7, 1e-6, State.CLEAN, 0) for k in range(3)]
+    one.bound_of_error = 1e-5  # enough for a pass, though not for the tolerance
+    assert one.inconclusive is not acquitted
