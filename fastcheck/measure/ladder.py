@@ -189,13 +189,13 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
     """
     central, gap, rounding, ratio = ladder.central, ladder.gap, ladder.rounding, ladder.ratio
     change = np.abs(np.diff(central))
-    opens = _stay_open(gap, rounding, ratio)
+    opens, half = _stay_open(gap, rounding, ratio), 0.5 * _widest_below(gap, rounding)
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     total = thresholds.HIDDEN_KINKS * rounding
     for k in range(len(central) - 2, 0, -1):
         truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], thresholds.HIDDEN_KINKS * rounding[k]))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
-            truncation = max(truncation, 0.5 * float(abs(gap[k])))
+            truncation = max(truncation, float(half[k]))
         # Where a shorter step contradicts this one, it is off by as much, and by what that one may be off.
         apart = np.abs(central[k + 1 :] - central[k])
         against = np.flatnonzero(apart > rounding[k] + rounding[k + 1 :])
@@ -203,7 +203,7 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
             truncation = max(truncation, float(apart[against[0]] + total[k + 1 + against[0]]))
         truncation = min(truncation, _promised(change, opens[: k + 2], rounding, ratio, k))
         if opens[k] or opens[k + 1]:
-            truncation += 0.5 * float(abs(gap[k]))
+            truncation += float(half[k])
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
         truncation = max(truncation, SAFETY * float(np.max(apart - rounding[k + 1 :])))
         rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
@@ -239,6 +239,15 @@ def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     if abs(gap[2]) < thresholds.STANDS_OUT * rounding / SMOOTHLY or not gap[:-1].all():
         return False
     return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
+
+
+def _widest_below(gap: FloatArray, rounding: FloatArray) -> FloatArray:
+    """Return for every rung the widest gap of it and of those below that stand clear of the noise.
+
+    Where a kink in theta and the curvature cancel, the gap of one rung is less than what the kink leaves.
+    """
+    clear = np.where(np.abs(gap) > thresholds.STANDS_OUT * rounding, np.abs(gap), 0.0)
+    return np.maximum(np.abs(gap), np.maximum.accumulate(clear[::-1])[::-1])
 
 
 def _stay_open(gap: FloatArray, rounding: FloatArray, ratio: float) -> NDArray[np.bool_]:
