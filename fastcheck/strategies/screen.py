@@ -26,7 +26,7 @@ from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
 
-FEW = 256  # coordinates of a block that directions leave unchecked, and that are then measured one by one
+FEW = 256  # coordinates of a block that directions do not decide, and that are then measured one by one
 
 
 def probing_of(context: Context) -> Probing:
@@ -45,6 +45,8 @@ def measure(context: Context) -> Outcome:
     failed = [one for one in screened if one.failed]
     located = locate(plan, failed, facts_about(context)) if failed else {}
     estimates = [one.derivatives() for one in located.values()]
+    for one in screened:
+        one.weighted = one.number in plan.uneven and one.block.size <= FEW
     small = [
         (one.number, one.block)
         for one in screened

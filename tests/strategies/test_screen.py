@@ -231,3 +231,24 @@ def test_a_loss_with_jumps_is_no_false_alarm():
 
     for seed in range(10):
         assert screen(loss, 2 * w, w, seed=seed).verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+
+
+def test_an_entry_next_to_zero_counts_as_much_as_the_others():
+    """Entries of unlike sizes move by their own, and no pass comes of that: they are measured one by one."""
+    c, at = np.array([1.0, 2.0, 3.0]), np.array([0.0, 1e-9, 0.6])
+    loss = lambda p: float(c @ p)  # noqa: E731
+    assert screen(loss, c, at).passed
+    report = screen(loss, c * [1, 1.2, 1], at)
+    assert report.verdict is Verdict.WRONG
+    assert [coordinate.name for coordinate in report.wrong] == ["theta[1]"]
+    assert report.difference > 0.01
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        n = int(rng.integers(2, 33))
+        a, at = rng.standard_normal(n), rng.standard_normal(n) * 10.0 ** rng.integers(-9, 3, n)
+        loss = lambda p, a=a: float(np.sum(np.sin(a * p) + 0.1 * a * p))  # noqa: E731
+        right, place = a * np.cos(a * at) + 0.1 * a, int(rng.integers(n))
+        assert not screen(loss, right, at).verdict.refuted
+        wrong = right.copy()
+        wrong[place] *= 1.2
+        assert not screen(loss, wrong, at).passed, (n, place)
