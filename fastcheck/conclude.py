@@ -19,7 +19,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.context import Outcome
 from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.judge import Judge, excess
+from fastcheck.judge.judge import Judge, excess_of_one
 from fastcheck.judge.verdict import Verdict
 from fastcheck.judge.verdicts import Judged, Verdicts
 from fastcheck.losses.batched import Batched
@@ -183,7 +183,7 @@ def _coordinate(found: Estimates, place: int, analytic: FloatArray) -> Coordinat
 
 
 def _excess(c: Coordinate) -> float:
-    return float(excess(abs(c.analytic - c.numerical), c.uncertainty, abs(c.analytic) + abs(c.numerical)))
+    return excess_of_one(abs(c.analytic - c.numerical), c.uncertainty, abs(c.analytic) + abs(c.numerical))
 
 
 # -- the call, the loss, the day, the versions ------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parallel.digest import codes, library_of
 
-__all__ = ["Draws", "Replay", "Replayed", "same"]
+__all__ = ["Draws", "Replay", "Replayed", "global_generators", "same"]
 
 MOST = 20_000  # values that are looked at; a generator lies near the function that uses it
 RATES = (0.05, 0.95)  # of dropout
@@ -195,7 +195,7 @@ def _generators(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     known = [
         ("Python's global generator (random)", random.getstate.__self__),  # type: ignore[attr-defined]
         ("numpy's global generator (numpy.random)", np.random.get_state.__self__),  # type: ignore[attr-defined]
-        *((f"torch's global generator ({source.device})", source) for source in _of_torch(torch)),
+        *((f"torch's global generator ({source.device})", source) for source in global_generators(torch)),
     ]
     yield from known
     seen = {_id(source) for _, source in known}
@@ -226,7 +226,7 @@ def _reached(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
             waiting.extend(list(islice(_inside(value), max(0, MOST - len(waiting)))))
 
 
-def _of_torch(torch: Any) -> list[Any]:
+def global_generators(torch: Any) -> list[Any]:
     """Return the global generators of torch, where it is loaded: of the CPU, and of the GPUs that are in use."""
     if not hasattr(torch, "default_generator"):
         return []

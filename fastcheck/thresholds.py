@@ -48,6 +48,16 @@ shorter step contradicts, it is that one's roundings, without which 4 were calle
 FALLEN = 64.0**2
 """By how much the changes down a ladder must have fallen like the square of the step for the next one to be promised:
 with kinks at every scale one change was the 64th part of the one before by chance. `quality/test_false_alarms.py`."""
+STANDS_OUT = 4.0
+"""Roundings of a quotient, or of a gap between one-sided slopes, that a difference must be apart to be one: each of the
+two that are compared has its own, at the confidence of the run."""
+STAYS = 5 / 3
+"""By how much the gap between the one-sided slopes may change from one rung to the next at a kink in theta, where it
+stays what it is; that of a smooth J falls by the ratio of the steps, 4 or more."""
+JUMPS = 32.0
+"""Errors of J that it must move by, at steps down to the spacing of theta, for a jump to be believed,"""
+EVEN = 1.5
+"""and how much larger the largest of those movements may be than the smallest: a slope moves J with the step."""
 BENT = 1e-5
 """Of a typical derivative: half the gap of the one-sided slopes that is no sign of a kink."""
 

@@ -18,7 +18,7 @@ from fastcheck.adapters.calls import called_otherwise, under_vmap
 from fastcheck.adapters.checking import alone, call_of, concluded, measured, multiplied, named, refuse_no_function
 from fastcheck.adapters.curvature import curvature
 from fastcheck.adapters.described import measured_by_layers
-from fastcheck.adapters.hints import frozen, hinted, remarks
+from fastcheck.adapters.hints import frozen, hinted, remarks, replayed
 from fastcheck.adapters.precision import in_double
 from fastcheck.adapters.second import (
     FIRST,
@@ -104,7 +104,8 @@ def check(
             f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
             "check(loss, model), the loss first."
         )
-    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    draws = int(options.get("seed", 0)) if fixed_rng else None
+    start = Start(torch, threads, draws, replays=options.get("replay", True) is not False)
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
         call = call_of(
@@ -119,7 +120,7 @@ def check(
             report = measured(borrowed.value, borrowed.gradient, borrowed.params(), borrowed.args, options, call)
         report = hinted(report, borrowed) if gradient is None else report
         own = borrowed if gradient is None and dtype is None else None
-        return concluded(report, own, remarks(borrowed, report), throw, began)
+        return concluded(report, own, [*remarks(borrowed, report), *replayed(start)], throw, began)
 
 
 def check_function(

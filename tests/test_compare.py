@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastcheck import thresholds
 from fastcheck.estimates import Estimate, Estimates, Status
-from fastcheck.judge.judge import CHUNK, Judge, Norms
+from fastcheck.judge.judge import CHUNK, Judge, Norms, excess, excess_of_one
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.thresholds import GRADIENT_ROUNDING
@@ -48,6 +49,14 @@ def test_excess_is_that_of_the_slow_twin(rows):
     own = GRADIENT_ROUNDING * EPS * np.abs(g).max()
     twin = relative_errors(g.tolist(), n.tolist(), (u + own).tolist())
     np.testing.assert_allclose(JUDGE.excess(found, g, EPS), twin, rtol=1e-6, atol=1e-13)  # in float32
+
+
+def test_excess_of_one_error_is_that_of_many():
+    numbers = [0.0, 1e-300, 0.3, 1.0, 7.5, math.inf, math.nan]
+    for distance, uncertainty, scale in itertools.product(numbers, numbers, numbers[:-1]):
+        with np.errstate(all="ignore"):
+            many = float(excess(distance, uncertainty, scale))
+        assert np.array_equal(excess_of_one(distance, uncertainty, scale), many, equal_nan=True)
 
 
 def test_blocks_longer_than_a_chunk_are_compared_whole(rng):

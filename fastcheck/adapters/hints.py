@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.precision import remark
+from fastcheck.adapters.tensors import Start
 from fastcheck.findings import Finding, Kind
 from fastcheck.report import Report
 
-__all__ = ["frozen", "hinted", "remarks"]
+__all__ = ["frozen", "hinted", "remarks", "replayed"]
 
 UNSTEADY = (Kind.RANDOM_LOSS, Kind.STATEFUL_LOSS, Kind.COUNTING_LOSS, Kind.LOSS_CHANGES_PARAMS, Kind.LOSS_CHANGES_ARGS)
 
@@ -90,6 +91,21 @@ def remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
     if borrowed.frozen:
         found.append(frozen(list(borrowed.frozen)))
     return found
+
+
+def replayed(start: Start) -> list[Finding]:
+    """Return the finding of draws that every evaluation of a loss replayed."""
+    if not start.drew:
+        return []
+    return [
+        Finding(
+            Kind.REPLAYED,
+            None,
+            "The loss draws from torch's global generator. Every evaluation, and the gradient, replayed the same "
+            "draws: the verdict is of the loss with those.",
+            {"sources": "torch's global generator"},
+        )
+    ]
 
 
 def frozen(names: Sequence[str]) -> Finding:

@@ -11,6 +11,7 @@ from typing import Any
 from fastcheck.adapters import framework
 from fastcheck.errors import InputError
 from fastcheck.parameters import ROOT, leaves
+from fastcheck.replay import global_generators
 
 __all__ = [
     "Start",
@@ -59,11 +60,15 @@ class Start:
     threads : int
         As of `undisturbed`.
     draws : int or None
-        Seed of torch's generators; None leaves them alone.
+        Seed of torch's generators; None leaves them alone,
+    replays : bool
+        or puts them into the states they were in at the first start.
     """
 
-    def __init__(self, torch: Any, threads: int, draws: int | None) -> None:
+    def __init__(self, torch: Any, threads: int, draws: int | None, replays: bool = False) -> None:
         self._torch, self._threads, self._draws = torch, threads, draws
+        self._replays, self._first = replays and draws is None, list[Any]()
+        self.drew = False  # whether an evaluation moved a generator that is replayed
 
     def __call__(self) -> None:
         """Start an evaluation."""
@@ -71,6 +76,16 @@ class Start:
             self._torch.set_num_threads(self._threads)
         if self._draws is not None:
             self._torch.manual_seed(self._draws)
+        if self._replays:
+            self._replay()
+
+    def _replay(self) -> None:
+        generators = global_generators(self._torch)
+        self._first += [generator.get_state() for generator in generators[len(self._first) :]]
+        for generator, state in zip(generators, self._first, strict=True):
+            if not self._torch.equal(generator.get_state(), state):
+                generator.set_state(state)
+                self.drew = True
 
 
 def forward_mode(torch: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
-from fastcheck.judge.judge import excess
+from fastcheck.judge.judge import excess_of_one
 from fastcheck.judge.verdict import Verdict, grade
 from fastcheck.measure.probes import Probe, State
 from fastcheck.parameters import Block
@@ -183,7 +183,7 @@ class BlockProbes:
     def _clear(self) -> FloatArray:
         """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""
         return np.array(
-            [float(excess(abs(p.residual), p.uncertainty, 1.0)) * (p.state is State.REPEATED) for p in self.probes]
+            [excess_of_one(abs(p.residual), p.uncertainty, 1.0) * (p.state is State.REPEATED) for p in self.probes]
         )
 
     def look(self) -> None:

@@ -21,7 +21,7 @@ from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.judge.bounds import normal_above
 from fastcheck.judge.verdict import Verdict, grade, worst
 
-__all__ = ["Comparison", "Judge", "Norms", "excess", "gradient_rounding"]
+__all__ = ["Comparison", "Judge", "Norms", "excess", "excess_of_one", "gradient_rounding"]
 
 SOME = 1 << 12  # rows that tell a typical error
 CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
@@ -247,7 +247,7 @@ class Judge:
         """Return the relative error of a block, or of the whole, in excess of its uncertainty."""
         if not norms.count:
             return 0.0
-        return float(excess(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale))
+        return excess_of_one(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale)
 
     def norm_grade(self, norms: Norms, relative: float) -> Verdict:
         """Grade the relative error of a block, or of the whole; kinks excuse what is at them, and nothing else."""
@@ -259,7 +259,7 @@ class Judge:
         """Say whether a measured coordinate shows a claimed derivative to be suspicious or wrong, by itself."""
         low, high = estimate.interval
         distance = max(low - claimed, claimed - high, 0.0)
-        clear = float(excess(distance, estimate.uncertainty, abs(claimed) + abs(estimate.value)))
+        clear = excess_of_one(distance, estimate.uncertainty, abs(claimed) + abs(estimate.value))
         return not grade(clear, self.tolerance, kinks=False).passed
 
     def resolved(self, norms: Norms) -> bool:
@@ -301,6 +301,14 @@ def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> Flo
     clear = np.maximum(np.subtract(distance, uncertainty), 0.0)
     out: FloatArray = np.divide(clear, scale, out=np.zeros_like(clear), where=clear > 0)
     return out
+
+
+def excess_of_one(distance: float, uncertainty: float, scale: float) -> float:
+    """Return what `excess` does, of one error: a check of a small net asks for dozens, each without an array."""
+    clear = distance - uncertainty
+    if not clear > 0:
+        return 0.0
+    return clear / scale if scale else math.inf
 
 
 def _claimed(found: Estimates, analytic: FloatArray, row: int) -> float:

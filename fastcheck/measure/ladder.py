@@ -168,9 +168,9 @@ def resolve(
 def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:
     """Say whether the longer steps failed by a kink: truncation would fall with the square of the step."""
     for k in range(min(rung, 3)):
-        if error[k] > 4 * explained[k]:
+        if error[k] > thresholds.STANDS_OUT * explained[k]:
             fell = error[k] / max(error[k + 1], 1e-300)
-            following = error[k + 1] > 4 * explained[k + 1]
+            following = error[k + 1] > thresholds.STANDS_OUT * explained[k + 1]
             if following and not 0.25 * ratio**2 < fell < 4 * ratio**2:
                 return True
     return False
@@ -236,7 +236,7 @@ def _promised(change: FloatArray, opens: NDArray[np.bool_], rounding: FloatArray
 
 def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     """Say whether the one-sided slopes close up in proportion to the step, clear of the noise, as f'' h does."""
-    if abs(gap[2]) < 4 * rounding / SMOOTHLY or not gap[:-1].all():
+    if abs(gap[2]) < thresholds.STANDS_OUT * rounding / SMOOTHLY or not gap[:-1].all():
         return False
     return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
 
@@ -244,7 +244,7 @@ def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
 def _stay_open(gap: FloatArray, rounding: FloatArray, ratio: float) -> NDArray[np.bool_]:
     """Say of every rung whether the one-sided slopes did not close up from the one before as those of a smooth loss."""
     opens = np.zeros(len(gap), dtype=bool)
-    opens[1:] = np.abs(gap[1:]) > 2 / ratio * np.abs(gap[:-1]) + 4 * rounding[1:]
+    opens[1:] = np.abs(gap[1:]) > 2 / ratio * np.abs(gap[:-1]) + thresholds.STANDS_OUT * rounding[1:]
     return opens
 
 
@@ -255,13 +255,14 @@ def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     that stand clear of the noise decide, and none below them may show, as far as its noise lets it, that the gap
     closes: then the kink is near theta and not there.
     """
-    clear = np.flatnonzero(np.abs(gap) > 8 * rounding)
+    clear = np.flatnonzero(np.abs(gap) > 2 * thresholds.STANDS_OUT * rounding)
     if len(clear) < 3 or np.any(np.diff(clear[-3:]) != 1):
         return False
     a, b, c = np.abs(gap[clear[-3:]])
     below = slice(int(clear[-1]) + 1, None)
-    closes = np.any(np.abs(gap[below]) + 4 * rounding[below] < 0.5 * c)
-    return bool(c > 0.6 * b and b > 0.6 * a and c < 1.7 * b and b < 1.7 * a and not closes)
+    closes = np.any(np.abs(gap[below]) + thresholds.STANDS_OUT * rounding[below] < 0.5 * c)
+    stays = thresholds.STAYS
+    return bool(b < stays * c and a < stays * b and c < stays * b and b < stays * a and not closes)
 
 
 def _at_kink(ladder: _Ladder) -> Estimate:
@@ -288,7 +289,7 @@ def _is_jump(ladder: _Ladder) -> bool:
     plus, minus, base = ladder.plus, ladder.minus, ladder.base
     for side in (plus - base, minus - base, plus - minus):
         last = np.abs(side[-4:])
-        if len(last) >= 3 and last[-1] > 32 * ladder.error and last.max() < 1.5 * last.min():
+        if len(last) >= 3 and last[-1] > thresholds.JUMPS * ladder.error and last.max() < thresholds.EVEN * last.min():
             return True
     return False
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.estimates import kinks_coincide
 from fastcheck.gradients import Analytic
@@ -326,5 +327,5 @@ def _kink_or(longer: _Rung, shorter: _Rung) -> State:
     left, right = shorter.slope - shorter.gap, shorter.slope + shorter.gap
     bent = abs(shorter.gap) > BENT * abs(shorter.slope)
     coincide = bent and kinks_coincide(shorter.slope + shorter.residual, left, right)
-    explained = coincide or abs(shorter.residual) < 4 * abs(shorter.gap)
+    explained = coincide or abs(shorter.residual) < thresholds.STANDS_OUT * abs(shorter.gap)
     return State.KINK if apart and explained else State.REPEATED

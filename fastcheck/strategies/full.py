@@ -137,7 +137,7 @@ def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArr
         return np.empty(0, np.int64)
     typical = thresholds.BENT * math.sqrt(float(np.nanmean(found.value**2)))
     with np.errstate(invalid="ignore"):
-        rows = np.flatnonzero(bends > typical + 4 * found.rounding)
+        rows = np.flatnonzero(bends > typical + thresholds.STANDS_OUT * found.rounding)
         trial = _trial(plan, found, rows, SHORTER)
         moved = np.abs(trial.value - found.value[rows])
         return rows[moved > typical / SHORTER + found.rounding[rows] + trial.rounding]

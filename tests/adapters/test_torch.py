@@ -180,6 +180,10 @@ def test_dropout_is_reported_with_its_remedy_and_may_be_fixed():
     report = fastcheck.torch.check(cross_entropy, model, args=(X, y))
     assert report.verdict is Verdict.CORRECT
     assert "torch's global generator" in report.findings[kinds(report).index("replayed")].message
+    single = copy.deepcopy(model).float()  # its own precision has to be compared with the same draws
+    report = fastcheck.torch.check(cross_entropy, single, args=(X.float(), y))
+    assert report.verdict is Verdict.CORRECT
+    assert {"replayed", "own_precision"} <= set(kinds(report))
     report = fastcheck.torch.check(cross_entropy, model, args=(X, y), replay=False)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert kinds(report) == ["random_loss", "dropout"]
