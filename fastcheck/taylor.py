@@ -37,6 +37,7 @@ LOST = 4.0  # unit roundoffs of its block's largest entry that a gradient's prod
 CHUNK = 1 << 15  # coordinates moved at a time, so that the test needs no second vector like theta
 LINEAR, SQUARE = (0.75, 1.5), 1.75  # orders of a wrong gradient, and from where on of a right one
 NEARER = 64.0  # times closer to theta the remainder must still be linear, as far as the noise can tell
+CLOSER = 4.0  # times closer another remainder must tell the same
 APART = 4.0  # times what the verdict claims that the remainders must show to contradict it
 
 
@@ -57,7 +58,7 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
 
 
 def second_opinion(outcome: Outcome, verdicts: Verdicts) -> tuple[Taylor | None, Verdicts, Finding | None]:
-    """Put the gradient to the Taylor test; 7 evaluations, and two more before it contradicts a pass.
+    """Put the gradient to the Taylor test; 7 evaluations, and one or two more before it contradicts a verdict.
 
     A screen, whose bounds need no witness, and a gradient of more than a million coordinates go without. Returns the
     test if there is one, the verdicts, without their refutations where it contradicts them, and a finding where it
@@ -154,6 +155,10 @@ def _contradiction(
     if verdicts.verdict.refuted and order > SQUARE:
         claimed = abs(sum(_claimed(context, found, direction) for found in outcome.estimates))
         if claimed > APART * (slope + float(errors[k]) / t):
+            # A linear and a square term of opposite signs may cancel at one step, but not at another as well.
+            near = abs(float(_remainders(context, direction, np.array([t / CLOSER]))[0]))
+            if claimed <= APART * (near + float(errors[k])) / (t / CLOSER):
+                return None
             return Finding(Kind.TAYLOR, None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
     return None
 

@@ -139,3 +139,11 @@ def test_only_the_checked_blocks_are_moved():
     )
     assert report.passed
     assert report.taylor.order == pytest.approx(2, abs=0.02)
+
+
+def test_an_error_that_cancels_the_curvature_at_one_step_is_refuted_all_the_same():
+    for error in np.geomspace(3e-7, 1e-4, 40):
+        for sign in (1, -1):
+            wrong = np.array([(1 + sign * error) * np.e])
+            report = fastcheck.check(lambda t: float(np.exp(t[0])), wrong, np.array([1.0]), mode="full")
+            assert report.verdict.refuted, error

@@ -352,7 +352,9 @@ def look_again(
             others[0][others[0] > room[k]] = 0.0
             order = (others, rungs[k]) if further is UP else (rungs[k], others)
             rungs[k] = tuple(np.concatenate(pair) for pair in zip(*order, strict=True))  # type: ignore[assignment]
-            seen[k] = resolve(*rungs[k], base, loss_error)
+            before, seen[k] = seen[k].status, resolve(*rungs[k], base, loss_error)
+            if further is UP and before is Status.SMOOTH and seen[k].status is Status.CROSSED:
+                seen[k] = replace(seen[k], status=before)  # what only longer steps crossed, the first one did not
     return seen
 
 
