@@ -49,8 +49,6 @@ class BlockProbes:
     singled_out : float
         Uncertainty of the joint residual that came from this block; infinite where none did. No directions over the
         block alone that are less sharp acquit it.
-    weighted : bool
-        Every entry moved by its own size, and one next to zero hardly at all: no pass of the block comes of that.
     """
 
     number: int
@@ -65,7 +63,6 @@ class BlockProbes:
     bound_of_error: float = math.inf
     joint: tuple[Probe, ...] = ()
     singled_out: float = math.inf
-    weighted: bool = False
 
     @property
     def residuals(self) -> FloatArray:
@@ -160,7 +157,7 @@ class BlockProbes:
     def inconclusive(self) -> bool:
         """Whether the bound is too large beside the gradient, or the gradient is zero: the block is unchecked."""
         sharp = self.bound <= self._good or self.uncertainty <= self.singled_out
-        return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sharp and not self.weighted)
+        return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sharp)
 
     @property
     def kinks(self) -> int:

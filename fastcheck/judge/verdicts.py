@@ -110,12 +110,22 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
     whole = compared is not None and compared.norms.count == block.size and compared.checked
     if one is None or not one.probes or (one.inconclusive and whole):
-        return Judged(block, compared.verdict if compared else Verdict.INCONCLUSIVE, compared)
+        verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
+        if verdict.passed and one is not None and not _as_sharp(outcome, one, compared):
+            verdict = Verdict.INCONCLUSIVE
+        return Judged(block, verdict, compared)
     doubtful = _is_doubtful(outcome, one, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
     if compared is not None and len(compared.wrong) and not doubtful:
         verdict = worst([verdict, compared.verdict])
     return Judged(block, verdict, compared, one, doubtful)
+
+
+def _as_sharp(outcome: Outcome, one: BlockProbes, compared: Comparison | None) -> bool:
+    """Say whether coordinates are known as well as the residual of their block that they are to acquit."""
+    if compared is None or math.isinf(one.singled_out):
+        return True
+    return compared.norms.uncertainty(outcome.context.judge.z) <= one.singled_out
 
 
 def is_diffuse(one: Judged) -> bool:

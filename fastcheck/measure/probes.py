@@ -38,6 +38,7 @@ OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shri
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
 BENT = 0.01  # share of the slope by which those to the two sides differ where many kinks coincide
 LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
+FEW = 256  # coordinates of a block that are measured one by one where directions do not decide
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 FAINT = 1e-6  # a block whose slope is this small beside the whole's is measured as if it were this large
@@ -121,7 +122,7 @@ class Probing:
         found = {}
         for number, block in enumerate(self.evaluator.layout.blocks):
             part = self.evaluator.theta[block.slice]
-            if uneven(part):
+            if block.size > FEW and uneven(part):
                 found[number] = float(np.median(np.abs(part[part != 0])))
         return found
 

@@ -15,7 +15,7 @@ from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.probes import NEAR, Probe, Probing, probe_step
+from fastcheck.measure.probes import FEW, NEAR, Probe, Probing, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
@@ -25,8 +25,6 @@ from fastcheck.strategies.joint import Joint, screen_jointly
 from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
-
-FEW = 256  # coordinates of a block that directions do not decide, and that are then measured one by one
 
 
 def probing_of(context: Context) -> Probing:
@@ -45,8 +43,6 @@ def measure(context: Context) -> Outcome:
     failed = [one for one in screened if one.failed]
     located = locate(plan, failed, facts_about(context)) if failed else {}
     estimates = [one.derivatives() for one in located.values()]
-    for one in screened:
-        one.weighted = one.number in plan.uneven and one.block.size <= FEW
     small = [
         (one.number, one.block)
         for one in screened

@@ -234,8 +234,8 @@ def test_a_loss_with_jumps_is_no_false_alarm():
 
 
 def test_an_entry_next_to_zero_counts_as_much_as_the_others():
-    """Entries of unlike sizes move by their own, and no pass comes of that: they are measured one by one."""
-    c, at = np.array([1.0, 2.0, 3.0]), np.array([0.0, 1e-9, 0.6])
+    """They move alike, however unlike their sizes are, where a block can be measured one by one if that fails."""
+    c, at = np.array([1.0, 2.0, 3.0]), np.array([0.1, 1e-9, 0.6])
     loss = lambda p: float(c @ p)  # noqa: E731
     assert screen(loss, c, at).passed
     report = screen(loss, c * [1, 1.2, 1], at)
