@@ -114,3 +114,12 @@ def test_no_jump_is_believed_before_the_shortest_steps():
     seen, _ = look(lambda x: math.exp(-0.5 * (x - 1e9) ** 2), 1e9 + 0.5, 1e9, 1e-16)
     assert seen.status is not Status.JUMP
     assert abs(seen.value + 0.5 * math.exp(-0.125)) <= seen.uncertainty
+
+
+def test_a_ladder_that_still_changes_at_its_shortest_step_tells_nothing():
+    """J varies on a scale of 1e-9, and no step was that short: the quotients grow all the way down."""
+    ahead = 8.0 ** -np.arange(1, 9)
+    plus, minus = (np.sin(0.4 + s * ahead / 1e-9) for s in (1, -1))
+    found = resolve(ahead, ahead, plus, minus, float(np.sin(0.4)), 1e-15)
+    assert found.status is Status.UNRESOLVED
+    assert math.isinf(found.uncertainty)

@@ -158,11 +158,19 @@ def resolve(
         return Estimate(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
     if _has_kink(ladder.gap, ladder.rounding):
         return _at_kink(ladder)
+    if _still_changes(ladder.central, ladder.rounding):
+        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
     value, rounded, truncated, rung = _best_pair(ladder)
     explained = ladder.rounding + rounded + truncated
     crossed = _crossed(np.abs(ladder.central - value), explained, rung, ladder.ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
     return Estimate(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
+
+
+def _still_changes(central: FloatArray, rounding: FloatArray) -> bool:
+    """Say whether the shortest step changes the quotient most, clear of the rounding: J varies on a shorter scale."""
+    change = np.abs(np.diff(central))
+    return bool(change[-1] >= change.max() and change[-1] > thresholds.STANDS_OUT * (rounding[-1] + rounding[-2]))
 
 
 def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:
