@@ -250,7 +250,8 @@ def _rung(
         return None
     if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not is_low_precision(plan.evaluator):
         direction = _representable(plan.evaluator.theta[start : start + len(direction)], direction, step)
-        analytic, lost = float(plan.analytic.flat[start : start + len(direction)] @ direction), 0.0
+        # what is lost stays: where theta is so long beside its steps, the loss's own arithmetic rounds it too
+        analytic = float(plan.analytic.flat[start : start + len(direction)] @ direction)
     try:
         values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
     except KeyboardInterrupt:

@@ -28,6 +28,8 @@ CALLED_WRONG = [  # once: on one line the rounding of an argument looked like a 
     (hard_losses.short_scale, 123, "full"),
     (hard_losses.short_scale, 190, "full"),
     (hard_losses.short_scale, 221, "screen"),
+    (hard_losses.short_scale, 70174, "screen"),  # steps of a few spacings of theta, which the loss rounds itself
+    (hard_losses.short_scale, 90324, "screen"),
 ]
 
 
