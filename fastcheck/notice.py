@@ -19,6 +19,7 @@ from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
 from fastcheck.measure.noise import FLOAT64_EPS
 from fastcheck.measure.probes import State
 from fastcheck.parameters import Parameters
+from fastcheck.replay import said_of_draws
 from fastcheck.strategies import sample
 
 __all__ = ["noticed"]
@@ -76,13 +77,7 @@ def _stopped(outcome: Outcome, stopped: str) -> Finding:
 def _replayed(context: Context) -> Iterator[Finding]:
     """Yield what of a random loss was checked."""
     if context.replay is not None:
-        yield Finding(
-            Kind.REPLAYED,
-            None,
-            f"The loss draws from {context.replay.sources}. Every evaluation, and the gradient, replayed the same "
-            "draws, each in its own order: the verdict is of the loss with those.",
-            {"sources": context.replay.sources},
-        )
+        yield said_of_draws(context.replay.sources)
 
 
 def _located(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:

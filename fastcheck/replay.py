@@ -24,13 +24,13 @@ import numpy as np
 
 from fastcheck.domain import Continued
 from fastcheck.errors import LossError
-from fastcheck.findings import Finding
+from fastcheck.findings import Finding, Kind
 from fastcheck.held import Slot
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
 from fastcheck.parallel.digest import codes, library_of
 
-__all__ = ["Draws", "Replay", "Replayed", "global_generators", "same"]
+__all__ = ["Draws", "Replay", "Replayed", "global_generators", "said_of_draws", "same"]
 
 MOST = 20_000  # values that are looked at; a generator lies near the function that uses it
 RATES = (0.05, 0.95)  # of dropout
@@ -134,6 +134,17 @@ class Replay:
         """What a gradient is multiplied by that forgets the scale of one dropout, or of two."""
         kept = [share for rate in self.rates for share in (rate, 1 - rate)]
         return (*kept, *(share**2 for share in kept))
+
+
+def said_of_draws(sources: str, term: str | None = None) -> Finding:
+    """Return the finding of what every evaluation of a random loss, or of a term of one, replayed."""
+    return Finding(
+        Kind.REPLAYED,
+        term,
+        f"{term or 'The loss'} draws from {sources}. Every evaluation, and the gradient, replayed the same draws, each "
+        f"in its own order: the verdict is of the {'term' if term else 'loss'} with those.",
+        {"sources": sources},
+    )
 
 
 class Replayed:

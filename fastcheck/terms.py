@@ -22,7 +22,7 @@ from fastcheck.judge.verdict import Verdict, worst
 from fastcheck.losses.evaluator import as_float
 from fastcheck.parameters import Parameters, vectors
 from fastcheck.plain import Plain, plain
-from fastcheck.replay import Draws
+from fastcheck.replay import Draws, said_of_draws
 from fastcheck.report import Report
 
 __all__ = ["TermsReport", "check_terms"]
@@ -177,13 +177,7 @@ def _replay(
         if sources:
             stack.callback(draws.put_back)
             problems[name] = replace(problem, loss=loss, gradient=gradient), own_args
-            yield Finding(
-                Kind.REPLAYED,
-                name,
-                f"{name} draws from {sources}. Every evaluation, and its gradient, replayed the same draws: the "
-                "verdict is of the term with those.",
-                {"sources": sources},
-            )
+            yield said_of_draws(sources, name)
 
 
 def _nonempty(terms: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:

@@ -104,8 +104,7 @@ def check(
             f"loss (type={type(loss).__name__}) must be a function that returns a scalar tensor: call "
             "check(loss, model), the loss first."
         )
-    draws = int(options.get("seed", 0)) if fixed_rng else None
-    start = Start(torch, threads, draws, replays=options.get("replay", True) is not False)
+    start = _start(torch, threads, fixed_rng, options, replays=options.get("replay", True) is not False)
     borrowed = Borrowed(loss, model, gradient, as_args(args), dtype_of(torch, dtype), start)
     with undisturbed(torch, threads), borrowed:
         call = call_of(
@@ -179,7 +178,7 @@ def check_function(
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     refuse_no_function("function", function)
     order = validated_order(order, reference)
-    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    start = _start(torch, threads, fixed_rng, options)
     known = alone(function, reference, dtype, forward)
     call = call_of(
         "torch.check_function(function, inputs",
@@ -247,7 +246,7 @@ def check_jvp(
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("function", function), ("jvp", jvp)):
         refuse_no_function(name, given)
-    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    start = _start(torch, threads, fixed_rng, options)
     call = call_of(
         "torch.check_jvp(function, inputs",
         jvp=named(jvp),
@@ -302,7 +301,7 @@ def check_hvp(
     began, throw = time.perf_counter(), bool(options.pop("throw", False))
     for name, given in (("loss", loss), ("hvp", hvp)):
         refuse_no_function(name, given)
-    start = Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None)
+    start = _start(torch, threads, fixed_rng, options)
     borrowed = Borrowed(loss, model, None, as_args(args), dtype_of(torch, dtype), start, hvp)
     call = call_of(
         "torch.check_hvp(loss, model" + (", args=args" if args else ""),
@@ -328,3 +327,8 @@ def _as_called(report: Report, tensors: TensorFunction, batched: bool) -> Report
     """Compare the product with itself, as autograd may call it."""
     report = report if tensors.pushes else called_otherwise(report, tensors)
     return under_vmap(report, tensors) if batched else report
+
+
+def _start(torch: Any, threads: int, fixed_rng: bool, options: Mapping[str, Any], replays: bool = False) -> Start:
+    """Return what every evaluation starts with."""
+    return Start(torch, threads, int(options.get("seed", 0)) if fixed_rng else None, replays)

@@ -52,16 +52,20 @@ def _as_network(borrowed: Borrowed, options: Mapping[str, Any]) -> BoundNetwork 
     if options.get("mode") == "screen" or any(options.get(name) is not None for name in UNSUITED):
         return None
     params, (X, y) = in_double(borrowed.params()), map(as_numpy, borrowed.args)
+    try:
+        Network.from_torch(borrowed.model)  # costs nothing where a layer is not known
+        value, seconds = _timed(borrowed, params)
+    except Exception:  # whatever it is, the loss is then evaluated like any other
+        return None
+    if 2 * sum(array.size for array in params.values()) * seconds < PAYS:
+        return None
     for name in LOSSES:
         try:
-            value, seconds = _timed(borrowed, params)
-            if 2 * sum(array.size for array in params.values()) * seconds < PAYS:
-                return None
             scale = value / Network.from_torch(borrowed.model, loss=name).bind(X, y)(params)
             network = Network.from_torch(borrowed.model, loss=name, scale=scale)
             bound = network.bind(X, y, like=borrowed.value, args=borrowed.args)
             bound.verify(params)
-        except Exception:  # whatever it is, the loss is then evaluated like any other
+        except Exception:  # it is another loss
             continue
         return bound
     return None

@@ -9,6 +9,7 @@ from fastcheck.adapters.borrowed import Borrowed
 from fastcheck.adapters.precision import remark
 from fastcheck.adapters.tensors import Start
 from fastcheck.findings import Finding, Kind
+from fastcheck.replay import said_of_draws
 from fastcheck.report import Report
 
 __all__ = ["frozen", "hinted", "remarks", "replayed"]
@@ -95,17 +96,7 @@ def remarks(borrowed: Borrowed, report: Report) -> list[Finding]:
 
 def replayed(start: Start) -> list[Finding]:
     """Return the finding of draws that every evaluation of a loss replayed."""
-    if not start.drew:
-        return []
-    return [
-        Finding(
-            Kind.REPLAYED,
-            None,
-            "The loss draws from torch's global generator. Every evaluation, and the gradient, replayed the same "
-            "draws: the verdict is of the loss with those.",
-            {"sources": "torch's global generator"},
-        )
-    ]
+    return [said_of_draws("torch's global generator")] if start.drew else []
 
 
 def frozen(names: Sequence[str]) -> Finding:
