@@ -307,19 +307,24 @@ def _counts_calls(values: list[float]) -> Finding:
 
 
 def _random(values: list[float], sources: str) -> Finding:
-    source = f"it draws from {sources}; fix its seed" if sources else "fix the seed of its generator"
+    drawn, its = (f"It draws from {sources}. ", "its seed") if sources else ("", "the seed of its generator")
     return Finding(
         Kind.RANDOM_LOSS,
         None,
-        f"The loss is random: {_shown(values)} at the same theta. Dropout? Set keep_prob=1 (evaluation mode); "
-        f"otherwise {source} at the start of each call.",
+        f"The loss is random: {_apart(values)} at the same theta. {drawn}Dropout? Set keep_prob=1 (evaluation mode); "
+        f"otherwise fix {its} at the start of each call.",
         {"values": values, "sources": sources},
     )
 
 
 def undecided(random: Finding, why: str) -> Finding:
     """Return the finding of a random loss with why it can't be made one function."""
-    return replace(random, message=f"The loss is random: {_shown(random.evidence['values'])} at the same theta. {why}")
+    return replace(random, message=f"The loss is random: {_apart(random.evidence['values'])} at the same theta. {why}")
+
+
+def _apart(values: list[float]) -> str:
+    """Return the values, those that came of the same draws once."""
+    return _shown(list(dict.fromkeys(values)))
 
 
 def _shown(values: list[float]) -> str:
