@@ -20,7 +20,7 @@ from fastcheck.elsewhere import decided_elsewhere
 from fastcheck.errors import InputError, LossError
 from fastcheck.explain import explained, superseded
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.verdicts import judge
+from fastcheck.judge.judge import judge
 from fastcheck.notice import noticed
 from fastcheck.parallel.shards import Staff
 from fastcheck.parameters import Parameters

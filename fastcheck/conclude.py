@@ -19,9 +19,9 @@ from fastcheck.arrays import FloatArray
 from fastcheck.context import Outcome
 from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
-from fastcheck.judge.judge import Judge, excess_of_one
+from fastcheck.judge.coordinates import Judge, excess_of_one
+from fastcheck.judge.judge import Judged, Verdicts
 from fastcheck.judge.verdict import Verdict
-from fastcheck.judge.verdicts import Judged, Verdicts
 from fastcheck.losses.batched import Batched
 from fastcheck.measure.noise import Noise
 from fastcheck.parameters import Block, Parameters

@@ -16,8 +16,8 @@ from fastcheck.domain import BIAS, DEVIATION, Continued
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
 from fastcheck.gradients import Analytic, match_gradient
+from fastcheck.judge.coordinates import Judge
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.judge.judge import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.python import PythonLoss

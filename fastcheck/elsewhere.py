@@ -20,8 +20,8 @@ from fastcheck.errors import InputError, LossError
 from fastcheck.estimates import Status
 from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.gradients import match_gradient
+from fastcheck.judge.judge import Judged, Verdicts, judge
 from fastcheck.judge.verdict import Verdict
-from fastcheck.judge.verdicts import Judged, Verdicts, judge
 from fastcheck.measure.noise import scale_by_magnitudes, scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.run import OutOfBudget

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
 __all__ = ["SCHEMES", "TINY", "Estimate", "Estimates", "Measured", "Scheme", "Status", "kinks_coincide"]
 
-MARGIN = 1e-3  # of slopes that are measured
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 
 
@@ -187,7 +187,7 @@ def kinks_coincide(claimed: float, left: float, right: float) -> bool:
     samples each; but backpropagation takes all of them, A + B, or none, 0, and neither need lie between A and B.
     """
     ends = 0.0, left, right, left + right
-    margin = MARGIN * (abs(left) + abs(right))
+    margin = thresholds.SLOPE_MARGIN * (abs(left) + abs(right))
     return min(ends) - margin <= claimed <= max(ends) + margin
 
 

@@ -12,7 +12,7 @@ from fastcheck.diagnosis import UserFunctions, diagnose
 from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
+from fastcheck.judge.judge import Judged, Verdicts, is_diffuse
 from fastcheck.losses import own_loss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.replay import Replay

@@ -22,7 +22,7 @@ from fastcheck.context import Outcome, prepared
 from fastcheck.conventions import recognised
 from fastcheck.errors import InputError
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.judge.verdicts import judge
+from fastcheck.judge.judge import judge
 from fastcheck.measure.probes import Probing
 from fastcheck.notice import noticed
 from fastcheck.parameters import Block, Parameters

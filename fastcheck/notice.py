@@ -12,12 +12,12 @@ from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
 from fastcheck.estimates import Status
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.coordinates import Judge
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.judge.judge import Judge
+from fastcheck.judge.judge import Judged, Verdicts, is_diffuse
 from fastcheck.judge.verdict import Verdict
-from fastcheck.judge.verdicts import Judged, Verdicts, is_diffuse
+from fastcheck.measure.ladder import State
 from fastcheck.measure.noise import FLOAT64_EPS
-from fastcheck.measure.probes import State
 from fastcheck.parameters import Parameters
 from fastcheck.replay import said_of_draws
 from fastcheck.strategies import sample

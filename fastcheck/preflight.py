@@ -30,6 +30,8 @@ from fastcheck.replay import Draws
 __all__ = ["Preflight", "low_precision", "preflight", "undecided"]
 
 SAME = 1e-9  # relative difference of two calls that may still be a noise (threads that sum in another order)
+COUNTS = 1e-6  # relative scatter of the steps of a loss that counts its calls
+GEOMETRIC = 0.05  # and of their ratios, where running statistics move towards their limit
 LARGEST = 1e44  # of the loss and its derivatives: the uncertainties still fit into single precision
 AWAY = 2.0**-10  # relative to the parameters
 
@@ -201,7 +203,7 @@ def _why_different(
     values.append(_loss_at_theta(evaluator))
     steps = np.diff(values)
     same_sign = bool(np.all(steps > 0) or np.all(steps < 0))
-    if same_sign and np.ptp(steps) <= 1e-6 * np.abs(steps).max():
+    if same_sign and np.ptp(steps) <= COUNTS * np.abs(steps).max():
         return _counts_calls(values)
     if same_sign and np.all(np.abs(steps[1:]) < np.abs(steps[:-1])) and _geometric(steps):
         return _running_statistics(values)
@@ -222,7 +224,7 @@ def _back_is_different(evaluator: Evaluator, draws: Draws, before: float, back: 
 
 def _geometric(steps: np.ndarray[Any, Any]) -> bool:
     ratios = steps[1:] / steps[:-1]
-    return bool(np.ptp(ratios) <= 0.05 * np.abs(ratios).max())
+    return bool(np.ptp(ratios) <= GEOMETRIC * np.abs(ratios).max())
 
 
 _CHANGES_PARAMS = Finding(

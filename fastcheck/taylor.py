@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome
 from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
+from fastcheck.judge.judge import Verdicts
 from fastcheck.judge.verdict import Verdict
-from fastcheck.judge.verdicts import Verdicts
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.noise import scale_by_magnitudes
 from fastcheck.parameters import Block
@@ -31,14 +32,10 @@ __all__ = ["STEPS", "order_of", "second_opinion"]
 
 MOST = 1_000_000  # coordinates; beyond, vectors for a second opinion are not worth their memory
 STEPS = tuple(2.0 ** -(6 + 2 * k) for k in range(7))  # in units of the parameters
-CLEAR = 32.0  # errors that a remainder must stand above: they then bend the order by 0.02 at most
 FITTED = 4  # remainders, the smallest clear ones: those of the longest steps still hold cubes
-LOST = 4.0  # unit roundoffs of its block's largest entry that a gradient's product with v may have lost
-CHUNK = 1 << 15  # coordinates moved at a time, so that the test needs no second vector like theta
-LINEAR, SQUARE = (0.75, 1.5), 1.75  # orders of a wrong gradient, and from where on of a right one
 NEARER = 64.0  # times closer to theta the remainder must still be linear, as far as the noise can tell
 CLOSER = 4.0  # times closer another remainder must tell the same
-APART = 4.0  # times what the verdict claims that the remainders must show to contradict it
+CHUNK = 1 << 15  # coordinates moved at a time, so that the test needs no second vector like theta
 
 
 def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> float:
@@ -49,7 +46,7 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
     than three remainders stand clear of their errors.
     """
     with np.errstate(invalid="ignore"):
-        clear = np.flatnonzero((remainders > CLEAR * errors) & (remainders > 0))[-FITTED:]
+        clear = np.flatnonzero((remainders > thresholds.TAYLOR_CLEAR * errors) & (remainders > 0))[-FITTED:]
     if len(clear) < 3:
         return math.nan
     x, y = np.log(steps[clear]), np.log(remainders[clear])
@@ -121,7 +118,7 @@ def _lost(context: Context, chosen: Sequence[Block], direction: FloatArray) -> f
         g = context.analytic.flat[block.slice]
         largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
         total += float(context.analytic.eps[numbers[block]]) * largest * float(np.linalg.norm(direction[block.slice]))
-    return LOST * total
+    return thresholds.TAYLOR_LOST * total
 
 
 def _contradiction(
@@ -137,27 +134,27 @@ def _contradiction(
         return None
     context = outcome.context
     with np.errstate(invalid="ignore"):
-        k = int(np.flatnonzero(np.abs(signed) > CLEAR * errors)[-1])  # the smallest clear remainder
+        k = int(np.flatnonzero(np.abs(signed) > thresholds.TAYLOR_CLEAR * errors)[-1])  # the smallest clear remainder
     t, slope = STEPS[k], abs(float(signed[k])) / STEPS[k]
     evidence = {"order": order, "slope": slope}
     kinks = any(one.compared.kinks for one in verdicts.blocks.values() if one.compared is not None)
-    if verdicts.verdict.passed and LINEAR[0] < order < LINEAR[1] and not kinks:
+    if verdicts.verdict.passed and thresholds.LINEAR[0] < order < thresholds.LINEAR[1] and not kinks:
         complete = sum(map(len, outcome.estimates)) == context.theta.size
         allowed = max(context.judge.tolerance, verdicts.bound if complete else 0.0)
         allowed *= float(np.linalg.norm(context.analytic.flat)) * float(np.abs(direction).max())
         back, near = _remainders(context, direction, np.array([-t, t / NEARER])).tolist()
         # A kink at theta leaves a linear remainder on one side; an error of the gradient one of either sign on both.
-        two_sided = abs(signed[k] + back) < 0.25 * abs(signed[k])
+        two_sided = abs(signed[k] + back) < abs(signed[k]) / thresholds.CONTRADICTS
         # Steps longer than an oscillation leave one as large as g.v; nearer by it falls.
-        stays = abs(near) + CLEAR * float(errors[k]) > 0.5 * slope * t / NEARER
-        if slope > APART * allowed and two_sided and stays:
+        stays = abs(near) + thresholds.TAYLOR_CLEAR * float(errors[k]) > 0.5 * slope * t / NEARER
+        if slope > thresholds.CONTRADICTS * allowed and two_sided and stays:
             return Finding(Kind.TAYLOR, None, _PASSED.format(order=order), evidence)
-    if verdicts.verdict.refuted and order > SQUARE:
+    if verdicts.verdict.refuted and order > thresholds.SQUARE:
         claimed = abs(sum(_claimed(context, found, direction) for found in outcome.estimates))
-        if claimed > APART * (slope + float(errors[k]) / t):
+        if claimed > thresholds.CONTRADICTS * (slope + float(errors[k]) / t):
             # A linear and a square term of opposite signs may cancel at one step, but not at another as well.
             near = abs(float(_remainders(context, direction, np.array([t / CLOSER]))[0]))
-            if claimed <= APART * (near + float(errors[k])) / (t / CLOSER):
+            if claimed <= thresholds.CONTRADICTS * (near + float(errors[k])) / (t / CLOSER):
                 return None
             return Finding(Kind.TAYLOR, None, _REFUSED.format(order=order), evidence | {"claimed": claimed})
     return None

@@ -54,6 +54,25 @@ two that are compared has its own, at the confidence of the run."""
 STAYS = 5 / 3
 """By how much the gap between the one-sided slopes may change from one rung to the next at a kink in theta, where it
 stays what it is; that of a smooth J falls by the ratio of the steps, 4 or more."""
+OPENS = 2.0
+"""Times as much as they should that the one-sided slopes may seem to open from one step to the next: where they do, J
+jumps, or changes on a scale much shorter than the step, and equal quotients mean nothing."""
+TRUNCATION = 2.0
+"""On a change of the quotient from rung to rung, as the truncation that is left: it falls by 3/4 of itself or more."""
+LIKE_SQUARE = 2.0
+"""How far from the square of the ratio of the steps a change may fall and still be truncation, whose next term is h^4;
+twice as far where errors are compared, which hold the rounding of two rungs. `quality/test_false_alarms.py`."""
+PROMISE = 8.0
+"""On the truncation that such changes promise for a shorter step. `quality/test_false_alarms.py`."""
+SMOOTHLY = 0.02
+"""Relative scatter of gaps that close in proportion to the step, as f'' h does; kinks crossed one by one scatter by
+more. `quality/test_false_alarms.py`."""
+FLAT = 3
+"""Rungs on which J has the same bits, and on which it moves evenly, that make stairs: fewer are chance."""
+COINCIDE = 0.01
+"""Share of the slope by which those to both sides differ where many kinks coincide, as at zero weights and biases,"""
+SLOPE_MARGIN = 1e-3
+"""and share of them by which a right gradient may then lie outside of what they allow: they are measured."""
 JUMPS = 32.0
 """Errors of J that it must move by, at steps down to the spacing of theta, for a jump to be believed,"""
 EVEN = 1.5
@@ -79,6 +98,12 @@ UNMISTAKABLE = 0.2
 """Relative error of a block that no such bias reaches: a sign, a factor of two, a missing block,"""
 NO_DIGITS = 1e-4
 """unless the relative noise is above this: what is taken for noise may then be the loss itself, an oscillation."""
+OSCILLATION = 1e-2
+"""And above this a slope within its noise is none: J may go up and down many times within each step."""
+FITTED = 3
+"""Directions that must agree on a factor: two are fitted by one in a hundred as well,"""
+ROUGHLY = 1e-6
+"""to within this of each residual, which truncation may leave."""
 
 # -- blocks on which the loss does not seem to depend -----------------------------------------------------------------
 
@@ -90,6 +115,20 @@ FAR = (2.0**-10, 0.5, -1.0, 8.0)
 """Moves of a block, in units of its parameters, that must all leave J where it is."""
 NEARBY = ((1.0, 0.03), (1.0, 0.3), (0.3, 0.3))
 """The generic points to which a degenerate one is left, one after the other, as in `ELSEWHERE`."""
+
+# -- the Taylor test --------------------------------------------------------------------------------------------------
+
+TAYLOR_CLEAR = 32.0
+"""Errors that a remainder must stand above: they then bend the order by 0.02 at most."""
+TAYLOR_LOST = 4.0
+"""Unit roundoffs of its block's largest entry that a gradient's product with the direction may have lost."""
+LINEAR = (0.75, 1.5)
+"""Orders of the remainder of a wrong gradient, 1 in the limit,"""
+SQUARE = 1.75
+"""and from where on the order is that of a right one, 2 in the limit."""
+CONTRADICTS = 4.0
+"""Times what the verdict claims that the remainders must show, or the other way round, to contradict it; and how much
+less the two sides may differ at an error, whose remainders are of opposite signs, than at a kink."""
 
 # -- smooth disagreement ----------------------------------------------------------------------------------------------
 

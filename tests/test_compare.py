@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastcheck import thresholds
 from fastcheck.estimates import Estimate, Estimates, Status
-from fastcheck.judge.judge import CHUNK, Judge, Norms, excess, excess_of_one
+from fastcheck.judge.coordinates import CHUNK, Judge, Norms, excess, excess_of_one
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import Parameters
 from fastcheck.thresholds import GRADIENT_ROUNDING

@@ -9,7 +9,8 @@ import pytest
 
 from fastcheck.estimates import Status
 from fastcheck.losses.python import PythonLoss
-from fastcheck.measure.ladder import LADDER, look_again, resolve
+from fastcheck.measure.ladder import resolve
+from fastcheck.measure.looks import LADDER, look_again
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
 

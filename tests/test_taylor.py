@@ -12,7 +12,8 @@ import pytest
 import fastcheck
 from fastcheck import examples
 from fastcheck.report.report import Report
-from fastcheck.taylor import CLEAR, FITTED, STEPS, order_of
+from fastcheck.taylor import FITTED, STEPS, order_of
+from fastcheck.thresholds import TAYLOR_CLEAR
 
 T = np.array(STEPS)
 
@@ -32,16 +33,16 @@ def slow_order(steps, remainders):
 def test_the_fit_is_that_of_the_slow_twin(seed):
     rng = np.random.default_rng(seed)
     remainders = rng.uniform(0.5, 2, len(T)) * T ** rng.uniform(0.5, 3)
-    errors = np.full(len(T), 0.99 * remainders[4] / CLEAR)
-    clear = np.flatnonzero(remainders > CLEAR * errors)[-FITTED:]
+    errors = np.full(len(T), 0.99 * remainders[4] / TAYLOR_CLEAR)
+    clear = np.flatnonzero(remainders > TAYLOR_CLEAR * errors)[-FITTED:]
     assert order_of(T, remainders, errors) == pytest.approx(slow_order(T[clear], remainders[clear]), rel=1e-12)
 
 
 def test_remainders_below_the_noise_do_not_count():
     remainders = 3 * T**2
     remainders[4:] = 1e-3  # noise
-    assert order_of(T, remainders, np.full(len(T), 1e-3 / CLEAR)) != order_of(T, remainders, np.zeros(len(T)))
-    assert math.isnan(order_of(T, 3 * T**2, np.full(len(T), 3 * T[2] ** 2 / CLEAR)))  # two are left
+    assert order_of(T, remainders, np.full(len(T), 1e-3 / TAYLOR_CLEAR)) != order_of(T, remainders, np.zeros(len(T)))
+    assert math.isnan(order_of(T, 3 * T**2, np.full(len(T), 3 * T[2] ** 2 / TAYLOR_CLEAR)))  # two are left
     assert math.isnan(order_of(T, np.zeros(len(T)), np.zeros(len(T))))  # a linear loss leaves nothing
     assert order_of(T, np.where(T[1] < T, np.nan, 3 * T**2), np.zeros(len(T))) == pytest.approx(2)
 

@@ -10,15 +10,13 @@ import numpy as np
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
-from fastcheck.judge.judge import excess_of_one
+from fastcheck.judge.coordinates import excess_of_one
 from fastcheck.judge.verdict import Verdict, grade
-from fastcheck.measure.probes import Probe, State
+from fastcheck.measure.ladder import State
+from fastcheck.measure.probes import Probe
 from fastcheck.parameters import Block
 
 __all__ = ["BlockProbes"]
-
-FITTED = 3  # directions that must agree on a factor
-ROUGHLY = 1e-6  # relative misfit that truncation may leave
 
 
 @dataclass
@@ -92,10 +90,10 @@ class BlockProbes:
     @property
     def factor(self) -> float | None:
         """The c of e = c g that explains every residual within its uncertainty; None where none does."""
-        if len(self.repeated) < FITTED:
+        if len(self.repeated) < thresholds.FITTED:
             return None
         residuals, claimed = self.residuals, np.array([p.slope + p.residual for p in self.probes])
-        weight = np.array([1 / max(p.uncertainty, abs(p.residual) * ROUGHLY) for p in self.probes])
+        weight = np.array([1 / max(p.uncertainty, abs(p.residual) * thresholds.ROUGHLY) for p in self.probes])
         c = float((weight**2 * claimed) @ residuals) / float((weight * claimed) @ (weight * claimed) or 1.0)
         return c if np.all(weight * np.abs(residuals - c * claimed) <= 1) else None
 

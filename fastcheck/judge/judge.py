@@ -1,380 +1,207 @@
-"""The one judge: what of analytic minus measured stands clear of the uncertainty, and how it is graded.
-
-With g the analytic and n the measured derivative, u its uncertainty, the *error in excess* of one coordinate is
-max(0, |g - n| - u) / (|g| + |n|); of a block or the whole the same with Euclidean norms, which is the textbook's ratio
-less what the measurement can't tell. At a kink n is an interval, and |g - n| the distance to it.
-"""
+"""The verdict of every block and of the run, from whatever a strategy measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING
 
 from fastcheck import thresholds
-from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.estimates import Estimate, Estimates, Status
-from fastcheck.judge.bounds import normal_above
-from fastcheck.judge.verdict import Verdict, grade, worst
+from fastcheck.findings import Kind
+from fastcheck.judge.coordinates import Comparison
+from fastcheck.judge.directions import BlockProbes
+from fastcheck.judge.verdict import Verdict, worst
+from fastcheck.measure.ladder import State
+from fastcheck.parameters import Block
 
-__all__ = ["Comparison", "Judge", "Norms", "excess", "excess_of_one", "gradient_rounding"]
+if TYPE_CHECKING:
+    from fastcheck.context import Context, Outcome
 
-SOME = 1 << 12  # rows that tell a typical error
-CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
-EXCUSED = (Status.CROSSED, Status.KINK)
-
-
-@dataclass(frozen=True)
-class Norms:
-    """Squared norms of one block or more, to be added up.
-
-    ``error`` is of g - n, ``analytic`` of g, ``measured`` of n, ``noise`` of one standard deviation of n (with safety),
-    ``truncation`` of the systematic part of the uncertainty, ``excused`` of the part of the error that is at kinks;
-    ``count`` coordinates went in, and the largest standard deviation of one is ``noisiest``, not squared.
-    """
-
-    error: float = 0.0
-    analytic: float = 0.0
-    measured: float = 0.0
-    noise: float = 0.0
-    truncation: float = 0.0
-    count: int = 0
-    noisiest: float = 0.0
-    excused: float = 0.0
-
-    def __add__(self, other: Norms) -> Norms:
-        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
-        return Norms(**sums | {"noisiest": max(self.noisiest, other.noisiest)})
-
-    @property
-    def scale(self) -> float:
-        """||g|| + ||n||."""
-        return math.sqrt(self.analytic) + math.sqrt(self.measured)
-
-    @property
-    def difference(self) -> float:
-        """The textbook's ratio; NaN where both norms are zero."""
-        return math.sqrt(self.error) / self.scale if self.scale else math.nan
-
-    def bound(self, z: float) -> float:
-        """Return the largest relative error that the measurements leave possible: (||g - n|| + ||u||) / ||g||."""
-        if not self.count or not self.analytic:
-            return math.nan
-        return (math.sqrt(self.error) + self.uncertainty(z)) / math.sqrt(self.analytic)
-
-    def uncertainty(self, z: float) -> float:
-        """Return an upper bound on the norm of the measurement's error, in units of the derivative.
-
-        The norm of independent errors of standard deviations s_i is at most sqrt(sum s_i^2) + z max s_i: it is a
-        Lipschitz function of them (Boucheron, Lugosi, Massart 2013, "Concentration Inequalities", theorem 5.6).
-        Systematic parts add without such help.
-        """
-        if not self.count:
-            return math.nan
-        return math.sqrt(self.noise) + z * self.noisiest + math.sqrt(self.truncation)
+__all__ = ["Judged", "Verdicts", "is_diffuse", "judge"]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the comparison of one block, coordinate by coordinate, found.
+class Judged:
+    """One block with its verdict, and what it rests on.
 
     Attributes
     ----------
-    norms : Norms
-        Of the coordinates measured in it.
-    excess : float
-        Relative error of the block clear of its uncertainty.
-    kinks, jumps, unresolved, missing : int
-        Coordinates at a kink (or whose first step crossed one), at a jump, without an answer, not measured.
+    block : Block
+        The block.
     verdict : Verdict
-        The worst grade of the block and its coordinates; INCONCLUSIVE where nothing could be resolved.
-    wrong : int64, shape (w,)
-        Coordinates of theta that are suspicious or wrong, worst first.
-    resolved : bool
-        The uncertainty is small enough beside the gradient for a pass to mean something.
-    unconfirmed : float
-        Relative error that the first measurements showed, clear of their uncertainty, and longer looks neither bore
-        out nor refuted.
-    doubt : float
-        The norm of an error that is no proof, for the gradient's own arithmetic of few digits may explain it.
+        INCONCLUSIVE marks an unchecked block.
+    compared : Comparison or None
+        Of the coordinates measured one by one.
+    screened : BlockProbes or None
+        The directions over it, where they decide.
     doubtful : bool
-        There is such an error, and no larger one.
-    kink_width : float
-        The norm of the widest error that the kinks at theta hide: of the intervals between their slopes.
-    diffuse : bool
-        Nearly every coordinate differs a little, none by much more than the others: two functions that are not quite
-        the same, rather than a mistake in one place.
+        An error stands out along directions, in a loss or a gradient of few digits that could do it.
+    at : Outcome or None
+        What was measured at a generic point nearby, where the block was decided there.
+    constant : bool
+        The loss does not depend on the block anywhere, and its gradient is zero.
     """
 
-    norms: Norms
-    excess: float
-    kinks: int
-    jumps: int
-    unresolved: int
-    missing: int
+    block: Block
     verdict: Verdict
-    wrong: IntArray
-    resolved: bool
-    unconfirmed: float = 0.0
-    doubt: float = 0.0
+    compared: Comparison | None = None
+    screened: BlockProbes | None = None
     doubtful: bool = False
-    kink_width: float = 0.0
-    diffuse: bool = False
+    at: Outcome | None = None
+    constant: bool = False
 
     @property
-    def checked(self) -> bool:
-        """Whether the block passed or was refuted: it says something."""
-        return self.verdict is not Verdict.INCONCLUSIVE
+    def inconclusive(self) -> bool:
+        """Whether its derivative could not be told from zero, or from anything else."""
+        if self.screened is not None:
+            return self.screened.inconclusive
+        return self.compared is not None and not self.compared.resolved and self.verdict is Verdict.INCONCLUSIVE
 
 
 @dataclass(frozen=True)
-class Judge:
-    """How errors are judged: thresholds corrected for the number of things measured in one run.
+class Verdicts:
+    """The verdict of a run.
 
     Attributes
     ----------
-    tolerance : float
-        Relative error that still counts as correct.
-    confidence : float
-        That no noise alone makes an error, over the whole run.
-    count : int
-        Coordinates measured in the run.
+    verdict : Verdict
+        The worst of all blocks and of the whole.
+    blocks : mapping of str to Judged
+        Of the blocks to check.
+    difference, uncertainty, bound : float
+        Of the whole gradient, as in `Report`.
     """
 
-    tolerance: float
-    confidence: float
-    count: int
-
-    @cached_property
-    def z(self) -> float:
-        """Standard deviations that noise exceeds nowhere in the run, at its confidence (Bonferroni)."""
-        return normal_above((1 - self.confidence) / (2 * max(1, self.count)))
-
-    @property
-    def limit(self) -> float:
-        """Relative uncertainty above which nothing can be passed."""
-        return max(thresholds.RESOLUTION, self.tolerance)
-
-    def excess(self, found: Estimates, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
-        """Return every measured coordinate's relative error in excess, shape (m,); NaN where it was not measured.
-
-        `analytic` is all of the block's gradient, `eps` the unit roundoff of the arithmetic it came in.
-        """
-        own = gradient_rounding(analytic, eps)
-        each = np.empty(len(found), np.float32)  # a share needs no more digits
-        for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
-            each[row * CHUNK : (row + 1) * CHUNK] = excess(distance, u + own, np.abs(g) + np.abs(n))
-        return each
-
-    def compare(self, found: Estimates, analytic: FloatArray, eps: float, doubt: float = 0.0) -> Comparison:
-        """Compare one block; parameters as in `excess`, and the norm of the error that is no proof."""
-        own = gradient_rounding(analytic, eps)
-        norms, missing, clear = Norms(), 0, 0
-        suspects: dict[int, float] = {}  # only those that stand out are kept, so that comparing needs no vector
-        for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
-            part = slice(row * CHUNK, row * CHUNK + len(g))
-            here = np.isfinite(n)
-            missing += int(np.count_nonzero(~here))
-            norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
-            each = np.where(here, excess(distance, u + own, np.abs(g) + np.abs(n)), 0.0)
-            clear += int(np.count_nonzero(each > 0))
-            suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
-        lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
-        at_kinks = [found.row(place) for place, estimate in found.looks.items() if estimate.status in EXCUSED]
-        off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
-        norms = norms + Norms(truncation=lost**2, excused=min(norms.error, float(np.nansum(np.square(off)))))
-        first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
-        norms = norms + Norms(truncation=found.systematic**2)
-        compared = self._verdict(found, analytic, norms, suspects, clear, frozenset(at_kinks))
-        unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
-        if compared.verdict.passed and unconfirmed and not self.norm_grade(first, unconfirmed).passed:
-            compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
-        compared = replace(compared, missing=missing, doubt=doubt)
-        if compared.verdict.passed and (missing or compared.jumps or compared.unresolved):
-            compared = replace(compared, verdict=Verdict.INCONCLUSIVE)
-        if compared.verdict.refuted and math.sqrt(norms.error) <= doubt:
-            return replace(compared, verdict=Verdict.INCONCLUSIVE, wrong=compared.wrong[:0], doubtful=True)
-        return compared
-
-    def _verdict(
-        self,
-        found: Estimates,
-        analytic: FloatArray,
-        norms: Norms,
-        suspects: Mapping[int, float],
-        clear: int,
-        at_kinks: frozenset[int],
-    ) -> Comparison:
-        status = [estimate.status for estimate in found.looks.values()]
-        relative = max(self.norm_excess(norms), found.error_floor / norms.scale if norms.scale else 0.0)
-        grades = {row: grade(value, self.tolerance, row in at_kinks) for row, value in suspects.items()}
-        everywhere = norms.count >= thresholds.SEVERAL and clear >= thresholds.EVERYWHERE * norms.count
-        diffuse = everywhere and relative < thresholds.SUSPICIOUS
-        typical = _typical_error(found, analytic) if everywhere else 0.0
-        slight = everywhere and typical * math.sqrt(norms.count) <= thresholds.CANCELLED * norms.scale
-        if diffuse or slight:  # what all coordinates have is the block's matter: none is wrong for its own small size
-            alike = {
-                row
-                for row in grades
-                if abs(_claimed(found, analytic, row) - float(found.value[row])) <= thresholds.ALIKE * typical
-            }
-            allowed = slight or self.tolerance >= thresholds.ALLOWED
-            grades = {row: _milder(one, allowed) if row in alike else one for row, one in grades.items()}
-        bad = sorted((row for row, g in grades.items() if not g.passed), key=lambda row: -suspects[row])
-        verdict = worst([self.norm_grade(norms, relative), *set(grades.values())])
-        resolved = self.resolved(norms)
-        if verdict.passed and not resolved:
-            verdict = Verdict.INCONCLUSIVE
-        return Comparison(
-            norms=norms,
-            excess=relative,
-            kinks=len(at_kinks),
-            jumps=sum(s is Status.JUMP for s in status),
-            unresolved=sum(s is Status.UNRESOLVED for s in status),
-            missing=0,
-            verdict=verdict,
-            wrong=found.places(np.array(bad, dtype=np.int64)),
-            resolved=resolved,
-            kink_width=math.hypot(*(e.width for e in found.looks.values() if e.status is Status.KINK)),
-            diffuse=diffuse,
-        )
-
-    def norm_excess(self, norms: Norms) -> float:
-        """Return the relative error of a block, or of the whole, in excess of its uncertainty."""
-        if not norms.count:
-            return 0.0
-        return excess_of_one(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale)
-
-    def norm_grade(self, norms: Norms, relative: float) -> Verdict:
-        """Grade the relative error of a block, or of the whole; kinks excuse what is at them, and nothing else."""
-        rest = replace(norms, error=norms.error - norms.excused)
-        elsewhere = grade(self.norm_excess(rest), self.tolerance, kinks=False)
-        return worst([elsewhere, grade(relative, self.tolerance, kinks=norms.excused > 0)])
-
-    def refutes(self, estimate: Estimate, claimed: float) -> bool:
-        """Say whether a measured coordinate shows a claimed derivative to be suspicious or wrong, by itself."""
-        low, high = estimate.interval
-        distance = max(low - claimed, claimed - high, 0.0)
-        clear = excess_of_one(distance, estimate.uncertainty, abs(claimed) + abs(estimate.value))
-        return not grade(clear, self.tolerance, kinks=False).passed
-
-    def resolved(self, norms: Norms) -> bool:
-        """Say whether the uncertainty is small enough beside the gradient for a pass to mean something."""
-        return norms.count > 0 and norms.scale > 0 and norms.uncertainty(self.z) <= self.limit * norms.scale
-
-    def detectable(self, compared: Comparison) -> float:
-        """Return the smallest relative error of a block that would have stood out."""
-        size = math.sqrt(compared.norms.analytic)
-        if not size or not compared.resolved:
-            return math.inf
-        hidden = 2 * compared.norms.uncertainty(self.z) + compared.doubt + compared.kink_width
-        return 2 * self.tolerance + hidden / size
-
-    def whole(self, blocks: Iterable[Comparison], allow: bool) -> tuple[Norms, Verdict]:
-        """Return the norms over all blocks and the verdict of the run: the worst of all blocks and of the whole.
-
-        Allowed, a block that could not be resolved does not spoil the verdict of the others, as long as its uncertainty
-        is small beside the whole gradient; it is named in the report, and never passed.
-        """
-        blocks = [block for block in blocks if block.norms.count or block.missing]
-        norms = sum((block.norms for block in blocks), Norms())
-        verdict = worst(block.verdict for block in blocks if not (allow and not block.resolved and not block.checked))
-        if not any(block.doubtful for block in blocks):
-            verdict = worst([verdict, self.norm_grade(norms, self.norm_excess(norms))])
-        if verdict.passed and not self.resolved(norms):
-            verdict = Verdict.INCONCLUSIVE
-        return norms, verdict
+    verdict: Verdict
+    blocks: Mapping[str, Judged]
+    difference: float
+    uncertainty: float
+    bound: float
 
 
-def excess(distance: ArrayLike, uncertainty: ArrayLike, scale: ArrayLike) -> FloatArray:
-    """Return what of an error is clear of its uncertainty, relative to a scale; 0 where nothing is.
+def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verdicts:
+    """Judge what was measured, block by block and as a whole.
 
-    Parameters
-    ----------
-    distance, uncertainty, scale : float or float64 array
-        |g - n|, or its distance to the subgradients at a kink; the largest error of the measurement; |g| + |n|.
+    Some blocks could not be decided at theta, and were otherwise: those are taken as they were `decided`.
     """
-    clear = np.maximum(np.subtract(distance, uncertainty), 0.0)
-    out: FloatArray = np.divide(clear, scale, out=np.zeros_like(clear), where=clear > 0)
-    return out
+    context, decided = outcome.context, decided or {}
+    compared, screened = {}, {one.block.name: one for one in outcome.directions}
+    for found in outcome.estimates:
+        name = found.block.name
+        analytic, eps, doubt = context.of_block(context.layout.number(found.block))
+        compared[name] = context.judge.compare(found, analytic, eps, 0.0 if name in screened else doubt)
+    blocks = {
+        block.name: _judged(outcome, block, compared.get(block.name), screened.get(block.name))
+        for _, block in context.blocks
+    }
+    rest = {name: one for name, one in blocks.items() if name not in decided}
+    verdicts = (_of_directions if outcome.directions else _of_coordinates)(context, rest)
+    elsewhere = [one.verdict for one in decided.values()]
+    if not all(one.constant for one in decided.values()) and not any(one.block.size for one in rest.values()):
+        verdict = worst(elsewhere)
+    else:
+        verdict = worst([verdicts.verdict, *elsewhere])
+    return replace(verdicts, verdict=verdict, blocks=blocks | dict(decided))
 
 
-def excess_of_one(distance: float, uncertainty: float, scale: float) -> float:
-    """Return what `excess` does, of one error: a check of a small net asks for dozens, each without an array."""
-    clear = distance - uncertainty
-    if not clear > 0:
-        return 0.0
-    return clear / scale if scale else math.inf
+def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: BlockProbes | None) -> Judged:
+    if not block.size:
+        return Judged(block, Verdict.INCONCLUSIVE, compared, one)
+    whole = compared is not None and compared.norms.count == block.size and compared.checked
+    if one is None or not one.probes or (one.inconclusive and whole):
+        verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
+        if verdict.passed and one is not None and not _as_sharp(outcome, one, compared):
+            verdict = Verdict.INCONCLUSIVE
+        return Judged(block, verdict, compared)
+    doubtful = _is_doubtful(outcome, one, compared)
+    verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
+    if compared is not None and len(compared.wrong) and not doubtful:
+        verdict = worst([verdict, compared.verdict])
+    return Judged(block, verdict, compared, one, doubtful)
 
 
-def _claimed(found: Estimates, analytic: FloatArray, row: int) -> float:
-    """Return the analytic derivative of a row."""
-    return float(analytic[int(found.places(slice(row, row + 1))[0]) - found.block.start])
+def _as_sharp(outcome: Outcome, one: BlockProbes, compared: Comparison | None) -> bool:
+    """Say whether coordinates are known as well as the residual of their block that they are to acquit."""
+    if compared is None or math.isinf(one.singled_out):
+        return True
+    return compared.norms.uncertainty(outcome.context.judge.z) <= one.singled_out
 
 
-def _milder(verdict: Verdict, allowed: bool) -> Verdict:
-    """Return the verdict of a coordinate that differs as all do: never wrong, and correct if that is allowed for."""
-    if allowed:
-        return Verdict.CORRECT
-    return Verdict.SUSPICIOUS if verdict is Verdict.WRONG else verdict
+def is_diffuse(one: Judged) -> bool:
+    """Say whether a refuted block differs by little and everywhere, so that no mistake in one place is to be sought."""
+    if one.screened is not None:
+        every = all(probe.state is State.REPEATED for probe in one.screened.probes)
+        return every and one.screened.factor is None and one.screened.excess < thresholds.SUSPICIOUS
+    return one.compared is not None and one.compared.diffuse
 
 
-def _typical_error(found: Estimates, analytic: FloatArray) -> float:
-    """Return the median of |g - n| over a block, or over some of a large one."""
-    rows = slice(0, len(found), max(1, len(found) // SOME))
-    errors = np.abs(analytic[found.places(rows) - found.block.start] - found.value[rows])
-    return float(np.nanmedian(errors))
+def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None) -> bool:
+    """Say whether a block stands out along directions only, in a loss that could fool them.
+
+    Many kinks can bias all steps of a direction alike, and so can the rounding of parameters in low precision. There a
+    block is called wrong only if a coordinate of it was confirmed, a pattern explains its error, or the error is larger
+    than any such bias.
+    """
+    if not one.failed:
+        return False
+    if one.rounded:
+        return True
+    if compared is not None and len(compared.wrong):
+        return False
+    noise = outcome.context.noise.relative
+    if noise > thresholds.IMPRECISE:
+        unmistakable = one.difference > thresholds.UNMISTAKABLE and len(one.repeated) >= thresholds.LOOKS[0]
+        return noise > thresholds.NO_DIGITS or not unmistakable
+    located = outcome.located.get(one.block.name)
+    if located is None or not any(finding.kind is Kind.NOT_LOCATED for finding in located.findings):
+        return False
+    return any(probe.shortened for other in outcome.directions for probe in other.probes)
 
 
-def gradient_rounding(analytic: FloatArray, eps: float) -> float:
-    """Return what the analytic gradient may have lost to its own rounding, in units of the derivative."""
-    return thresholds.GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
+def _of_coordinates(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
+    judge, compared = context.judge, [one.compared for one in blocks.values() if one.compared is not None]
+    norms, verdict = judge.whole(compared, context.settings.unchecked == "allow")
+    if context.run.stopped and verdict.passed:
+        verdict = Verdict.INCONCLUSIVE
+    uncertainty = norms.uncertainty(judge.z)
+    relative = uncertainty / norms.scale if norms.scale else math.nan
+    return Verdicts(verdict, blocks, norms.difference, relative, norms.bound(judge.z))
 
 
-def _norms(
-    g: FloatArray,
-    n: FloatArray,
-    distance: FloatArray,
-    rounding: NDArray[np.float32],
-    truncation: NDArray[np.float32],
-    here: NDArray[np.bool_],
-    z: float,
-) -> Norms:
-    g, n, distance = g[here], n[here], distance[here]
-    # A rounding piece bounds the worst of the run; the standard deviation of one is z times smaller. The sum of two
-    # loss errors is divided by two steps, hence the root.
-    noise = rounding[here].astype(np.float64) / (z * math.sqrt(2.0))
-    systematic = truncation[here].astype(np.float64)
-    return Norms(
-        float(distance @ distance),
-        float(g @ g),
-        float(n @ n),
-        float(noise @ noise),
-        float(systematic @ systematic),
-        len(g),
-        float(noise.max(initial=0.0)),
-    )
+def _of_directions(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
+    judged = [one for one in blocks.values() if one.block.size]
+    norms = [_norms(context, one) for one in judged]
+    columns = [math.hypot(*column) for column in zip(*norms, strict=True)] or [0.0] * 5
+    error, norm, measured, uncertainty, bound = columns
+    scale, difference, spread, relative = norm + measured, math.nan, math.nan, math.nan
+    if scale:
+        difference, spread = min(1.0, error / scale), uncertainty / scale
+    if norm:
+        relative = bound / norm
+    return Verdicts(_worst(context, judged, norm), blocks, difference, spread, relative)
 
 
-def _chunks(found: Estimates, analytic: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
-    """Yield analytic, measured, their distance and the uncertainty, some rows at a time."""
-    looked = {found.row(place): r for place, r in found.looks.items() if r.status is Status.KINK}
-    for start in range(0, len(found), CHUNK):
-        rows = slice(start, min(start + CHUNK, len(found)))
-        g = analytic[rows] if found.coordinates is None else analytic[found.coordinates[rows] - found.block.start]
-        n = found.value[rows]
-        distance = np.abs(g - n)
-        here = {row - rows.start: resolved for row, resolved in looked.items() if rows.start <= row < rows.stop}
-        excused = [k for k, resolved in here.items() if resolved.excuses(float(g[k]))]
-        if excused:  # not measured: there is no derivative to be compared with
-            n = n.copy()
-            n[excused] = np.nan
-        for k, resolved in here.items():
-            low, high = resolved.interval
-            distance[k] = max(low - g[k], g[k] - high, 0.0)
-        u = found.rounding[rows].astype(np.float64) + found.truncation[rows]
-        yield g, n, distance, u
+def _norms(context: Context, one: Judged) -> tuple[float, float, float, float, float]:
+    """Return the norms of a block's error, of g, of the true gradient, of the noise, and the error's bound."""
+    if one.screened is not None:
+        s = one.screened
+        return s.error, s.norm, s.scale - s.norm, s.uncertainty, s.bound_of_error
+    if one.compared is None:
+        return (math.nan,) * 5
+    norms, z = one.compared.norms, context.judge.z
+    bound = math.sqrt(norms.error) + norms.uncertainty(z)
+    return math.sqrt(norms.error), math.sqrt(norms.analytic), math.sqrt(norms.measured), norms.uncertainty(z), bound
+
+
+def _worst(context: Context, judged: Sequence[Judged], norm: float) -> Verdict:
+    """Return the worst verdict; where they are allowed, an unchecked block spoils a pass only if it may weigh."""
+    allow = context.settings.unchecked == "allow"
+    verdict = worst(one.verdict for one in judged if not (allow and one.inconclusive))
+    if not verdict.passed:
+        return verdict
+    silent = math.hypot(*(_norms(context, one)[4] for one in judged if one.inconclusive), 0.0)
+    nothing = all(one.inconclusive for one in judged)
+    if context.run.stopped or nothing or not silent <= context.judge.limit * norm:
+        return Verdict.INCONCLUSIVE
+    return verdict

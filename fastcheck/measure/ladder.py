@@ -1,4 +1,4 @@
-"""A second look at one coordinate: central differences down a ladder of steps, and what they agree on.
+"""Reading a ladder of steps: what difference quotients at falling steps agree on, at a coordinate or along a direction.
 
 Nothing is called wrong on the strength of a single difference quotient. Down the ladder a smooth loss shows
 truncation that falls with the square of the step and then rounding that grows with its inverse; a kink shows one-sided
@@ -10,6 +10,7 @@ Adv. Eng. Software 4 (1982) 75-76; the reading of the one-sided slopes follows f
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,25 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcheck import thresholds
-from fastcheck.arrays import FloatArray, IntArray
-from fastcheck.estimates import Estimate, Status
-from fastcheck.losses.evaluator import Evaluator
-from fastcheck.measure.steps import GRAIN, is_low_precision, step_quantisation, within_scale
-from fastcheck.run import Run
+from fastcheck.arrays import FloatArray
+from fastcheck.estimates import Estimate, Status, kinks_coincide
 
-__all__ = ["LADDER", "look_again", "look_along", "resolve"]
+__all__ = ["Rung", "State", "doubtful", "resolve", "same", "settled"]
 
-LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
-UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
-DOWN = tuple(8.0**-k for k in range(7, 15))  # below it, down to the spacing of theta: no jump is believed before
-SHORT = 2.0**-6  # of the longest step, that of half a parameter
-VAGUE = 1e-4  # relative uncertainty, above which no pass can be given
-LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
-SAFETY = 2.0  # on truncation taken from changes between steps
-SMOOTHLY = 0.02  # relative; kinks crossed one by one scatter by more
 APART = 2.0  # times as long is the next longer step at least, when theta has been rounded
-FLAT = 3  # rungs without a movement, and with an even one, that make stairs
-PROMISE = 8.0  # on truncation extrapolated from changes that fell like the square of the step
 
 
 @dataclass(frozen=True)
@@ -118,14 +106,15 @@ class _Ladder:
         J has the same bits at the shortest steps and moves evenly to both sides at the longest: a part of it is
         rounded, though J as a whole has no grain. (A unit that is dead near theta moves J to one side.)
         """
+        few, smoothly = thresholds.FLAT, thresholds.SMOOTHLY
         moved = np.maximum(np.abs(self.plus - self.base), np.abs(self.minus - self.base))
         flat = int(np.argmax(moved[::-1] > 0)) if moved.any() else 0
-        if flat < FLAT or len(self) - flat < FLAT:
+        if flat < few or len(self) - flat < few:
             return 0.0
         height = float(moved[moved > 0].min())
-        allowed = 2 * height / np.minimum(self.ahead, self.behind)[:FLAT]
-        even = np.abs(self.gap[:FLAT]) <= allowed + SMOOTHLY * np.abs(self.central[:FLAT])
-        steady = np.abs(np.diff(self.central[:FLAT])) <= allowed[1:] + SMOOTHLY * np.abs(self.central[: FLAT - 1])
+        allowed = 2 * height / np.minimum(self.ahead, self.behind)[:few]
+        even = np.abs(self.gap[:few]) <= allowed + smoothly * np.abs(self.central[:few])
+        steady = np.abs(np.diff(self.central[:few])) <= allowed[1:] + smoothly * np.abs(self.central[: few - 1])
         return height if bool(even.all() and steady.all()) else 0.0
 
 
@@ -175,11 +164,12 @@ def _still_changes(central: FloatArray, rounding: FloatArray) -> bool:
 
 def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:
     """Say whether the longer steps failed by a kink: truncation would fall with the square of the step."""
+    like = thresholds.LIKE_SQUARE
     for k in range(min(rung, 3)):
         if error[k] > thresholds.STANDS_OUT * explained[k]:
             fell = error[k] / max(error[k + 1], 1e-300)
             following = error[k + 1] > thresholds.STANDS_OUT * explained[k + 1]
-            if following and not 0.25 * ratio**2 < fell < 4 * ratio**2:
+            if following and not ratio**2 / (2 * like) < fell < 2 * like * ratio**2:
                 return True
     return False
 
@@ -201,7 +191,8 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
     best = (math.nan, math.inf, 0.0, len(central) - 1)
     total = thresholds.HIDDEN_KINKS * rounding
     for k in range(len(central) - 2, 0, -1):
-        truncation = float(max(SAFETY * change[k - 1], SAFETY * change[k], thresholds.HIDDEN_KINKS * rounding[k]))
+        steady = thresholds.TRUNCATION * max(change[k - 1], change[k])
+        truncation = float(max(steady, thresholds.HIDDEN_KINKS * rounding[k]))
         if not _closes_smoothly(gap[k - 1 : k + 2], rounding[k + 1], ratio):
             truncation = max(truncation, float(half[k]))
         # Where a shorter step contradicts this one, it is off by as much, and by what that one may be off.
@@ -213,7 +204,7 @@ def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
         if opens[k] or opens[k + 1]:
             truncation += float(half[k])
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
-        truncation = max(truncation, SAFETY * float(np.max(apart - rounding[k + 1 :])))
+        truncation = max(truncation, thresholds.TRUNCATION * float(np.max(apart - rounding[k + 1 :])))
         rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
         total[k] = rounded + truncation
         if total[k] <= best[1] + best[2]:
@@ -228,25 +219,25 @@ def _promised(change: FloatArray, opens: NDArray[np.bool_], rounding: FloatArray
     change may well be the 64th part of another. Those after them, also below rung k, must lie below what that promises,
     or in the noise, and the one-sided slopes must have closed up all the way.
     """
-    noise = rounding[:-1] + rounding[1:]
+    noise, like = rounding[:-1] + rounding[1:], thresholds.LIKE_SQUARE
     falls = max(2, round(math.log(thresholds.FALLEN) / math.log(ratio**2)))
     for j in range(k - 1, falls - 1, -1):
         if not np.all(change[j - falls : j + 1] > 0) or opens[j - falls + 1 :].any():
             continue
         fell = change[j - falls : j] / change[j - falls + 1 : j + 1]
-        if change[j] > noise[j] and np.all((0.5 * ratio**2 < fell) & (fell < 2 * ratio**2)):
+        if change[j] > noise[j] and np.all((ratio**2 / like < fell) & (fell < like * ratio**2)):
             later = np.arange(j + 1, len(change))
             expected = change[j] / ratio ** (2 * (later - j))
-            if np.all(change[later] <= 2 * expected + noise[later]):
-                return PROMISE * float(change[j] / ratio ** (2 * (k - j)))
+            if np.all(change[later] <= like * expected + noise[later]):
+                return thresholds.PROMISE * float(change[j] / ratio ** (2 * (k - j)))
     return math.inf
 
 
 def _closes_smoothly(gap: FloatArray, rounding: float, ratio: float) -> bool:
     """Say whether the one-sided slopes close up in proportion to the step, clear of the noise, as f'' h does."""
-    if abs(gap[2]) < thresholds.STANDS_OUT * rounding / SMOOTHLY or not gap[:-1].all():
+    if abs(gap[2]) < thresholds.STANDS_OUT * rounding / thresholds.SMOOTHLY or not gap[:-1].all():
         return False
-    return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < SMOOTHLY))
+    return bool(np.all(np.abs(gap[1:] * ratio / gap[:-1] - 1) < thresholds.SMOOTHLY))
 
 
 def _widest_below(gap: FloatArray, rounding: FloatArray) -> FloatArray:
@@ -261,7 +252,7 @@ def _widest_below(gap: FloatArray, rounding: FloatArray) -> FloatArray:
 def _stay_open(gap: FloatArray, rounding: FloatArray, ratio: float) -> NDArray[np.bool_]:
     """Say of every rung whether the one-sided slopes did not close up from the one before as those of a smooth loss."""
     opens = np.zeros(len(gap), dtype=bool)
-    opens[1:] = np.abs(gap[1:]) > 2 / ratio * np.abs(gap[:-1]) + thresholds.STANDS_OUT * rounding[1:]
+    opens[1:] = np.abs(gap[1:]) > thresholds.OPENS / ratio * np.abs(gap[:-1]) + thresholds.STANDS_OUT * rounding[1:]
     return opens
 
 
@@ -295,10 +286,10 @@ def _at_kink(ladder: _Ladder) -> Estimate:
     left, right = limits(ladder.left, ladder.behind), limits(ladder.right, ladder.ahead)
     drift = np.maximum(np.abs(np.diff(left)), np.abs(np.diff(right)))
     rounding = 2 * (1 + 2 / (ladder.ratio - 1)) * ladder.rounding[2:]
-    rung = int(np.argmin(rounding + SAFETY * drift))
+    rung = int(np.argmin(rounding + thresholds.TRUNCATION * drift))
     slopes = (float(left[rung + 1]), float(right[rung + 1]))
     middle = 0.5 * (slopes[0] + slopes[1])
-    return Estimate(middle, float(rounding[rung]), SAFETY * float(drift[rung]), *slopes, Status.KINK)
+    return Estimate(middle, float(rounding[rung]), thresholds.TRUNCATION * float(drift[rung]), *slopes, Status.KINK)
 
 
 def _is_jump(ladder: _Ladder) -> bool:
@@ -311,120 +302,79 @@ def _is_jump(ladder: _Ladder) -> bool:
     return False
 
 
-def look_again(
-    run: Run,
-    evaluator: Evaluator,
-    base: float,
-    coordinates: IntArray,
-    steps: FloatArray,
-    loss_error: float,
-    wanted: FloatArray | None = None,
-) -> list[Estimate]:
-    """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
+# -- a ladder that is read while it is climbed down, along a direction ------------------------------------------------
 
-    Parameters
-    ----------
-    run : Run
-        Evaluates, and may stop before the end.
-    evaluator : Evaluator
-        The loss.
-    base : float
-        J(theta).
-    coordinates : int64, shape (m,)
-        Places in theta.
-    steps : float64, shape (m,)
-        The step each was measured with at first.
-    loss_error : float
-        Largest error of one loss value, at the run's confidence.
-    wanted : float64, shape (m,), optional
-        Uncertainties that settle what is asked, where that is more than whether there is a derivative.
 
-    Returns
-    -------
-    list of Estimate
-        Of the coordinates whose ladder was done, from the first.
+class State(enum.Enum):
+    """What a probe came to."""
+
+    CLEAN = "clean"  # the residual is within its noise
+    REPEATED = "repeated"  # it stands out, and another step gave the same
+    KINK = "kink"  # it stands out, but theta itself is at a kink, whose two slopes explain it
+    UNSETTLED = "unsettled"  # no two steps agree
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step along a direction: the measured slope, the analytic one minus it, and how well both are known."""
+
+    step: float
+    slope: float
+    residual: float
+    uncertainty: float
+    gap: float  # half the difference of the two one-sided slopes: falls with the step where J is smooth
+
+
+def settled(rungs: list[Rung]) -> tuple[Rung, State] | None:
+    """Return the rung to believe and why, or None where a shorter step is needed."""
+    last = rungs[-1]
+    if abs(last.residual) <= last.uncertainty:
+        return last, State.CLEAN
+    if len(rungs) < 2:
+        return None
+    above = rungs[-2]
+    extrapolated = _extrapolated(above, last)
+    if abs(extrapolated.residual) <= extrapolated.uncertainty:
+        return extrapolated, State.CLEAN
+    if same(above, last):
+        return doubtful(above, last), _kink_or(above, last)
+    if len(rungs) > 2:
+        before = _extrapolated(rungs[-3], above)
+        if same(before, extrapolated):
+            return doubtful(extrapolated, before), _kink_or(above, last)
+    return None
+
+
+def doubtful(rung: Rung, other: Rung) -> Rung:
+    """Return a rung whose uncertainty includes how far another one is from it: what is left of truncation and kinks."""
+    return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
+
+
+def same(a: Rung, b: Rung) -> bool:
+    """Say whether two steps give one residual, and the loss between them looks like one that has a derivative.
+
+    The one-sided slopes close up as the step shrinks, or stay apart at a kink. Where they open, the loss jumps, or
+    changes on a scale much shorter than the step: then two equal quotients mean nothing.
     """
-    first = np.exp2(np.round(np.log2(steps)))  # powers of two: theta + h is then exact, but where it crosses a binade
-    rungs = _measured(run, evaluator, coordinates, first, LADDER)
-    seen = [resolve(*one, base, loss_error) for one in rungs]
-    # Longer steps than the pilots agreed upon are believed only where they are still short beside the parameters.
-    room = within_scale(evaluator, coordinates, np.full(len(first), np.inf)) * SHORT
-    wanted = np.full(len(first), np.inf) if wanted is None else wanted
-    for further in (UP, DOWN):
-        if further is UP:
-            chosen = [k for k, one in enumerate(seen) if _is_vague(one, wanted[k]) and first[k] * UP[-1] <= room[k]]
-        else:
-            chosen = [k for k, one in enumerate(seen) if _is_shallow(one)]
-        more = _measured(run, evaluator, coordinates[chosen], first[chosen], further) if chosen else []
-        for k, others in zip(chosen, more, strict=False):
-            others[0][others[0] > room[k]] = 0.0
-            order = (others, rungs[k]) if further is UP else (rungs[k], others)
-            rungs[k] = tuple(np.concatenate(pair) for pair in zip(*order, strict=True))  # type: ignore[assignment]
-            before, seen[k] = seen[k].status, resolve(*rungs[k], base, loss_error)
-            if further is UP and before is Status.SMOOTH and seen[k].status is Status.CROSSED:
-                seen[k] = replace(seen[k], status=before)  # what only longer steps crossed, the first one did not
-    return seen
+    longer, shorter = (a, b) if a.step > b.step else (b, a)
+    noise = a.uncertainty + b.uncertainty
+    return abs(a.residual - b.residual) <= noise and abs(shorter.gap) <= thresholds.OPENS * abs(longer.gap) + noise
 
 
-def _is_vague(seen: Estimate, wanted: float) -> bool:
-    """Say whether longer steps could tell more: J did not move, or by too little beside its noise for what is asked."""
-    enough = min(VAGUE * abs(seen.value), wanted)
-    return seen.status in (Status.SMOOTH, Status.UNRESOLVED) and not seen.uncertainty <= enough
+def _extrapolated(longer: Rung, shorter: Rung) -> Rung:
+    """Return Richardson's extrapolation, free of the error that falls with the square of the step."""
+    weight = 1 / ((longer.step / shorter.step) ** 2 - 1)
+    slope = shorter.slope + weight * (shorter.slope - longer.slope)
+    residual = shorter.residual + weight * (shorter.residual - longer.residual)
+    uncertainty = (1 + weight) * shorter.uncertainty + weight * longer.uncertainty
+    return Rung(shorter.step, slope, residual, uncertainty, shorter.gap)
 
 
-def _is_shallow(seen: Estimate) -> bool:
-    """Say whether shorter steps could tell more: what looks like a jump may be a change on a shorter scale."""
-    return seen.status in (Status.JUMP, Status.UNRESOLVED)
-
-
-def _measured(
-    run: Run, evaluator: Evaluator, coordinates: IntArray, first: FloatArray, ladder: tuple[float, ...]
-) -> list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
-    """Return the achieved steps ahead and behind, and the losses there, of every coordinate that the run came to."""
-    h = np.outer(first, ladder).ravel()
-    places = np.repeat(coordinates, len(ladder))
-    pair, reached = np.empty((len(h), 2)), 0
-    for rows, values in run.grid(evaluator, places, h, (1.0, -1.0)):
-        pair[rows], reached = values, rows.stop
-    at = evaluator.theta[places]
-    ahead, behind = evaluator.represent(places, at + h) - at, at - evaluator.represent(places, at - h)
-    if is_low_precision(evaluator):  # a step of a few spacings is too uneven for a ladder
-        ahead[step_quantisation(evaluator, places, h) > GRAIN] = 0.0
-    done = (slice(k, k + len(ladder)) for k in range(0, reached - reached % len(ladder), len(ladder)))
-    return [(ahead[k], behind[k], pair[k, 0], pair[k, 1]) for k in done]
-
-
-def _lost_along(evaluator: Evaluator, places: IntArray, direction: FloatArray, steps: FloatArray) -> FloatArray:
-    """Return the share of each step along a direction, shape (k,), that rounding theta adds or takes."""
-    at, length = evaluator.theta[places], np.linalg.norm(direction)
-    lost = [np.linalg.norm(evaluator.represent(places, at + t * direction) - at - t * direction) for t in steps]
-    share: FloatArray = np.array(lost) / (np.abs(steps) * length)
-    return share
-
-
-def look_along(
-    evaluator: Evaluator, base: float, start: int, direction: FloatArray, step: float, loss_error: float
-) -> Estimate:
-    """Measure the derivative along a direction down a longer ladder; 24 evaluations.
-
-    Parameters
-    ----------
-    evaluator : Evaluator
-        The loss.
-    base : float
-        J(theta).
-    start : int
-        First coordinate of the range that moves.
-    direction : float64, shape (n,)
-        The direction in that range.
-    step : float
-        The step that a single coordinate of the range was measured with.
-    loss_error : float
-        Largest error of one loss value, at the run's confidence.
-    """
-    steps = step * np.array(LONG_LADDER)
-    values = evaluator.along(start, direction, np.concatenate([steps, -steps]))
-    if is_low_precision(evaluator):
-        places = np.arange(start, start + len(direction))
-        values[_lost_along(evaluator, places, direction, np.concatenate([steps, -steps])) > GRAIN] = math.nan
-    return resolve(steps, steps, values[: len(steps)], values[len(steps) :], base, loss_error)
+def _kink_or(longer: Rung, shorter: Rung) -> State:
+    """Tell an error from a kink at theta: there the two one-sided slopes stay apart however short the step."""
+    apart = abs(shorter.gap) > 2 * shorter.uncertainty and thresholds.STAYS * abs(shorter.gap) > abs(longer.gap)
+    left, right = shorter.slope - shorter.gap, shorter.slope + shorter.gap
+    bent = abs(shorter.gap) > thresholds.COINCIDE * abs(shorter.slope)
+    coincide = bent and kinks_coincide(shorter.slope + shorter.residual, left, right)
+    explained = coincide or abs(shorter.residual) < thresholds.STANDS_OUT * abs(shorter.gap)
+    return State.KINK if apart and explained else State.REPEATED

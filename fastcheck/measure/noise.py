@@ -39,6 +39,9 @@ COARSER = 64.0  # times as wide is the next grid
 WIDER = (2.0**-18, 2.0**-13)
 CLOSER = (2.0**-9, 2.0**-18)  # of the spacing that showed a noise: where that is a shape of J, it is smooth there
 SHAPE = 16.0  # times less noise on another grid or along another direction: the first one saw a kink, an oscillation
+AGREE = 4.0  # columns of the table whose estimates differ by no more are of noise (Moré & Wild 2011, section 5)
+ROUNDED = 0.25  # eps: standard deviation of one rounding to nearest, 1/sqrt(12) of a spacing of eps/2 to eps, about
+QUANTA = 4.0  # that J must move by for its rounding to be told from it
 ROUNDINGS = 64.0  # unit roundoffs of J that need no explanation
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
@@ -122,7 +125,7 @@ def difference_table_noise(values: FloatArray) -> float:
     levels, changes = _columns(values)
     for k in range(len(levels) - 2):
         three = levels[k : k + 3]
-        if max(three) <= 4 * min(three) and changes[k]:
+        if max(three) <= AGREE * min(three) and changes[k]:
             return levels[k]
     return math.nan
 
@@ -141,7 +144,7 @@ def _columns(values: FloatArray) -> tuple[list[float], list[bool]]:
 
 def _left_over(values: FloatArray) -> float:
     """Return the most noise that a smooth table may hide: what its last columns leave, and no less than rounding."""
-    return max(*_columns(values)[0][-2:], 0.25 * FLOAT64_EPS * float(np.abs(values).max()))
+    return max(*_columns(values)[0][-2:], ROUNDED * FLOAT64_EPS * float(np.abs(values).max()))
 
 
 def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
@@ -263,7 +266,7 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
             spacing, level = _where_it_shows(line, fine)
             line.seen = line.seen[-1:]
             grain = grain_of(line.seen)
-    floor = max(0.25 * FLOAT64_EPS * abs(base), repeat)
+    floor = max(ROUNDED * FLOAT64_EPS * abs(base), repeat)
     seen = line.all()
     if len(seen) > 2 and np.array_equal(seen, seen.astype(np.float32)):
         floor = max(floor, 0.5 * FLOAT32_EPS * abs(base))  # every value is a float32: J has no more digits
@@ -371,7 +374,7 @@ def _on_wider_grids(line: _Line, spacing: float, level: float) -> float:
 def _exactly_rounded(line: _Line, grain: float) -> bool:
     """Say whether J is a smooth function rounded to its grain and nothing else, from more values close by."""
     spacing = FIRST_SPACING
-    while np.ptp(line.values(spacing)) < 4 * grain and spacing < 1 / COARSER:
-        spacing *= COARSER / 8
+    while np.ptp(line.values(spacing)) < QUANTA * grain and spacing < 1 / COARSER:
+        spacing *= math.sqrt(COARSER)
     places: FloatArray = np.arange(1.0, WITNESSES + 1) * (POINTS / WITNESSES)
     return exactly_rounded(np.concatenate([[0.0], places]), line.values(spacing, places), grain)

@@ -8,9 +8,8 @@ and otherwise the step is shortened until it is either repeated or drowned.
 
 from __future__ import annotations
 
-import enum
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,40 +17,28 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.estimates import kinks_coincide
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.measure.ladder import Rung, State, doubtful, same, settled
 from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
 from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
 from fastcheck.run import Run
 
 if TYPE_CHECKING:
-    from fastcheck.judge.judge import Judge
+    from fastcheck.judge.coordinates import Judge
 
-__all__ = ["Probe", "Probing", "State", "measure", "probe_step"]
+__all__ = ["Probe", "Probing", "measure", "probe_step"]
 
 RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
-NO_DIGITS = 1e-2  # relative noise of J that may be no noise at all
-OPEN = 2.0  # factor by which one-sided slopes may seem to open as the step shrinks
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
-BENT = 0.01  # share of the slope by which those to the two sides differ where many kinks coincide
 LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 FEW = 256  # coordinates of a block that are measured one by one where directions do not decide
 LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 FAINT = 1e-6  # a block whose slope is this small beside the whole's is measured as if it were this large
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
-
-
-class State(enum.Enum):
-    """What a probe came to."""
-
-    CLEAN = "clean"  # the residual is within its noise
-    REPEATED = "repeated"  # it stands out, and another step gave the same
-    KINK = "kink"  # it stands out, but theta itself is at a kink, whose two slopes explain it
-    UNSETTLED = "unsettled"  # no two steps agree
 
 
 @dataclass(frozen=True)
@@ -187,15 +174,6 @@ class Probing:
         return self.noise.random_error(self.judge.z) / (math.sqrt(2.0) * step) + self.noise.bias / step
 
 
-@dataclass(frozen=True)
-class _Rung:
-    step: float
-    slope: float
-    residual: float
-    uncertainty: float
-    gap: float  # half the difference of the two one-sided slopes: falls with the step where J is smooth
-
-
 def probe_step(plan: Probing, norm: float, scale: float) -> float:
     """Return the first step: the shortest that answers the question, because kinks and truncation grow with it.
 
@@ -217,35 +195,35 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
     if lost > LOSES * plan.noise.error(plan.judge.z) and not is_low_precision(plan.evaluator):
         # so long that the direction can be rounded, here and at the two steps below
         step = max(step, float(RATIO**2 * 2.0 ** np.ceil(np.log2(unit / GRAIN))))
-    rungs: list[_Rung] = []
+    rungs: list[Rung] = []
     for shortened in range(RUNGS):
         rung = _rung(plan, start, direction, analytic, step, lost, unit)
         if rung is None:
             return None
         rungs.append(rung)
-        found = _settled(rungs)
+        found = settled(rungs)
         if found is None and shortened == 0 and abs(rung.residual) <= expected:
             found = rung, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
             longer = _rung(plan, start, direction, analytic, 2 * step, lost, unit)
             if longer is None:
                 return None
-            if _same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
-                found = _doubtful(rung, longer), State.REPEATED
+            if same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
+                found = doubtful(rung, longer), State.REPEATED
         if found is not None and not _meaningless(plan, *found):
             return _probe(plan, number, shortened, *found)
         step /= RATIO
     return _probe(plan, number, RUNGS, rungs[-1], State.UNSETTLED)
 
 
-def _probe(plan: Probing, number: int, shortened: int, rung: _Rung, state: State) -> Probe:
+def _probe(plan: Probing, number: int, shortened: int, rung: Rung, state: State) -> Probe:
     deviation = plan.deviation(rung.step)
     return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
 
 
 def _rung(
     plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float, unit: float
-) -> _Rung | None:
+) -> Rung | None:
     if plan.run.over():
         return None
     if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not is_low_precision(plan.evaluator):
@@ -260,7 +238,7 @@ def _rung(
     slope = float(values[0] - values[1]) / (2 * step)
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
     uncertainty = plan.uncertainty(step) + lost / step
-    return _Rung(step, slope, analytic - slope, uncertainty, gap)
+    return Rung(step, slope, analytic - slope, uncertainty, gap)
 
 
 def _representable(theta: FloatArray, direction: FloatArray, step: float) -> FloatArray:
@@ -270,64 +248,11 @@ def _representable(theta: FloatArray, direction: FloatArray, step: float) -> Flo
     return np.asarray(np.round(moved / unit) * unit / step)
 
 
-def _settled(rungs: list[_Rung]) -> tuple[_Rung, State] | None:
-    """Return the rung to believe and why, or None where a shorter step is needed."""
-    last = rungs[-1]
-    if abs(last.residual) <= last.uncertainty:
-        return last, State.CLEAN
-    if len(rungs) < 2:
-        return None
-    above = rungs[-2]
-    extrapolated = _extrapolated(above, last)
-    if abs(extrapolated.residual) <= extrapolated.uncertainty:
-        return extrapolated, State.CLEAN
-    if _same(above, last):
-        return _doubtful(above, last), _kink_or(above, last)
-    if len(rungs) > 2:
-        before = _extrapolated(rungs[-3], above)
-        if _same(before, extrapolated):
-            return _doubtful(extrapolated, before), _kink_or(above, last)
-    return None
-
-
-def _doubtful(rung: _Rung, other: _Rung) -> _Rung:
-    """Return a rung whose uncertainty includes how far another one is from it: what is left of truncation and kinks."""
-    return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
-
-
-def _meaningless(plan: Probing, rung: _Rung, state: State) -> bool:
+def _meaningless(plan: Probing, rung: Rung, state: State) -> bool:
     """Say whether an error is only that the loss does not move where it should, while it has next to no digits.
 
     A loss that goes up and down many times within each step looks like that; it may have the derivative all the same.
     """
-    return state is State.REPEATED and abs(rung.slope) <= rung.uncertainty and plan.noise.relative > NO_DIGITS
-
-
-def _same(a: _Rung, b: _Rung) -> bool:
-    """Say whether two steps give one residual, and the loss between them looks like one that has a derivative.
-
-    The one-sided slopes close up as the step shrinks, or stay apart at a kink. Where they open, the loss jumps, or
-    changes on a scale much shorter than the step: then two equal quotients mean nothing.
-    """
-    longer, shorter = (a, b) if a.step > b.step else (b, a)
-    noise = a.uncertainty + b.uncertainty
-    return abs(a.residual - b.residual) <= noise and abs(shorter.gap) <= OPEN * abs(longer.gap) + noise
-
-
-def _extrapolated(longer: _Rung, shorter: _Rung) -> _Rung:
-    """Return Richardson's extrapolation, free of the error that falls with the square of the step."""
-    weight = 1 / (RATIO**2 - 1)
-    slope = shorter.slope + weight * (shorter.slope - longer.slope)
-    residual = shorter.residual + weight * (shorter.residual - longer.residual)
-    uncertainty = (1 + weight) * shorter.uncertainty + weight * longer.uncertainty
-    return _Rung(shorter.step, slope, residual, uncertainty, shorter.gap)
-
-
-def _kink_or(longer: _Rung, shorter: _Rung) -> State:
-    """Tell an error from a kink at theta: there the two one-sided slopes stay apart however short the step."""
-    apart = abs(shorter.gap) > 2 * shorter.uncertainty and abs(shorter.gap) > 0.5 * abs(longer.gap)
-    left, right = shorter.slope - shorter.gap, shorter.slope + shorter.gap
-    bent = abs(shorter.gap) > BENT * abs(shorter.slope)
-    coincide = bent and kinks_coincide(shorter.slope + shorter.residual, left, right)
-    explained = coincide or abs(shorter.residual) < thresholds.STANDS_OUT * abs(shorter.gap)
-    return State.KINK if apart and explained else State.REPEATED
+    return (
+        state is State.REPEATED and abs(rung.slope) <= rung.uncertainty and plan.noise.relative > thresholds.OSCILLATION
+    )

@@ -40,12 +40,16 @@ does to it in place."""
 SCATTER = 6.0
 """Standard errors by which a factor must differ from 1, and typical deviations by which that of one row must."""
 
+ENTRY = 1.5
+"""Times that for a single entry, and for a factor, beside what the number of entries makes of the largest."""
+
+NARROW = 1e-5  # eps of a precision of 16 bits is above
+HALF = np.finfo(np.float16)
+BFLOAT16_BITS = 8
+NORMAL = 1.4826  # standard deviation over median absolute deviation, of normal numbers
+NEARLY = 1e-3  # of the threshold of a wrong error: a factor of 1.01 is meant to reach it, however it is rounded
 LISTED = 10  # wrong coordinates of a block
 FEWEST = 8  # entries that a factor is fitted to
-
-
-Runs = list[tuple[Any, Any]]
-"""Of the reference at moved inputs: in the kernel's precision, and in double."""
 
 
 class Runnable(Protocol):
@@ -163,7 +167,7 @@ def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -
 def _arrays(kernel: Runnable, reference: Runnable, seed: int) -> Iterator[Compared]:
     """Yield outputs and gradients, each with its unit."""
     params = {name: array.astype(np.float64) for name, array in kernel.params().items()}
-    eps, narrow = kernel.eps, kernel.eps > 1e-5
+    eps, narrow = kernel.eps, kernel.eps > NARROW
     rng = np.random.default_rng(seed)
     near = [{name: x * (1 + eps * rng.uniform(-1, 1, x.shape)) for name, x in params.items()} for _ in range(DRAWS)]
     exact = reference.forward(params, own=False)
@@ -199,7 +203,7 @@ def _of_kernel(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _short(u: FloatArray) -> FloatArray:
     """Return numbers rounded to the 8 bits of bfloat16, so that every precision is given the same ones."""
     mantissa, exponent = np.frexp(u)
-    return np.ldexp(np.round(mantissa * 256) / 256, exponent)
+    return np.ldexp(np.round(mantissa * 2.0**BFLOAT16_BITS) / 2.0**BFLOAT16_BITS, exponent)
 
 
 def _rounded(call: Callable[..., dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -219,9 +223,9 @@ def _measured(
         runs = np.stack([exact + (a - b) + MOVED[narrow] * (b - exact) for a, b in (map(np.float64, x) for x in low)])
         unit = np.sqrt(np.mean((runs - exact) ** 2, axis=0))
     size = float(np.sqrt(np.mean(exact**2))) if exact.size else 0.0
-    floor = np.maximum(eps / 4 * np.abs(exact), eps / 8 * size) + 2.0**-24 * (
-        narrow and eps < 2e-3
-    )  # half's subnormals
+    floor = np.maximum(eps / 4 * np.abs(exact), eps / 8 * size)
+    if eps == HALF.eps:
+        floor = floor + float(HALF.smallest_subnormal)
     unit = np.where(np.isfinite(unit), np.maximum(unit, floor), np.inf)
     return Compared(what, name, np.asarray(kernel, dtype=np.float64), exact, runs, unit, narrow)
 
@@ -260,7 +264,7 @@ def _outside(array: Compared) -> list[int]:
     """Return the places that rounding does not explain, worst first."""
     error = np.where(np.isfinite(array.kernel), np.abs(array.kernel - array.exact), np.inf)
     ratio = np.where(np.isfinite(array.unit), error / array.unit, 0.0).ravel()
-    bad = np.flatnonzero(ratio > 1.5 * SLACK[array.narrow] * math.sqrt(2 * math.log(2 * ratio.size) + 4))
+    bad = np.flatnonzero(ratio > ENTRY * SLACK[array.narrow] * math.sqrt(2 * math.log(2 * ratio.size) + 4))
     return [int(place) for place in bad[np.argsort(-ratio[bad], kind="stable")]]
 
 
@@ -309,7 +313,9 @@ def _fitted(array: Compared, axis: int | None) -> tuple[FloatArray, FloatArray]:
         spread = np.sqrt(np.mean((runs - 1) ** 2, axis=0))
     known = spread[np.isfinite(spread)]
     spread = np.maximum(spread, np.median(known) if known.size else np.inf)
-    many = 1.5 if axis is None else 3.0  # rows and columns are many, and what rounds once in each moves all of it
+    many = (
+        ENTRY if axis is None else 2 * ENTRY
+    )  # rows and columns are many, and what rounds once in each moves all of it
     return fitted, many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
 
 
@@ -322,7 +328,7 @@ def _scatter(fitted: Iterable[FloatArray]) -> float:
     for factors in fitted:
         if len(factors) > 1:
             middle = float(np.median(factors))
-            found.append(1.5 * float(np.median(np.abs(factors - middle))) / math.sqrt(len(factors)))
+            found.append(NORMAL * float(np.median(np.abs(factors - middle))) / math.sqrt(len(factors)))
     return max(found)
 
 
@@ -364,7 +370,7 @@ def _finding(kind: Kind, array: Compared, message: str, **evidence: Any) -> Find
 
 
 def _grade(relative: float) -> Verdict:
-    return Verdict.WRONG if not relative < thresholds.WRONG * (1 - 1e-3) else Verdict.SUSPICIOUS
+    return Verdict.WRONG if not relative < thresholds.WRONG * (1 - NEARLY) else Verdict.SUSPICIOUS
 
 
 def _coordinate(array: Compared, place: int) -> Coordinate:

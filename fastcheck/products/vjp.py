@@ -26,6 +26,7 @@ from fastcheck.settings import as_args
 
 __all__ = ["check_vjp", "report_of_claim"]
 
+SAME, NOTHING = 1e-5, 1e-12  # relative to an entry, to the largest: by how much two products may differ
 KEY = 1 << 16  # key of the vectors that linearity is tried with
 
 
@@ -127,7 +128,7 @@ def _summed(claim: TransposedClaim, checks: Checks) -> Iterator[ProductFinding]:
         return
     u = point.representable(bounded(checks.settings.seed, COTANGENT, 0, size))
     before, after = (point.pulled(claim.product, vector).flat for vector in (u, np.roll(u, 1)))
-    if not np.allclose(before, after, rtol=1e-5, atol=1e-12 * float(np.abs(before).max())) or not before.any():
+    if not np.allclose(before, after, rtol=SAME, atol=NOTHING * float(np.abs(before).max())) or not before.any():
         return
     names = [block.name for block in point.inputs.blocks]
     finding = Finding(

@@ -18,7 +18,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.judge.bounds import chi_square_above
 from fastcheck.measure.directions import CHUNK
-from fastcheck.measure.ladder import LADDER, look_again
+from fastcheck.measure.looks import LADDER, look_again
 from fastcheck.measure.probes import Probe, Probing
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block

@@ -14,7 +14,8 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions
 from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdict import Verdict
-from fastcheck.measure.probes import Probing, State
+from fastcheck.measure.ladder import State
+from fastcheck.measure.probes import Probing
 from fastcheck.thresholds import GRADIENT_ROUNDING
 
 __all__ = ["facts_about", "of_coordinates", "of_directions", "of_estimates"]

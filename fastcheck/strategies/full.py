@@ -15,7 +15,7 @@ from fastcheck.context import Context, Outcome
 from fastcheck.estimates import SCHEMES, TINY, Estimate, Estimates, Scheme, Status
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
-from fastcheck.measure.ladder import LADDER, look_again, look_along
+from fastcheck.measure.looks import LADDER, look_again, look_along
 from fastcheck.measure.noise import FLOAT64_EPS
 from fastcheck.measure.steps import (
     Steps,

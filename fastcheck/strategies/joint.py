@@ -24,7 +24,8 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import error_norm, error_norm_bound
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.probes import NEAR, Probe, Probing, State, measure, probe_step
+from fastcheck.measure.ladder import State
+from fastcheck.measure.probes import NEAR, Probe, Probing, measure, probe_step
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
 

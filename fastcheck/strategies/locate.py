@@ -25,7 +25,8 @@ from fastcheck.diagnosis.places import COORDINATES, REGIONS, in_coordinates, in_
 from fastcheck.estimates import Estimate, Estimates
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.probes import Probe, Probing, State, measure
+from fastcheck.measure.ladder import State
+from fastcheck.measure.probes import Probe, Probing, measure
 from fastcheck.measure.regions import Region, joined
 from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions

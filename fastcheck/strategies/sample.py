@@ -16,7 +16,7 @@ from fastcheck.arrays import IntArray
 from fastcheck.context import Outcome
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.bounds import sample_size, split, wrong_count_bound
-from fastcheck.judge.judge import Comparison
+from fastcheck.judge.coordinates import Comparison
 from fastcheck.parameters import Block
 
 __all__ = ["MINIMUM", "SHARE", "Sample", "drawn", "said"]

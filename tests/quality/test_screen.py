@@ -8,7 +8,7 @@ import fastcheck
 from fastcheck import Verdict
 from fastcheck.examples import mlp
 from fastcheck.gradients import Analytic
-from fastcheck.judge.judge import Judge
+from fastcheck.judge.coordinates import Judge
 from fastcheck.losses import evaluator_for
 from fastcheck.measure.noise import measure_noise
 from fastcheck.measure.probes import Probing

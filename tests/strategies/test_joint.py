@@ -6,7 +6,8 @@ import pytest
 import fastcheck
 from fastcheck import Verdict
 from fastcheck.judge.directions import BlockProbes
-from fastcheck.measure.probes import Probe, State
+from fastcheck.measure.ladder import State
+from fastcheck.measure.probes import Probe
 from fastcheck.parameters import Parameters
 
 
