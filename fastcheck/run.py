@@ -287,7 +287,7 @@ class Run:
             if len(self.lost) >= MOST_LOST:
                 self.stopped = "workers"
         if collected.failure is None and done.failure is not None:
-            where = f" (step at {evaluator.layout.breadcrumb(int(shard.coordinates[0]))})" if done.lost else ""
+            where = f" (at a step along {evaluator.layout.breadcrumb(int(shard.coordinates[0]))})" if done.lost else ""
             collected.failure = done.failure + where
         self.advance(len(shard.coordinates))
         return done.values

@@ -264,11 +264,11 @@ class PerturbedLoss(ABC):
                 became, line = f"raised {said(what, line=False)}", line_of(what)
             else:
                 became, line = f"returned {what}", ""
-            self.failure = f"the loss {became} ({line}{'; ' if line else ''}step at {place})"
+            self.failure = f"the loss {became} ({line}{'; ' if line else ''}at a step along {place})"
         return math.nan
 
     def _direction_in(self, start: int) -> str:
-        return f"along a direction in {self.layout.block_at(start).name}"
+        return f"a direction in {self.layout.block_at(start).name}"
 
     def _mask_failures(self, values: FloatArray, coordinates: IntArray) -> FloatArray:
         """Turn infinities into NaN, and note the first value that is not finite; rows belong to coordinates."""

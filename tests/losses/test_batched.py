@@ -89,7 +89,7 @@ def test_one_that_raises_does_not_take_the_others_with_it():
     expected = np.tile([7.0, 5.0], (6, 1))
     expected[3, 0] = np.nan
     assert np.array_equal(values, expected, equal_nan=True)
-    assert fast.failure == "the loss raised ValueError: too far (test_batched.py, line 84; step at theta[3])"
+    assert fast.failure == "the loss raised ValueError: too far (test_batched.py, line 84; at a step along theta[3])"
 
 
 @pytest.mark.parametrize("returned", [1.0, np.ones((4, 1)), np.ones(3), np.ones(4, complex), None])
@@ -115,7 +115,7 @@ def test_python_values_of_every_kind_and_failures():
     assert isinstance(loss, PythonLoss)
     values = loss.on_grid(np.arange(5), np.ones(5), (1.0,))[:, 0]
     assert np.array_equal(values, [1, 2, 3, np.nan, np.nan], equal_nan=True)
-    assert loss.failure == "the loss returned nan (step at theta[3])"
+    assert loss.failure == "the loss returned nan (at a step along theta[3])"
 
 
 def test_a_python_loss_is_restored_after_ctrl_c():

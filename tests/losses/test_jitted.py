@@ -94,7 +94,7 @@ def test_what_raises_or_is_infinite_is_nan_and_named_and_the_rest_is_kept():
     expected = np.tile([6.0, 4.0], (5, 1))
     expected[1:3, 0] = np.nan
     assert np.array_equal(values, expected, equal_nan=True)
-    assert loss.failure == "the loss raised ValueError: too far (test_jitted.py, line 26; step at theta[2])"
+    assert loss.failure == "the loss raised ValueError: too far (test_jitted.py, line 26; at a step along theta[2])"
     assert loss.evaluations == 10
     assert loss.untouched
 
@@ -102,7 +102,7 @@ def test_what_raises_or_is_infinite_is_nan_and_named_and_the_rest_is_kept():
 def test_an_infinite_value_is_named():
     loss = of(fussy, np.ones(5), (1.5,))
     loss.on_grid(np.array([0, 1]), np.full(2, 1.0), (1.0, -1.0))
-    assert loss.failure == "the loss returned inf (step at theta[1])"
+    assert loss.failure == "the loss returned inf (at a step along theta[1])"
 
 
 def test_along_survives_what_raises():
