@@ -269,6 +269,10 @@ class Estimates:
             return np.arange(self.block.start + first, self.block.start + stop, stride, dtype=np.int64)
         return self.block.start + rows
 
+    def place(self, row: int) -> int:
+        """Return the place in theta of a row."""
+        return self.block.start + row if self.coordinates is None else int(self.coordinates[row])
+
     def row(self, place: int) -> int:
         """Return the row of a place in theta."""
         if self.coordinates is None:

@@ -313,7 +313,7 @@ def excess_of_one(distance: float, uncertainty: float, scale: float) -> float:
 
 def _claimed(found: Estimates, analytic: FloatArray, row: int) -> float:
     """Return the analytic derivative of a row."""
-    return float(analytic[int(found.places(slice(row, row + 1))[0]) - found.block.start])
+    return float(analytic[found.place(row) - found.block.start])
 
 
 def _milder(verdict: Verdict, allowed: bool) -> Verdict:

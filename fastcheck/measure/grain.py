@@ -2,7 +2,8 @@
 
 A program prints nine decimals, ``log(1 + exp(-x))`` moves with the spacing of floats near one, single precision is kept
 in a double. The values near theta then lie on a lattice, and the greatest common divisor of their distances is its
-constant: Euclid's algorithm for real numbers, stopped where the spacing of floats hides the remainder.
+constant: Euclid's algorithm for real numbers, stopped where their rounding, which each step multiplies, hides the
+remainder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["exactly_rounded", "grain_in_words", "grain_of"]
 ULPS = 16.0  # spacings of the values themselves below which a remainder is none
 COARSE = 64.0  # spacings of the values that a quantum must be: every loss is a multiple of the spacing of floats
 MULTIPLE = 1e-4  # of a quantum that a move may miss a multiple by; chance agrees with that once in 5000
-REMAINDER = 1e-2  # of a quantum that is none, before the quantum is refined
+HIDDEN = 4.0  # times what rounding may have made of it that a remainder must be, to be one
 CONFIRMED = 3  # moves that must be multiples
 REFINED = (30.0, 1e3, 1e5)  # quanta of the moves that the quantum is fitted to, the short ones first
 MISSED = 0.55  # quanta that an exactly rounded value is at most off, its fit included
@@ -51,13 +52,15 @@ def _common_divisor(moves: Sequence[FloatArray], unit: float) -> float:
 
     The places are not evenly spaced: a smooth J moves evenly on an even grid, and that too is a lattice.
     """
-    moved = np.abs(np.concatenate(moves))
-    divisor = 0.0
-    for distance in np.unique(moved[moved > ULPS * unit]).tolist():
-        a, b = distance, divisor
-        while b > max(ULPS * unit, REMAINDER * divisor):
-            a, b = b, abs(a - b * round(a / b))
-        divisor = a
+    moved = np.sort(np.abs(np.concatenate(moves)))
+    apart = np.concatenate([moved, np.diff(moved)])  # alike where J is smooth: their few quanta are known best
+    divisor, error = 0.0, 0.0
+    for distance in np.unique(apart[apart > ULPS * unit]).tolist():
+        a, b, error_of_a, error_of_b = distance, divisor, unit, error
+        while b > max(ULPS * unit, HIDDEN * error_of_b):
+            whole = round(a / b)
+            a, b, error_of_a, error_of_b = b, abs(a - b * whole), error_of_b, error_of_a + whole * error_of_b
+        divisor, error = a, error_of_a
     if divisor < COARSE * unit:
         return 0.0
     for most in REFINED:  # Euclid's last remainder holds the rounding of all of them

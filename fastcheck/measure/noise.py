@@ -30,9 +30,15 @@ __all__ = [
 ]
 
 POINTS = 7  # values of J on the grid, the base among them
-# One more at a golden section: an even grid cannot tell a grain from an even slope.
-PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 0.5 * (3 - math.sqrt(5)), 4.0, 5.0, 6.0])
+PARTS = 1 << 18  # of a spacing of the grid: its uneven place is a multiple
+# One more near the golden section: an even grid cannot tell a grain from an even slope.
+PLACES = np.array([1.0, 2.0, 3.0, 3.0 + 100_129 / PARTS, 4.0, 5.0, 6.0])
 EVEN = np.concatenate([[True], PLACES % 1 == 0])
+UNEVEN_ONE = int(np.flatnonzero(~EVEN)[0])
+# Lagrange's weights of the values at the even places, in the polynomial through them at the uneven one.
+INTERPOLATED = np.array(
+    [math.prod((PLACES[UNEVEN_ONE - 1] - k) / (j - k) for k in range(POINTS) if k != j) for j in range(POINTS)]
+)
 FIRST_SPACING = 2.0**-27  # relative to the parameters: many roundings of J, few kinks
 SPACINGS = 6  # how often the grid is made coarser or finer
 COARSER = 64.0  # times as wide is the next grid
@@ -191,6 +197,7 @@ class _Line:
     rng: np.random.Generator
     direction: FloatArray = field(init=False, repr=False)
     seen: list[FloatArray] = field(default_factory=list)
+    exact: bool = False  # the last grid's uneven place is a vector of floats, too
 
     def __post_init__(self) -> None:
         self.turn()
@@ -219,20 +226,25 @@ class _Line:
         reach = spacing * max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
         return float(reach / np.spacing(largest))
 
-    def level(self, spacing: float) -> float:
-        """Return the noise that a grid shows, as `difference_table_noise`."""
-        return difference_table_noise(self.table(spacing))
+    def level(self, grid: FloatArray) -> float:
+        """Return the noise of the last grid as `difference_table_noise`, or its uneven place, if that shows far more.
 
-    def table(self, spacing: float) -> FloatArray:
-        """Return J at theta and at the even places of the grid."""
-        even: FloatArray = self.values(spacing)[EVEN]
-        return even
+        A J that moves by a whole number of roundings from place to place is without noise on an even grid: one in ten
+        is, nearly. Its uneven place then misses the polynomial through the others by what was rounded.
+        """
+        even = grid[EVEN]
+        level = difference_table_noise(even)
+        if level > 0 and self.exact:
+            missed = abs(float(grid[UNEVEN_ONE] - even[0] - INTERPOLATED @ (even - even[0])))
+            if missed > thresholds.STANDS_OUT * max(level, _left_over(even)):
+                return missed / math.sqrt(1 + float(INTERPOLATED @ INTERPOLATED))
+        return level
 
     def away(self, spacing: float) -> float:
         """Return the most noise that a grid shows which theta is not on: J may jump there, or have a kink."""
-        values = self.values(spacing, np.arange(1.0, POINTS + 1))[1:]
-        level = difference_table_noise(values)
-        return _left_over(values) if math.isnan(level) else level
+        values = self.values(spacing, np.concatenate([[1.0], PLACES + 1]))[1:]
+        level = self.level(values)
+        return _left_over(values[EVEN]) if math.isnan(level) else level
 
     def all(self) -> FloatArray:
         """Return the different values seen, rising."""
@@ -245,9 +257,11 @@ class _Line:
         seem to be noisy. The spacing is a power of two.
         """
         theta = self.evaluator.theta
+        self.exact = self.spacings(spacing) > SPACINGS_OF_THETA * PARTS
+        parts = PARTS if self.exact else 1
         for start in range(0, len(theta), CHUNK):
             part = self.direction[start : start + CHUNK]
-            unit = np.spacing(np.abs(theta[start : start + CHUNK]) + 8 * spacing * np.abs(part)) / spacing
+            unit = parts * np.spacing(np.abs(theta[start : start + CHUNK]) + 8 * spacing * np.abs(part)) / spacing
             part[...] = np.round(part / unit) * unit
 
 
@@ -311,8 +325,8 @@ def _where_it_shows(line: _Line, spacing: float = FIRST_SPACING) -> tuple[float,
     level, least = 0.0, (math.inf, spacing)
     coarsest, finest = 0.0, math.inf  # grids known to be too fine, too coarse
     for _ in range(SPACINGS):
-        values = line.table(spacing)
-        level = difference_table_noise(values)
+        grid = line.values(spacing)
+        values, level = grid[EVEN], line.level(grid)
         if level > 0:
             break
         if math.isnan(level) and np.isfinite(values).all():

@@ -8,6 +8,7 @@ quotients begin to differ by more than the noise explains.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ LONGEST = 0.5  # step, in units of the parameters
 GRAIN = 1 / 16  # share of a step that rounding theta may add or take
 ROUNDINGS = 64.0  # unit roundoffs that the noise of a loss in low precision may be, to come from them
 LONGER = 48  # doublings of a step that a low precision may ask for
+VAGUE = 1e-6  # noise of a quotient, relative to the derivative, above which a step between two rungs is tried as well
 BELOW_CONSISTENT = 4.0  # the step taken is this much below the longest consistent one
 
 
@@ -218,6 +220,11 @@ def _climb(
             good, below = shorter, lower
         # Where the noise is larger than was measured, none may agree, or the shortest by luck: take the least apart.
         error, good = min(tried)
+    between, agreed = good * math.sqrt(RUNG), error == explained(good / RUNG)
+    if agreed and between <= LONGEST and explained(good) > VAGUE * float(np.max(np.abs(below) * unit)):
+        above = _quotients(evaluator, pilots, between * unit, scheme)
+        if apart(below, above) <= explained(good):
+            error, good = explained(good), between
     # Truncation at `good` hid below the noise of the rung under it; a shorter step leaves that much less of it.
     h = good / BELOW_CONSISTENT if error else good
     return h, error / BELOW_CONSISTENT**scheme.order
