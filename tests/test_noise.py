@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fastcheck.losses.python import PythonLoss
+from fastcheck.measure import noise
+from fastcheck.measure.grain import grain_of
 from fastcheck.measure.noise import difference_table_noise, measure_noise, scale_of_blocks
 from fastcheck.parameters import Parameters
 from tests.naive import moving_difference_table
@@ -174,3 +176,30 @@ def test_a_steep_loss_at_large_parameters_is_not_noisy(center):
     for seed in range(20):
         loss = evaluator(lambda t: float(np.sin((t[0] - center) / 0.3)), np.array([center + 0.1]))
         assert measure_noise(loss, loss.base(), np.random.default_rng(seed)).level < 1e-14
+
+
+def test_the_uneven_place_and_its_weights():
+    # A polynomial of degree six is what its seven values say, at the uneven place too.
+    place = noise.PLACES[noise.UNEVEN_ONE - 1]
+    for power in range(POINTS):
+        values = np.arange(POINTS, dtype=np.float64) ** power
+        assert noise.INTERPOLATED @ values == pytest.approx(place**power, rel=1e-12)
+
+
+def test_a_loss_that_moves_by_whole_roundings_is_noisy_all_the_same():
+    # log(1 + tiny) moves in steps of 2.2e-16; for one direction in ten about by nearly as many from place to place, and
+    # an even grid then sees no noise. Of 300 losses of one to three terms at most 6 are thought better than they are.
+    thought_better = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        x = rng.uniform(8, 20, size=rng.integers(1, 4))
+        loss = evaluator(lambda t: float(np.mean(np.log(1 + np.exp(-t)))), x)
+        thought_better += measure_noise(loss, loss.base(), rng).typical < 0.05 * 2.0**-52 / len(x)
+    assert thought_better <= 6
+
+
+@pytest.mark.parametrize("quanta", [[2660, 2659, 2660, 1016, 1643, 2660, 2659], [771, 771, 771, 295, 476, 771, 771]])
+def test_the_grain_of_moves_without_a_short_one(quanta):
+    grain = 2.0**-52 * (1 - 6e-6)  # of log(1 + x) near 6e-6, whose values are known to 1e-21
+    values = 6e-6 + grain * np.cumsum([0, *quanta])
+    assert grain_of([values]) == pytest.approx(grain, rel=1e-6)

@@ -10,14 +10,14 @@ from tests.quality import hard_losses
 
 MODES = ("full", "screen")
 DECIDED = {  # share of right gradients that pass, at least; the others are inconclusive
-    hard_losses.softplus: 0.8,
-    hard_losses.margin: 0.9,
-    hard_losses.nine_decimals: 0.9,
+    hard_losses.softplus: 0.97,
+    hard_losses.margin: 0.97,
+    hard_losses.nine_decimals: 0.97,
     hard_losses.six_digits: 0.0,
-    hard_losses.eight_digits: 0.7,
-    hard_losses.short_scale: 0.9,
-    hard_losses.jump: 0.9,
-    hard_losses.kink: 0.9,
+    hard_losses.eight_digits: 0.9,
+    hard_losses.short_scale: 0.97,
+    hard_losses.jump: 0.97,
+    hard_losses.kink: 0.97,
     hard_losses.conjugate_gradients: 0.9,
     hard_losses.differential_equation: 0.9,
     hard_losses.fixed_point: 0.9,
