@@ -106,7 +106,6 @@ def _measured(plan: Differencing, places: Sequence[IntArray | None]) -> list[Est
         for number, block in blocks:
             settled.append(_second_looks(plan, number, block, complete))
             if complete:
-                _sharpen(plan, number, block)
                 _look_along(plan, number, block)
     for k, (number, block) in enumerate(blocks):
         if k >= len(settled) or not settled[k]:
@@ -263,25 +262,6 @@ def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
     found.value[rows] = np.nan
 
 
-def _sharpen(plan: Differencing, number: int, found: Estimates) -> None:
-    """Look again at a few coordinates of which too little is known for a pass: longer steps may tell more.
-
-    The pilots stay well below the step at which truncation shows, and in a loss of few digits that costs some.
-    """
-    analytic, eps, _ = plan.context.of_block(number)
-    judge, norms = plan.context.judge, plan.context.judge.compare(found, analytic, eps).norms
-    if not norms.scale or judge.resolved(norms) or len(found) > thresholds.FIRST_LOOKS or not plan.steps.exact:
-        return
-    known = found.rounding + found.truncation
-    enough = 0.5 * judge.limit * norms.scale / math.sqrt(norms.count)
-    rows = np.array(
-        [row for row in np.flatnonzero(known > enough).tolist() if found.place(row) not in found.looks], np.int64
-    )
-    for row, seen in zip(rows.tolist(), _looks(plan, found, rows, np.full(len(rows), enough)), strict=False):
-        if seen.status is Status.SMOOTH and seen.uncertainty < known[row]:
-            found.put(found.place(row), seen)
-
-
 def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     """Look again at a block as a whole, along the error that its coordinates show together, and along its gradient.
 
@@ -364,20 +344,15 @@ def _some_of(suspects: IntArray, rng: np.random.Generator) -> IntArray:
 
 def _look(plan: Differencing, found: Estimates, rows: IntArray, errors: FloatArray | None = None) -> None:
     """Measure rows down a ladder; well enough to bear out or refute the errors that they showed, where given."""
-    wanted = None if errors is None else np.nan_to_num(thresholds.BORNE_OUT * np.abs(errors), nan=np.inf)
-    places = found.places(rows).tolist()
-    for place, seen in zip(places, _looks(plan, found, rows, wanted), strict=False):  # the run may have been stopped
-        found.put(place, _weighed(plan, found, place, seen))
-
-
-def _looks(plan: Differencing, found: Estimates, rows: IntArray, wanted: FloatArray | None) -> list[Estimate]:
-    """Return what a ladder says of rows, to within an uncertainty where one is wanted."""
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places)
     if not plan.steps.exact:
         steps = within_scale(plan.evaluator, places, steps)
     loss_error = plan.context.loss_error
-    return look_again(plan.context.run, plan.evaluator, plan.context.base, places, steps, loss_error, wanted)
+    wanted = None if errors is None else np.nan_to_num(thresholds.BORNE_OUT * np.abs(errors), nan=np.inf)
+    seen = look_again(plan.context.run, plan.evaluator, plan.context.base, places, steps, loss_error, wanted)
+    for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
+        found.put(place, _weighed(plan, found, place, resolved))
 
 
 def _weighed(plan: Differencing, found: Estimates, place: int, seen: Estimate) -> Estimate:
