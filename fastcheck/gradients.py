@@ -189,9 +189,8 @@ def _as_block(leaf: Any, name: str, shape: tuple[int, ...], block: str) -> NDArr
             f"{name} has shape {array.shape}, but {block} has {shape}.{_shape_hint(leaf, array.shape, shape)} "
             "The gradient of a block has the block's own shape."
         )
-    finite = np.isfinite(array)
-    if not finite.all():
-        bad = np.argwhere(~finite)
+    if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
+        bad = np.argwhere(~np.isfinite(array))
         at = tuple(int(i) for i in bad[0])
         raise LossError(
             f"{name} is {array[at]} at index {list(at)} ({len(bad)} of {array.size} entries are not "

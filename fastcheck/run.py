@@ -17,7 +17,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.losses.evaluator import Evaluator, PerturbedLoss
+from fastcheck.losses.evaluator import Direction, Evaluator, PerturbedLoss, written
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import CrewGoneError
@@ -171,11 +171,14 @@ class Run:
         for shard, values in self.stream(evaluator, len(coordinates), probes, offsets):
             yield shard.rows, values
 
-    def along(self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(
+        self, evaluator: Evaluator, start: int, direction: FloatArray | Direction, steps: FloatArray
+    ) -> FloatArray:
         """Return the losses along a direction, from the checkpoint where they are there; see `Evaluator.along`."""
         number = self._next()
         if self.checkpoint is None:
             return evaluator.along(start, direction, steps)
+        direction = written(direction)  # its digest is that of all of it
         probes = (np.array([start]), direction, steps)
         done = self.checkpoint.recall(number, probes)
         if done is not None:

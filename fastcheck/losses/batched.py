@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses.evaluator import PerturbedLoss
+from fastcheck.losses.evaluator import Direction, PerturbedLoss, written
 from fastcheck.parameters import Parameters
 
 __all__ = ["Batched", "BatchedLoss", "batched"]
@@ -130,8 +130,13 @@ class BatchedLoss(PerturbedLoss):
                 self._settle((time.perf_counter() - began) / self.size)
         return self._mask_failures(out.reshape(values.shape), coordinates)
 
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def lent(self) -> FloatArray:
+        """See `Evaluator.lent`."""
+        return self.theta.copy()
+
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
+        direction = written(direction)
         self.evaluations += len(steps)
         out = np.full(len(steps), np.nan)
         saved = self.theta[start : start + len(direction)]

@@ -16,7 +16,7 @@ from fastcheck.errors import LossError, line_of, said
 from fastcheck.estimates import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "MeasuresItself", "PerturbedLoss", "Shardable", "as_float", "own_loss"]
+__all__ = ["Direction", "Evaluator", "MeasuresItself", "PerturbedLoss", "Shardable", "as_float", "own_loss", "written"]
 
 
 @runtime_checkable
@@ -57,6 +57,25 @@ def own_loss(loss: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[
     return loss, args
 
 
+class Direction(Protocol):
+    """A direction that nobody keeps: it is written where it is needed, as often as it is, always the same."""
+
+    def __len__(self) -> int: ...
+
+    def write(self, out: FloatArray) -> None:
+        """Write its entries, shape (n,)."""
+        ...
+
+
+def written(direction: FloatArray | Direction) -> FloatArray:
+    """Return a direction as an array."""
+    if isinstance(direction, np.ndarray):
+        return direction
+    out = np.empty(len(direction))
+    direction.write(out)
+    return out
+
+
 class Evaluator(Protocol):
     """J around a fixed theta.
 
@@ -93,6 +112,10 @@ class Evaluator(Protocol):
         """Return the tree that a gradient function is given for a theta."""
         ...
 
+    def lent(self) -> FloatArray:
+        """Return a private theta for somebody to read; should it be written to, `untouched` puts it right."""
+        ...
+
     def call(self) -> Any:
         """Call the loss at theta and return what it returned; what it raises is not caught."""
         ...
@@ -109,14 +132,14 @@ class Evaluator(Protocol):
         """Return ``J(theta + offsets[k] * steps[j] * e_i)`` for i = coordinates[j], shape (m, len(offsets))."""
         ...
 
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """Return ``J(theta + t * v)`` for every t of steps, where v is `direction` at ``[start:start+len]``, else 0.
 
         Parameters
         ----------
         start : int
             First coordinate of the range that moves.
-        direction : float64, shape (n,)
+        direction : float64, shape (n,), or Direction
             The range's part of v.
         steps : float64, shape (k,)
         """
@@ -186,6 +209,8 @@ def as_float(value: object) -> float:
 class PerturbedLoss(ABC):
     """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly."""
 
+    _work: FloatArray
+
     home: Literal["threads", "processes"] = "processes"
     before_each: Callable[[], None] | None = None  # is called before an evaluation, and may end the run by raising
 
@@ -217,6 +242,10 @@ class PerturbedLoss(ABC):
         """Return the tree of views into a theta."""
         return self.layout.unflatten(theta)
 
+    def lent(self) -> FloatArray:
+        """See `Evaluator.lent`: the working theta, which is theta itself between evaluations."""
+        return self._work
+
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
         """See `Evaluator.represent`; the loss is given float64."""
         return values
@@ -246,9 +275,30 @@ class PerturbedLoss(ABC):
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""
 
-    @abstractmethod
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
+        part = self._work[start : start + len(direction)]
+        saved = self.theta[start : start + len(direction)]
+        values = np.full(len(steps), math.nan)
+        left = math.nan  # what tells the point that the last evaluation was to leave as it was
+        try:
+            for k, t in enumerate(steps.tolist()):
+                if isinstance(direction, np.ndarray):
+                    np.multiply(direction, t, out=part)
+                    part += saved
+                elif k and t == -steps[k - 1] and float(part @ saved) == left:  # to draw it costs more than a small net
+                    np.subtract(part, saved, out=part)
+                    np.subtract(saved, part, out=part)
+                else:
+                    direction.write(part)
+                    part *= t
+                    part += saved
+                if not isinstance(direction, np.ndarray):
+                    left = float(part @ saved)
+                values[k] = self._value(self._direction_in(start))
+        finally:
+            part[:] = saved
+        return values
 
     def _value(self, place: str) -> float:
         try:

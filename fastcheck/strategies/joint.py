@@ -75,16 +75,19 @@ class Joint(Probing):
         """Return the same for groups of blocks."""
         return cls(*(getattr(plan, field.name) for field in fields(plan)))
 
-    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
-        """Return the first place in theta that moves, and the direction from there to the last."""
+    def span(self, region: Region) -> tuple[int, int]:
+        """Return the first and last plus one place in theta that moves."""
         members = cast(Group, region).members
-        start = min(one.block.start for one in members)
-        drawn = np.zeros(max(one.block.stop for one in members) - start)
-        for one in members:
-            _, part = super().direction(_whole(one), number)
+        return min(one.block.start for one in members), max(one.block.stop for one in members)
+
+    def write(self, region: Region, number: int, out: FloatArray) -> None:
+        """Write a direction that moves every block by its own scale."""
+        start, _ = self.span(region)
+        out[:] = 0.0
+        for one in cast(Group, region).members:
+            part = out[one.block.start - start : one.block.stop - start]
+            super().write(_whole(one), number, part)
             part *= one.scale
-            drawn[one.block.start - start : one.block.stop - start] = part
-        return start, drawn
 
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta, in units of what a direction moves there."""
