@@ -83,6 +83,7 @@ class Run:
     lost: list[int] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    pace: float = 0.0  # seconds of one evaluation, as far as is known
     _grids: int = 0
     _watched: PerturbedLoss | None = field(default=None, repr=False)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
@@ -207,7 +208,7 @@ class Run:
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
         number = self._next()
-        pace = Pace.within(self.budget)
+        pace = Pace.within(self.budget, len(offsets) * self.pace)
         cutter = Cutter(count, probes, offsets, pace, self._may_start)
         collected = _Collected()
         try:
@@ -230,6 +231,7 @@ class Run:
                         break
                     shard, done = result
                     pace.measured(len(shard.coordinates), done.seconds)
+                    self.pace = pace.cost / len(offsets)
                     self._on_disk(Checkpoint.add, number, shard.start, shard.probes, done)
                     yield shard, self._take(evaluator, shard, done, collected)
                     if self.stopped == "workers":

@@ -157,7 +157,7 @@ class BatchedLoss(PerturbedLoss):
     def _one_batch(self, coordinates: IntArray, targets: FloatArray) -> FloatArray:
         """Evaluate K sets, the first of them with one coordinate each set to its target."""
         rows = np.arange(len(coordinates))
-        number = np.searchsorted(self._stops, coordinates, side="right")
+        number = np.searchsorted(self.layout.stops, coordinates, side="right")
         places = []
         for k in np.unique(number):
             mine = number == k
@@ -200,7 +200,6 @@ class BatchedLoss(PerturbedLoss):
     def _stack(self, size: int) -> None:
         """Lay out K copies of theta, each block contiguous: its memory is (K, size of the block)."""
         self.size = size
-        self._stops = np.array([block.stop for block in self.layout.blocks])
         self._parts = [np.tile(self.theta[block.slice], (size, 1)) for block in self.layout.blocks]
         self._tree = self.layout.unflatten_stack(self._parts)
 
