@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,9 +224,7 @@ def _source(loss: Callable[..., Any]) -> tuple[str, str]:
         return "", ""  # a wrapper of our own
     function = loss if named is loss else type(loss).__call__
     code = getattr(function, "__code__", None)
-    file = Path(code.co_filename) if code is not None else None
-    if code is None or file is None or not file.is_file():  # compiled, or typed at a prompt
+    if code is None or not os.path.isfile(code.co_filename):  # compiled, or typed at a prompt
         return named.__qualname__, ""
-    if file.is_relative_to(Path.cwd()):
-        file = file.relative_to(Path.cwd())
+    file = code.co_filename.removeprefix(os.path.join(os.getcwd(), ""))
     return named.__qualname__, f"{file}:{code.co_firstlineno}"

@@ -163,7 +163,7 @@ def prepared(
         _refuse_constant(evaluator, seen, noise)
     if isinstance(loss, Continued) and loss.box.near([block.view(theta) for block in layout.blocks]):
         noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
-    cost = (run.seconds - began) / max(1, evaluator.evaluations - before)
+    cost = run.pace = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +49,11 @@ class Scheme:
         """Combine the losses of each grid, shape (m, len(offsets)), and its step, shape (m,), into derivatives."""
         # The largest weights first would cancel badly: pair the points that mirror each other, as (J+ - J-)/(2h) does.
         total = np.zeros(len(values))
-        for k, j in self._mirrored():
+        for k, j in self._mirrored:
             total += self.coefficients[k] * (values[:, k] - values[:, j])
         return np.asarray(total / steps)
 
+    @cached_property
     def _mirrored(self) -> list[tuple[int, int]]:
         """Return pairs (k, j) with opposite weights; every scheme here is made of such pairs."""
         pairs, left = [], list(range(len(self.offsets)))
@@ -61,7 +64,7 @@ class Scheme:
             pairs.append((k, j))
         return pairs
 
-    @property
+    @cached_property
     def amplification(self) -> float:
         """Sum of |coefficients|: worst-case factor from one loss's error, over the step, to the derivative's."""
         return float(np.abs(self.coefficients).sum())
@@ -215,6 +218,8 @@ class Estimates:
         Squared norm of what was added to truncations because a second look was too uncertain to bear an error out.
     cleared : bool
         A measurement along the error that the single measurements showed together found that it is none.
+    compared : (Judge, Comparison) or None
+        What a judge made of it, where nothing was measured since.
     """
 
     block: Block
@@ -227,6 +232,7 @@ class Estimates:
     systematic: float = 0.0
     forgiven: float = 0.0
     cleared: bool = False
+    compared: tuple[Any, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def empty(
@@ -282,6 +288,7 @@ class Estimates:
     def put(self, place: int, resolved: Estimate) -> None:
         """Replace a measurement by what a second look found."""
         row = self.row(place)
+        self.compared = None
         self.looks[place] = resolved
         self.value[row] = resolved.value
         self.rounding[row] = max(resolved.rounding, TINY)

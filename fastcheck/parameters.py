@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.arrays import FloatArray
+from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, said, text_of
 
 __all__ = ["Block", "Parameters", "leaves", "rebuilt", "refuse_masked", "vectors"]
@@ -175,6 +175,11 @@ class Parameters:
         return self.blocks[-1].stop
 
     @cached_property
+    def stops(self) -> IntArray:
+        """The first place in theta after each block, shape (blocks,)."""
+        return np.array([block.stop for block in self.blocks])
+
+    @cached_property
     def _numbers(self) -> dict[str, int]:
         return {block.name: number for number, block in enumerate(self.blocks)}
 
@@ -273,6 +278,8 @@ def _is_namedtuple(tree: Any) -> bool:
 
 def _children(tree: Any) -> list[tuple[str, Any]] | None:
     """Return the named children of a container, or None for a leaf."""
+    if type(tree) is np.ndarray:
+        return None
     if isinstance(tree, Mapping):
         return [(str(key), child) for key, child in tree.items()]
     if _is_namedtuple(tree):
@@ -358,14 +365,14 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
             f"{label} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
             "array."
         ) from error
-    if np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_:
+    if array.dtype.kind in "iub":
         raise InputError(
             f"{label} has dtype {array.dtype}: adding a small step to integers does nothing. "
             "Use float64, e.g. params.astype(float), or pass it through args= if it is data."
         )
-    if np.issubdtype(array.dtype, np.complexfloating):
+    if array.dtype.kind == "c":
         raise InputError(f"{label} has dtype {array.dtype}: split it into a real and an imaginary block of float64.")
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
         raise InputError(f"{label} has dtype {array.dtype}: parameters are arrays of floats. Convert it to float64.")
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]

@@ -14,7 +14,7 @@ from fastcheck.errors import InputError, LossError
 from fastcheck.forms import Form, Given, Returned, as_it_is
 from fastcheck.held import Called
 from fastcheck.losses.batched import Batched
-from fastcheck.losses.evaluator import MeasuresItself
+from fastcheck.losses.evaluator import measures_itself
 from fastcheck.parameters import leaves
 from fastcheck.replay import Replayed
 
@@ -122,7 +122,7 @@ def within(problem: Plain, bounds: Any) -> Plain:
     """
     if bounds is None:
         return problem
-    if isinstance(problem.loss, (Batched, MeasuresItself)):
+    if isinstance(problem.loss, Batched) or measures_itself(problem.loss):
         which = "a fastcheck.batched loss" if isinstance(problem.loss, Batched) else "a bound Network"
         raise InputError(f"bounds={bounds!r}: {which} moves its parameters itself. Pass a plain loss of one set.")
     if problem.form.complexes:
@@ -185,7 +185,7 @@ def _given(function: Any, form: Form, first: Any = None, vectors: int = 0) -> An
 def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
     """Raise where a loss of a form of its own does not go with the other forms."""
     which = "a fastcheck.batched loss" if isinstance(loss, Batched) else "a bound Network"
-    if not isinstance(loss, (Batched, MeasuresItself)):
+    if not (isinstance(loss, Batched) or measures_itself(loss)):
         return
     if gradient is True:
         raise InputError(f"gradient=True: {which} returns no gradient with its values; pass the gradient itself.")

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arithmetic import theirs
-from fastcheck.arrays import FloatArray
+from fastcheck.arrays import FloatArray, same
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.losses.evaluator import Evaluator, as_float
 from fastcheck.losses.python import PythonLoss
-from fastcheck.measure.noise import FAINTEST, scale_of_blocks
+from fastcheck.measure.noise import FAINTEST, generic_direction
 from fastcheck.parameters import ROOT, Parameters, leaves
 from fastcheck.plain import takes
 from fastcheck.replay import Draws
@@ -104,10 +104,7 @@ def preflight(
     if _differ(base, again):
         why = _why_different(evaluator, gradient, draws or Draws(), base, again)
         return Preflight(base, 0.0, analytic, (*findings, why), fatal=True)
-    direction = rng.standard_normal(evaluator.layout.size)
-    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
-        direction[block.slice] *= scale
-    evaluator.along(0, direction, np.array([AWAY]))
+    evaluator.along(0, generic_direction(evaluator, rng), np.array([AWAY]))
     back = _loss_at_theta(evaluator)
     if _differ(again, back):
         why = _back_is_different(evaluator, draws or Draws(), again, back)
@@ -158,7 +155,7 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     layout: Parameters = evaluator.layout
     if not callable(gradient):
         return match_gradient(gradient, layout), False
-    tree = evaluator.tree_of(evaluator.theta.copy())
+    tree = evaluator.tree_of(evaluator.lent())
     try:
         with theirs():
             returned = gradient(tree, *args)
@@ -167,13 +164,15 @@ def _gradient_at_theta(evaluator: Evaluator, gradient: Any, args: tuple[Any, ...
     except (Exception, SystemExit) as error:
         raise LossError(f"gradient raised {said(error, ' at theta')}.") from error
     analytic = match_gradient(returned, layout)
-    return analytic, not _holds(tree, layout, evaluator.theta)
+    held = _holds(tree, layout, evaluator.theta)
+    return analytic, not (evaluator.untouched and held)
 
 
 def _holds(tree: Any, layout: Parameters, theta: FloatArray) -> bool:
     """Say whether a tree, which somebody may have put other arrays into, still holds theta."""
     found = {".".join(path) or ROOT: leaf for path, leaf in leaves(tree)}
-    return all(block.name in found and np.array_equal(found[block.name], block.view(theta)) for block in layout.blocks)
+    views = {block.name: block.view(theta) for block in layout.blocks}
+    return all(name in found and same(np.asarray(found[name]), view) for name, view in views.items())
 
 
 def _differ(a: float, b: float) -> bool:

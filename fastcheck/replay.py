@@ -27,7 +27,7 @@ from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.held import Slot
 from fastcheck.losses.batched import Batched
-from fastcheck.losses.evaluator import MeasuresItself
+from fastcheck.losses.evaluator import measures_itself
 from fastcheck.parallel.digest import codes, library_of
 
 __all__ = ["Draws", "Replay", "Replayed", "global_generators", "said_of_draws", "same"]
@@ -97,7 +97,7 @@ class Draws:
         self, loss: Callable[..., Any], gradient: Any, tree: Any, args: tuple[Any, ...]
     ) -> tuple[Callable[..., Any], Any, str]:
         """Return a loss and its gradient, replayed where the loss draws, and what it draws from; one evaluation."""
-        if not callable(gradient) or isinstance(loss, (Batched, MeasuresItself)):
+        if not callable(gradient) or (isinstance(loss, Batched) or measures_itself(loss)):
             return loss, gradient, ""
         used: dict[Hashable, Any] = {}
         with contextlib.suppress(Exception):  # a check tells it better
@@ -250,6 +250,8 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _used(value)
     elif isinstance(value, types.MethodType):
         yield from (("", value.__self__), ("", value.__func__))
+    elif type(value).__module__.startswith("numba.") and hasattr(value, "py_func"):
+        yield "", value.py_func  # and not the compiler, which holds thousands of things
     elif isinstance(value, functools.partial):
         yield from [("", part) for part in (value.func, *value.args)]
         yield from value.keywords.items()

@@ -17,7 +17,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
-from fastcheck.losses.evaluator import Evaluator, PerturbedLoss
+from fastcheck.losses.evaluator import Direction, Evaluator, PerturbedLoss, written
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.crew import CrewGoneError
@@ -83,6 +83,7 @@ class Run:
     lost: list[int] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    pace: float = 0.0  # seconds of one evaluation, as far as is known
     _grids: int = 0
     _watched: PerturbedLoss | None = field(default=None, repr=False)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
@@ -171,11 +172,14 @@ class Run:
         for shard, values in self.stream(evaluator, len(coordinates), probes, offsets):
             yield shard.rows, values
 
-    def along(self, evaluator: Evaluator, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(
+        self, evaluator: Evaluator, start: int, direction: FloatArray | Direction, steps: FloatArray
+    ) -> FloatArray:
         """Return the losses along a direction, from the checkpoint where they are there; see `Evaluator.along`."""
         number = self._next()
         if self.checkpoint is None:
             return evaluator.along(start, direction, steps)
+        direction = written(direction)  # its digest is that of all of it
         probes = (np.array([start]), direction, steps)
         done = self.checkpoint.recall(number, probes)
         if done is not None:
@@ -204,7 +208,7 @@ class Run:
         self, evaluator: Evaluator, count: int, probes: Probes, offsets: tuple[float, ...]
     ) -> Iterator[tuple[Shard, FloatArray]]:
         number = self._next()
-        pace = Pace.within(self.budget)
+        pace = Pace.within(self.budget, len(offsets) * self.pace)
         cutter = Cutter(count, probes, offsets, pace, self._may_start)
         collected = _Collected()
         try:
@@ -227,6 +231,7 @@ class Run:
                         break
                     shard, done = result
                     pace.measured(len(shard.coordinates), done.seconds)
+                    self.pace = pace.cost / len(offsets)
                     self._on_disk(Checkpoint.add, number, shard.start, shard.probes, done)
                     yield shard, self._take(evaluator, shard, done, collected)
                     if self.stopped == "workers":

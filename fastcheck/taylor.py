@@ -89,9 +89,11 @@ def _withdrawn(verdicts: Verdicts) -> Verdicts:
 
 def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Generator) -> FloatArray:
     """Return a random direction, each coordinate in proportion to the magnitude of its block."""
+    drawn = rng.uniform(-0.5, 0.5, evaluator.theta.size)
+    drawn += np.copysign(0.5, drawn)
     direction = np.zeros(evaluator.theta.size)
     for block in chosen:
-        direction[block.slice] = rng.uniform(0.5, 1.0, block.size) * rng.choice([-1.0, 1.0], block.size)
+        direction[block.slice] = drawn[block.slice]
     scale_by_magnitudes(evaluator, direction)
     return direction
 

@@ -84,23 +84,24 @@ def detectable_norm(thresholds: FloatArray, confidence: float) -> float:
     It is the root s of prod(2 Phi(t_i / s) - 1) = 1 - confidence; inf for k = 0. A measurement error independent of v
     only lowers the probability of a miss (Anderson).
     """
-    if not len(thresholds) or not np.isfinite(thresholds).any():
+    finite = [t for t in thresholds.tolist() if math.isfinite(t)]
+    if not finite:
         return math.inf
-    finite = thresholds[np.isfinite(thresholds)]
-    if not finite.max() > 0:
+    if not min(finite) > 0:  # such a direction shows any error
         return 0.0
 
-    def excess(log_norm: float) -> float:
-        chances = 2 * special.ndtr(finite / math.exp(log_norm)) - 1
-        return float(np.log(np.maximum(chances, 1e-300)).sum()) - math.log1p(-confidence)
+    def of_alike(threshold: float) -> float:
+        """Return the root where every threshold is this one."""
+        return threshold / -float(special.ndtri(0.5 * -math.expm1(math.log1p(-confidence) / len(finite))))
 
-    low = math.log(finite[finite > 0].min()) - 5
-    high = math.log(finite.max()) + 5
-    while excess(high) > 0:
-        high += 5
+    def excess(norm: float) -> float:
+        chances = (math.erf(t / (norm * math.sqrt(2))) for t in finite)
+        return sum(math.log(max(chance, 1e-300)) for chance in chances) - math.log1p(-confidence)
+
+    low, high = math.log(of_alike(min(finite))), math.log(of_alike(max(finite)))
     while high - low > 1e-6:  # excess falls; scipy.optimize would take longer to load than most screens to run
         middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+        low, high = (middle, high) if excess(math.exp(middle)) > 0 else (low, middle)
     return math.exp(high)
 
 

@@ -47,8 +47,16 @@ class Norms:
     excused: float = 0.0
 
     def __add__(self, other: Norms) -> Norms:
-        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
-        return Norms(**sums | {"noisiest": max(self.noisiest, other.noisiest)})
+        return Norms(
+            self.error + other.error,
+            self.analytic + other.analytic,
+            self.measured + other.measured,
+            self.noise + other.noise,
+            self.truncation + other.truncation,
+            self.count + other.count,
+            max(self.noisiest, other.noisiest),
+            self.excused + other.excused,
+        )
 
     @property
     def scale(self) -> float:

@@ -90,7 +90,10 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
     for found in outcome.estimates:
         name = found.block.name
         analytic, eps, doubt = context.of_block(context.layout.number(found.block))
-        compared[name] = context.judge.compare(found, analytic, eps, 0.0 if name in screened else doubt)
+        doubt = 0.0 if name in screened else doubt
+        by, kept = found.compared or (None, None)
+        fresh = by is not context.judge or doubt
+        compared[name] = context.judge.compare(found, analytic, eps, doubt) if fresh else kept
     blocks = {
         block.name: _judged(outcome, block, compared.get(block.name), screened.get(block.name))
         for _, block in context.blocks

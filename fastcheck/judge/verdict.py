@@ -19,10 +19,13 @@ class Verdict(enum.Enum):
         What the verdict means.
     remedy : str
         What to do next.
+    severity : int
+        0 for correct up to 4 for wrong.
     """
 
     message: str
     remedy: str
+    severity: int
 
     CORRECT = (
         "correct",
@@ -56,6 +59,7 @@ class Verdict(enum.Enum):
         member._value_ = key
         member.message = message
         member.remedy = remedy
+        member.severity = len(cls.__members__)
         return member
 
     @property
@@ -67,11 +71,6 @@ class Verdict(enum.Enum):
     def refuted(self) -> bool:
         """Whether the gradient was shown not to be right: suspicious or wrong."""
         return self in (Verdict.SUSPICIOUS, Verdict.WRONG)
-
-    @property
-    def severity(self) -> int:
-        """0 for correct up to 4 for wrong."""
-        return list(Verdict).index(self)
 
 
 def grade(error: float, tolerance: float, kinks: bool) -> Verdict:

@@ -14,7 +14,7 @@ from numba import njit
 
 from fastcheck.arrays import FloatArray, IntArray
 
-__all__ = ["along", "on_grid"]
+__all__ = ["on_grid"]
 
 
 @njit(nogil=True, cache=False)
@@ -61,39 +61,3 @@ def on_grid(
             out[row, k] = loss(point, *args)
         work[i] = saved
     cursor[0] = len(coordinates) * wide
-
-
-@njit(nogil=True, cache=False)
-def along(
-    loss: Any,
-    point: Any,
-    work: FloatArray,
-    saved: FloatArray,
-    direction: FloatArray,
-    steps: FloatArray,
-    out: FloatArray,
-    cursor: IntArray,
-    args: Any,
-) -> None:
-    """Write ``J(theta + t v)`` to ``out[k]`` for every t = steps[k], from slot ``cursor[0]`` on.
-
-    Parameters
-    ----------
-    loss, point, cursor, args
-        As of `on_grid`.
-    work : float64, shape (n,)
-        The part of the loss's theta that moves.
-    saved : float64, shape (n,)
-        Its values at theta, restored at the end.
-    direction : float64, shape (n,)
-        v there.
-    steps, out : float64, shape (k,)
-    """
-    for k in range(cursor[0], len(steps)):
-        cursor[0] = k
-        for j in range(len(direction)):
-            work[j] = direction[j] * steps[k] + saved[j]
-        out[k] = loss(point, *args)
-    for j in range(len(direction)):
-        work[j] = saved[j]
-    cursor[0] = len(steps)

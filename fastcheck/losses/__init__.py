@@ -9,7 +9,7 @@ from typing import Any
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import Batched, BatchedLoss
-from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable, own_loss
+from fastcheck.losses.evaluator import Evaluator, MeasuresItself, Shardable, measures_itself, own_loss
 from fastcheck.losses.jitted import JittedLoss
 from fastcheck.losses.python import PythonLoss
 from fastcheck.parameters import Parameters
@@ -22,6 +22,7 @@ __all__ = [
     "PythonLoss",
     "Shardable",
     "evaluator_for",
+    "measures_itself",
     "own_loss",
 ]
 

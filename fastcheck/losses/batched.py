@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError, LossError
-from fastcheck.losses.evaluator import PerturbedLoss
+from fastcheck.losses.evaluator import Direction, PerturbedLoss, written
 from fastcheck.parameters import Parameters
 
 __all__ = ["Batched", "BatchedLoss", "batched"]
@@ -130,8 +130,13 @@ class BatchedLoss(PerturbedLoss):
                 self._settle((time.perf_counter() - began) / self.size)
         return self._mask_failures(out.reshape(values.shape), coordinates)
 
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def lent(self) -> FloatArray:
+        """See `Evaluator.lent`."""
+        return self.theta.copy()
+
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
+        direction = written(direction)
         self.evaluations += len(steps)
         out = np.full(len(steps), np.nan)
         saved = self.theta[start : start + len(direction)]
@@ -152,7 +157,7 @@ class BatchedLoss(PerturbedLoss):
     def _one_batch(self, coordinates: IntArray, targets: FloatArray) -> FloatArray:
         """Evaluate K sets, the first of them with one coordinate each set to its target."""
         rows = np.arange(len(coordinates))
-        number = np.searchsorted(self._stops, coordinates, side="right")
+        number = np.searchsorted(self.layout.stops, coordinates, side="right")
         places = []
         for k in np.unique(number):
             mine = number == k
@@ -195,7 +200,6 @@ class BatchedLoss(PerturbedLoss):
     def _stack(self, size: int) -> None:
         """Lay out K copies of theta, each block contiguous: its memory is (K, size of the block)."""
         self.size = size
-        self._stops = np.array([block.stop for block in self.layout.blocks])
         self._parts = [np.tile(self.theta[block.slice], (size, 1)) for block in self.layout.blocks]
         self._tree = self.layout.unflatten_stack(self._parts)
 

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,17 @@ from fastcheck.errors import LossError, line_of, said
 from fastcheck.estimates import Measured
 from fastcheck.parameters import Parameters
 
-__all__ = ["Evaluator", "MeasuresItself", "PerturbedLoss", "Shardable", "as_float", "own_loss"]
+__all__ = [
+    "Direction",
+    "Evaluator",
+    "MeasuresItself",
+    "PerturbedLoss",
+    "Shardable",
+    "as_float",
+    "measures_itself",
+    "own_loss",
+    "written",
+]
 
 
 @runtime_checkable
@@ -50,11 +60,35 @@ class MeasuresItself(Protocol):
         ...
 
 
+def measures_itself(loss: object) -> TypeGuard[MeasuresItself]:
+    """Say whether a loss does; `isinstance` of a protocol takes as long as several losses of a small net."""
+    return hasattr(loss, "measure") and isinstance(loss, MeasuresItself)
+
+
 def own_loss(loss: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return the loss that the user wrote, with its data: what a network stands for, where it was shown to be that."""
-    if isinstance(loss, MeasuresItself) and loss.like is not None:
+    if measures_itself(loss) and loss.like is not None:
         return loss.like, loss.args
     return loss, args
+
+
+class Direction(Protocol):
+    """A direction that nobody keeps: it is written where it is needed, as often as it is, always the same."""
+
+    def __len__(self) -> int: ...
+
+    def write(self, out: FloatArray) -> None:
+        """Write its entries, shape (n,)."""
+        ...
+
+
+def written(direction: FloatArray | Direction) -> FloatArray:
+    """Return a direction as an array."""
+    if isinstance(direction, np.ndarray):
+        return direction
+    out = np.empty(len(direction))
+    direction.write(out)
+    return out
 
 
 class Evaluator(Protocol):
@@ -93,6 +127,10 @@ class Evaluator(Protocol):
         """Return the tree that a gradient function is given for a theta."""
         ...
 
+    def lent(self) -> FloatArray:
+        """Return a private theta for somebody to read; should it be written to, `untouched` puts it right."""
+        ...
+
     def call(self) -> Any:
         """Call the loss at theta and return what it returned; what it raises is not caught."""
         ...
@@ -109,14 +147,14 @@ class Evaluator(Protocol):
         """Return ``J(theta + offsets[k] * steps[j] * e_i)`` for i = coordinates[j], shape (m, len(offsets))."""
         ...
 
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """Return ``J(theta + t * v)`` for every t of steps, where v is `direction` at ``[start:start+len]``, else 0.
 
         Parameters
         ----------
         start : int
             First coordinate of the range that moves.
-        direction : float64, shape (n,)
+        direction : float64, shape (n,), or Direction
             The range's part of v.
         steps : float64, shape (k,)
         """
@@ -186,6 +224,8 @@ def as_float(value: object) -> float:
 class PerturbedLoss(ABC):
     """An `Evaluator` that perturbs a private copy of theta in place and restores it exactly."""
 
+    _work: FloatArray
+
     home: Literal["threads", "processes"] = "processes"
     before_each: Callable[[], None] | None = None  # is called before an evaluation, and may end the run by raising
 
@@ -198,7 +238,7 @@ class PerturbedLoss(ABC):
         self.failure: str | None = None
         self.loss = loss
         self.args = args
-        self._theirs = nullcontext if isinstance(loss, MeasuresItself) else theirs
+        self._theirs = nullcontext if measures_itself(loss) else theirs
 
     def twin(self) -> Self:
         """See `Shardable.twin`."""
@@ -216,6 +256,10 @@ class PerturbedLoss(ABC):
     def tree_of(self, theta: FloatArray) -> Any:
         """Return the tree of views into a theta."""
         return self.layout.unflatten(theta)
+
+    def lent(self) -> FloatArray:
+        """See `Evaluator.lent`: the working theta, which is theta itself between evaluations."""
+        return self._work
 
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:
         """See `Evaluator.represent`; the loss is given float64."""
@@ -246,9 +290,30 @@ class PerturbedLoss(ABC):
     def on_grid(self, coordinates: IntArray, steps: FloatArray, offsets: tuple[float, ...]) -> FloatArray:
         """See `Evaluator.on_grid`."""
 
-    @abstractmethod
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
+    def along(self, start: int, direction: FloatArray | Direction, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
+        part = self._work[start : start + len(direction)]
+        saved = self.theta[start : start + len(direction)]
+        values = np.full(len(steps), math.nan)
+        left = math.nan  # what tells the point that the last evaluation was to leave as it was
+        try:
+            for k, t in enumerate(steps.tolist()):
+                if isinstance(direction, np.ndarray):
+                    np.multiply(direction, t, out=part)
+                    part += saved
+                elif k and t == -steps[k - 1] and float(part @ saved) == left:  # to draw it costs more than a small net
+                    np.subtract(part, saved, out=part)
+                    np.subtract(saved, part, out=part)
+                else:
+                    direction.write(part)
+                    part *= t
+                    part += saved
+                if not isinstance(direction, np.ndarray):
+                    left = float(part @ saved)
+                values[k] = self._value(self._direction_in(start))
+        finally:
+            part[:] = saved
+        return values
 
     def _value(self, place: str) -> float:
         try:

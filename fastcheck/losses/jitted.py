@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, same
 from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
@@ -41,7 +41,7 @@ class JittedLoss(PerturbedLoss):
     @property
     def untouched(self) -> bool:
         """See `Evaluator.untouched`."""
-        if np.array_equal(self._work, self.theta):
+        if same(self._work, self.theta):
             return True
         self._work[:] = self.theta
         return False
@@ -63,24 +63,6 @@ class JittedLoss(PerturbedLoss):
 
         self._drive(run, out.size, lambda slot: self.layout.breadcrumb(int(coordinates[slot // len(offsets)])))
         return self._mask_failures(out, coordinates)
-
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
-        """See `Evaluator.along`."""
-        from fastcheck.kernels.perturb import along
-
-        part = slice(start, start + len(direction))
-        out = np.full(len(steps), np.nan)
-        moved, saved = self._work[part], self.theta[part]
-        v, t = np.ascontiguousarray(direction, np.float64), np.ascontiguousarray(steps, np.float64)
-
-        def run(cursor: IntArray) -> None:
-            along(self.loss, self._point, moved, saved, v, t, out, cursor, self.args)
-
-        self._drive(run, out.size, lambda slot: self._direction_in(start))
-        for value in out[~np.isfinite(out)]:
-            self._fail(float(value), self._direction_in(start))
-        out[~np.isfinite(out)] = np.nan
-        return out
 
     def _drive(self, run: Callable[[IntArray], None], slots: int, place: Callable[[int], str]) -> None:
         """Run a kernel to its end, past the slots at which the loss raises."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite, nan
+from math import isfinite
 from typing import Any, Self
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, same
 from fastcheck.errors import said
 from fastcheck.losses.evaluator import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
@@ -84,8 +84,7 @@ class PythonLoss(PerturbedLoss):
         if self._views:
             return values
         out = values.copy()
-        stops = np.array([block.stop for block in self.layout.blocks])
-        number = np.searchsorted(stops, coordinates, side="right")
+        number = np.searchsorted(self.layout.stops, coordinates, side="right")
         with np.errstate(over="ignore"):  # half precision ends at 65504: an infinity says so
             for k in np.unique(number):
                 mine = number == k
@@ -96,7 +95,7 @@ class PythonLoss(PerturbedLoss):
     def untouched(self) -> bool:
         """See `Evaluator.untouched`."""
         kept = not self._views or all(a is b for a, (_, b) in zip(self._arrays, leaves(self._tree), strict=False))
-        if kept and np.array_equal(self._work, self.theta):
+        if kept and same(self._work, self.theta):
             return True
         self._work[:] = self.theta
         if not kept:  # the loss put other arrays into its tree: they would not move with theta
@@ -135,17 +134,3 @@ class PythonLoss(PerturbedLoss):
                     work[i] = saved
         self.evaluations += len(values)
         return np.array(values, dtype=np.float64).reshape(len(coordinates), len(offsets))
-
-    def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
-        """See `Evaluator.along`."""
-        part = self._work[start : start + len(direction)]
-        saved = self.theta[start : start + len(direction)]
-        values = np.full(len(steps), nan)
-        try:
-            for k, t in enumerate(steps.tolist()):
-                np.multiply(direction, t, out=part)
-                part += saved
-                values[k] = self._value(self._direction_in(start))
-        finally:
-            part[:] = saved
-        return values

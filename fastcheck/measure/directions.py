@@ -26,16 +26,22 @@ CHUNK = 1 << 16  # coordinates that share a counter; part of the definition of a
 _WORD = 1 << 64
 
 
-def gaussian(seed: int, block: int, probe: int, start: int, stop: int) -> FloatArray:
-    """Return coordinates ``start:stop`` of one standard normal direction over a block; block and probe are numbers."""
-    out = np.empty(max(0, stop - start))
+def gaussian(seed: int, block: int, probe: int, start: int, stop: int, out: FloatArray | None = None) -> FloatArray:
+    """Return coordinates ``start:stop`` of one standard normal direction over a block; block and probe are numbers.
+
+    They are written to `out`, shape (stop - start,), where it is given.
+    """
+    out = np.empty(max(0, stop - start)) if out is None else out
     key = np.array([seed % _WORD, block], dtype=np.uint64)
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):
         first = chunk * CHUNK
         low, high = max(start, first), min(stop, first + CHUNK)
         counter = np.array([0, 0, probe, chunk], dtype=np.uint64)
-        drawn = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(high - first)
-        out[low - start : high - start] = drawn[low - first :]
+        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        if low == first:
+            generator.standard_normal(out=out[low - start : high - start])
+        else:
+            out[low - start : high - start] = generator.standard_normal(high - first)[low - first :]
     return out
 
 

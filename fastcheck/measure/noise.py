@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import FloatArray
+from fastcheck.arrays import PIECE, FloatArray
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.grain import exactly_rounded, grain_in_words, grain_of
 
 __all__ = [
     "FAINTEST",
     "Noise",
+    "Repeated",
     "difference_table_noise",
+    "generic_direction",
     "measure_noise",
     "scale_by_magnitudes",
     "scale_of_blocks",
@@ -54,7 +56,8 @@ SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
 SPACINGS_OF_THETA = 64.0  # that a grid is wide at least, for its uneven places to tell a grain
 CLOSEST = 8.0  # spacings of theta below which a grid tells no noise: whatever the loss makes of theta moves evenly
-CHUNK = 1 << 16  # entries of a direction that are rounded at a time
+LONG = 1 << 16  # parameters from which on a direction through all of them would cost memory, and time to draw
+REPEATED = 16_381  # draws that make a direction through more than `LONG`; a prime, so that no two rows move alike
 WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
 BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -189,13 +192,76 @@ def scale_by_magnitudes(evaluator: Evaluator, direction: FloatArray) -> None:
 
 
 @dataclass
+class Repeated:
+    """A direction through many parameters that costs no vector like theta: a few draws, over and over.
+
+    Each entry is scaled by the magnitude of its block, in uneven ones by its own, and rounded where a spacing is set.
+    """
+
+    evaluator: Evaluator
+    drawn: FloatArray = field(repr=False)
+    spacing: float | None = None
+    parts: int = 1
+    scales: FloatArray = field(init=False, repr=False)
+    largest: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = [self.evaluator.theta[block.slice] for block in self.evaluator.layout.blocks]
+        scales = [
+            math.nan if uneven(p) else float(s) for p, s in zip(parts, scale_of_blocks(self.evaluator), strict=True)
+        ]
+        self.scales = np.array(scales)
+        most = [
+            max(float(p.max()), -float(p.min())) if math.isnan(s) else s for p, s in zip(parts, scales, strict=True)
+        ]
+        self.largest = max(most) * float(self.drawn.max())
+
+    def __len__(self) -> int:
+        return len(self.evaluator.theta)
+
+    def write(self, out: FloatArray) -> None:
+        """See `fastcheck.losses.evaluator.Direction`."""
+        theta = self.evaluator.theta
+        for start in range(0, len(out), len(self.drawn)):
+            part = out[start : start + len(self.drawn)]
+            part[:] = self.drawn[: len(part)]
+        for block, scale in zip(self.evaluator.layout.blocks, self.scales.tolist(), strict=True):
+            out[block.slice] *= theta[block.slice] if math.isnan(scale) else scale
+        if self.spacing is not None:
+            _round(theta, out, self.spacing, self.parts)
+
+
+def generic_direction(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray | Repeated:
+    """Return a random direction through all parameters, in proportion to the magnitudes of their blocks."""
+    size = evaluator.layout.size
+    drawn = rng.standard_normal(REPEATED if size > LONG else size)
+    if size > LONG:
+        return Repeated(evaluator, drawn)
+    for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
+        drawn[block.slice] *= scale
+    return drawn
+
+
+def _round(theta: FloatArray, direction: FloatArray, spacing: float, parts: int) -> None:
+    """Round a direction so that a grid along it, cut into so many parts, has points that are vectors of floats.
+
+    Large parameters (a time in seconds) would otherwise be rounded to places off the grid, and a steep J would seem to
+    be noisy. The spacing is a power of two.
+    """
+    for start in range(0, len(theta), PIECE):
+        part = direction[start : start + PIECE]
+        unit = parts * np.spacing(np.abs(theta[start : start + PIECE]) + 8 * spacing * np.abs(part)) / spacing
+        part[...] = np.round(part / unit) * unit
+
+
+@dataclass
 class _Line:
     """J on grids along one direction, and every value that was seen, on this line or on another."""
 
     evaluator: Evaluator
     base: float
     rng: np.random.Generator
-    direction: FloatArray = field(init=False, repr=False)
+    direction: FloatArray | Repeated = field(init=False, repr=False)
     seen: list[FloatArray] = field(default_factory=list)
     exact: bool = False  # the last grid's uneven place is a vector of floats, too
 
@@ -204,16 +270,25 @@ class _Line:
 
     def turn(self) -> None:
         """Take another direction: through all parameters, in proportion to their magnitudes, some by as much."""
-        self.direction = np.empty(0)  # two vectors like theta are one too many
-        self.direction = self.rng.standard_normal(self.evaluator.layout.size)
-        largest = max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
+        size = self.evaluator.layout.size
+        drawn = self.rng.standard_normal(REPEATED if size > LONG else size)
+        if size > LONG:
+            self.direction = Repeated(self.evaluator, drawn)
+            return
+        largest = max(float(drawn.max(initial=0.0)), -float(drawn.min(initial=0.0)))
         if 0 < largest < 1:  # few parameters: a small draw would make a wide grid a close one
-            self.direction /= largest
-        scale_by_magnitudes(self.evaluator, self.direction)
+            drawn /= largest
+        scale_by_magnitudes(self.evaluator, drawn)
+        self.direction = drawn
 
     def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
-        self._round(spacing)
+        self.exact = self.spacings(spacing) > SPACINGS_OF_THETA * PARTS
+        parts = PARTS if self.exact else 1
+        if isinstance(self.direction, Repeated):
+            self.direction.spacing, self.direction.parts = spacing, parts
+        else:
+            _round(self.evaluator.theta, self.direction, spacing, parts)
         values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
         if self.spacings(spacing) > SPACINGS_OF_THETA:  # closer by, the golden section is rounded to a lattice
             self.seen.append(values[np.isfinite(values)])
@@ -223,8 +298,9 @@ class _Line:
         """Return how many spacings of floats the largest parameter moves by, from place to place of a grid."""
         theta = self.evaluator.theta
         largest = max(float(theta.max(initial=0.0)), -float(theta.min(initial=0.0)))
-        reach = spacing * max(float(self.direction.max(initial=0.0)), -float(self.direction.min(initial=0.0)))
-        return float(reach / np.spacing(largest))
+        v = self.direction
+        most = v.largest if isinstance(v, Repeated) else max(float(v.max(initial=0.0)), -float(v.min(initial=0.0)))
+        return float(spacing * most / np.spacing(largest))
 
     def level(self, grid: FloatArray) -> float:
         """Return the noise of the last grid as `difference_table_noise`, or its uneven place, if that shows far more.
@@ -249,20 +325,6 @@ class _Line:
     def all(self) -> FloatArray:
         """Return the different values seen, rising."""
         return np.unique(np.concatenate([*self.seen, [self.base]]))
-
-    def _round(self, spacing: float) -> None:
-        """Round the direction so that every point of the grid is a vector of floats.
-
-        Large parameters (a time in seconds) would otherwise be rounded to places off the grid, and a steep J would
-        seem to be noisy. The spacing is a power of two.
-        """
-        theta = self.evaluator.theta
-        self.exact = self.spacings(spacing) > SPACINGS_OF_THETA * PARTS
-        parts = PARTS if self.exact else 1
-        for start in range(0, len(theta), CHUNK):
-            part = self.direction[start : start + CHUNK]
-            unit = parts * np.spacing(np.abs(theta[start : start + CHUNK]) + 8 * spacing * np.abs(part)) / spacing
-            part[...] = np.round(part / unit) * unit
 
 
 def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:

@@ -9,16 +9,17 @@ and otherwise the step is shortened until it is either repeated or drowned.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import FloatArray
+from fastcheck.arrays import PIECE, FloatArray
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
+from fastcheck.measure.directions import CHUNK
 from fastcheck.measure.ladder import Rung, State, doubtful, same, settled
 from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
@@ -139,12 +140,26 @@ class Probing:
         """Return the magnitudes of some entries of an uneven block, with one for the zeros."""
         return np.where(theta != 0, np.abs(theta), self.uneven[number])
 
-    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
-        """Return a direction over a region, as `Region.direction`; in an uneven block each entry moves by its size."""
-        start, drawn = region.direction(self.seed, number)
+    def span(self, region: Region) -> tuple[int, int]:
+        """Return the first and last plus one place in theta that a region touches."""
+        low, high = region.span
+        return region.block.start + low, region.block.start + high
+
+    def write(self, region: Region, number: int, out: FloatArray) -> None:
+        """Write a direction over a region, as `Region.write`; in an uneven block each entry moves by its size."""
+        region.write(self.seed, number, out)
         if region.number in self.uneven:
-            drawn *= self.sizes(region.number, self.evaluator.theta[start : start + len(drawn)])
-        return start, drawn
+            start, _ = self.span(region)
+            for low in range(0, len(out), PIECE):
+                part = out[low : low + PIECE]
+                part *= self.sizes(region.number, self.evaluator.theta[start + low : start + low + len(part)])
+
+    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
+        """Return the first place in theta of a region, and a direction over it."""
+        start, stop = self.span(region)
+        out = np.empty(stop - start)
+        self.write(region, number, out)
+        return start, out
 
     def norm(self, number: int) -> float:
         """Return ||g|| of a block, in units of what `direction` moves."""
@@ -174,6 +189,49 @@ class Probing:
         return self.noise.random_error(self.judge.z) / (math.sqrt(2.0) * step) + self.noise.bias / step
 
 
+@dataclass
+class _Drawn:
+    """A direction over a region: a short one is kept, a long one is drawn again wherever it is written.
+
+    `analytic` is g.v, as of the last writing; `rounded` the step at which theta plus and minus it are to be vectors of
+    floats.
+    """
+
+    plan: Probing
+    region: Region
+    number: int
+    rounded: float | None = None
+    analytic: float = math.nan
+    kept: FloatArray | None = None
+    start: int = field(init=False)
+    stop: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start, self.stop = self.plan.span(self.region)
+        if len(self) <= CHUNK:
+            kept = np.empty(len(self))
+            self.write(kept)
+            self.kept = kept
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def write(self, out: FloatArray) -> None:
+        """See `fastcheck.losses.evaluator.Direction`."""
+        self.plan.write(self.region, self.number, out)
+        theta = self.plan.evaluator.theta[self.start : self.stop]
+        if self.rounded is not None:
+            for low in range(0, len(out), PIECE):
+                part = slice(low, low + PIECE)
+                out[part] = _representable(theta[part], out[part], self.rounded)
+        self.analytic = float(self.plan.analytic.flat[self.start : self.stop] @ out)
+
+    def along(self, steps: FloatArray) -> FloatArray:
+        """Return the losses at theta plus each step along it."""
+        direction = self if self.kept is None else self.kept
+        return self.plan.run.along(self.plan.evaluator, self.start, direction, steps)
+
+
 def probe_step(plan: Probing, norm: float, scale: float) -> float:
     """Return the first step: the shortest that answers the question, because kinks and truncation grow with it.
 
@@ -188,16 +246,14 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
 
     A residual of up to the expected size is no surprise, and is not repeated at another step.
     """
-    start, direction = plan.direction(region, number)
-    gradient = plan.analytic.flat[start : start + len(direction)]
-    analytic = float(gradient @ direction)
+    drawn = _Drawn(plan, region, number)
     unit, lost = plan.unit(region), plan.lost(region)
     if lost > LOSES * plan.noise.error(plan.judge.z) and not is_low_precision(plan.evaluator):
         # so long that the direction can be rounded, here and at the two steps below
         step = max(step, float(RATIO**2 * 2.0 ** np.ceil(np.log2(unit / GRAIN))))
     rungs: list[Rung] = []
     for shortened in range(RUNGS):
-        rung = _rung(plan, start, direction, analytic, step, lost, unit)
+        rung = _rung(plan, drawn, step, lost, unit)
         if rung is None:
             return None
         rungs.append(rung)
@@ -205,7 +261,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
         if found is None and shortened == 0 and abs(rung.residual) <= expected:
             found = rung, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
-            longer = _rung(plan, start, direction, analytic, 2 * step, lost, unit)
+            longer = _rung(plan, drawn, 2 * step, lost, unit)
             if longer is None:
                 return None
             if same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
@@ -221,24 +277,21 @@ def _probe(plan: Probing, number: int, shortened: int, rung: Rung, state: State)
     return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
 
 
-def _rung(
-    plan: Probing, start: int, direction: FloatArray, analytic: float, step: float, lost: float, unit: float
-) -> Rung | None:
+def _rung(plan: Probing, drawn: _Drawn, step: float, lost: float, unit: float) -> Rung | None:
     if plan.run.over():
         return None
     if lost > LOSES * plan.noise.error(plan.judge.z) and unit <= GRAIN * step and not is_low_precision(plan.evaluator):
-        direction = _representable(plan.evaluator.theta[start : start + len(direction)], direction, step)
         # what is lost stays: where theta is so long beside its steps, the loss's own arithmetic rounds it too
-        analytic = float(plan.analytic.flat[start : start + len(direction)] @ direction)
+        drawn = _Drawn(plan, drawn.region, drawn.number, rounded=step)
     try:
-        values = plan.run.along(plan.evaluator, start, direction, np.array([step, -step]))
+        values = drawn.along(np.array([step, -step]))
     except KeyboardInterrupt:
         plan.run.stopped = "interrupted"
         return None
     slope = float(values[0] - values[1]) / (2 * step)
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
     uncertainty = plan.uncertainty(step) + lost / step
-    return Rung(step, slope, analytic - slope, uncertainty, gap)
+    return Rung(step, slope, drawn.analytic - slope, uncertainty, gap)
 
 
 def _representable(theta: FloatArray, direction: FloatArray, step: float) -> FloatArray:

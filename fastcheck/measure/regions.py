@@ -115,19 +115,18 @@ class Region:
         low, high = self.span
         return np.arange(high - low) % across < self.width
 
-    def direction(self, seed: int, probe: int) -> tuple[int, FloatArray]:
-        """Return the first place in theta and the values of a direction that is Gaussian here and zero elsewhere.
+    def write(self, seed: int, probe: int, out: FloatArray) -> None:
+        """Write a direction that is Gaussian here and zero elsewhere, over the region's span.
 
         The values are those of the direction of that number over the whole block, so that the parts of a region add
         up to the region.
         """
         low, high = self.span
-        drawn = gaussian(seed, self.number, probe, low, high)
+        gaussian(seed, self.number, probe, low, high, out)
         across = shape_of(self.block)[1]
         if self.width != across:
-            between = drawn[: (self.height - 1) * across].reshape(self.height - 1, across)
+            between = out[: (self.height - 1) * across].reshape(self.height - 1, across)
             between[:, self.width :] = 0.0
-        return self.block.start + low, drawn
 
     def place(self, row: int, column: int) -> int:
         """Return the place in theta of a row and a column of the block's matrix."""

@@ -22,7 +22,8 @@ from fastcheck.measure.noise import FEW, Noise, scale_of_blocks, uneven
 __all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "is_low_precision", "rough", "step_quantisation", "unit_of"]
 
 PILOT_Z = 1.5  # standard deviations, with the safety on them, by which pilots may differ and agree
-PILOTS = 3  # coordinates of a block
+PILOTS = 3  # coordinates of a block,
+EACH = 16  # one of them for so many, where the gradient tells which
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
 LONGEST = 0.5  # step, in units of the parameters
@@ -187,7 +188,7 @@ def _climb(
 
     The truncation is in units of the loss: of the derivative, times `unit`.
     """
-    good = first / RUNG
+    good = first
     below = _quotients(evaluator, pilots, good * unit, scheme)
     error = 0.0
 
@@ -210,7 +211,7 @@ def _climb(
         good, below = longer, above
     if not error:  # even the first two differ by more than noise: the length scale here is shorter than the parameters
         tried = []
-        for _ in range(RUNGS):
+        for _ in range(RUNGS + 1):
             shorter = good / RUNG
             lower = _quotients(evaluator, pilots, shorter * unit, scheme)
             differ = apart(lower, below)
@@ -243,8 +244,9 @@ def _quotients(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, s
 def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator) -> IntArray:
     """Return the coordinate of the largest gradient and some random ones."""
     top = int(np.argmax(np.abs(gradient)))
-    drawn = rng.choice(len(gradient), size=min(PILOTS, len(gradient)), replace=False)
-    return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:PILOTS], dtype=np.int64)
+    count = min(PILOTS, len(gradient) if not gradient[top] else -(-len(gradient) // EACH))
+    drawn = rng.choice(len(gradient), size=count, replace=False) if count > 1 else np.empty(0, np.int64)
+    return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:count], dtype=np.int64)
 
 
 def _power_of_two(steps: FloatArray) -> FloatArray:
@@ -253,5 +255,4 @@ def _power_of_two(steps: FloatArray) -> FloatArray:
 
 
 def _block_numbers(evaluator: Evaluator, coordinates: IntArray) -> IntArray:
-    stops = np.array([block.stop for block in evaluator.layout.blocks])
-    return np.searchsorted(stops, coordinates, side="right")
+    return np.searchsorted(evaluator.layout.stops, coordinates, side="right")

@@ -10,8 +10,8 @@ lowers it, and the last puts it back, in whatever order the checks of several th
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -64,17 +64,26 @@ class _Library(ctypes.Structure):
 
 def _loads() -> int | None:
     """Return how many shared libraries this process has loaded so far; None where the system does not say."""
-    found: list[int] = []
+    found = ctypes.c_ulonglong()
+    try:
+        iterate, first = _iteration()
+        iterate(first, ctypes.byref(found))
+    except Exception:
+        return None
+    return found.value or None
 
-    def first(library: Any, size: int, data: Any) -> int:
+
+@functools.cache
+def _iteration() -> tuple[Any, Any]:
+    """Return the function of the system that goes through the libraries, and one for it to call with the first."""
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.POINTER(ctypes.c_ulonglong))
+
+    def first(library: Any, size: int, found: Any) -> int:
         if size >= ctypes.sizeof(_Library):
-            found.append(library.contents.loads)
+            found.contents.value = library.contents.loads
         return 1  # look no further
 
-    with contextlib.suppress(Exception):
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
-        ctypes.CDLL(None).dl_iterate_phdr(kind(first), None)
-    return found[0] if found else None
+    return ctypes.CDLL(None).dl_iterate_phdr, kind(first)
 
 
 def _set(pool: Any, threads: int) -> None:

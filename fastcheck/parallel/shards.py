@@ -26,6 +26,7 @@ SHARE_OF_BUDGET = 0.02
 LARGEST = 1 << 15  # rows, so that the memory of a shard stays small beside theta
 KNOWN_SECONDS = 0.002
 GROWTH = 4  # of a shard over the one before: the first few are too short to be measured well
+FIRST = 4  # rows that stand for a shard before the first, where the cost of an evaluation is known already
 
 
 @dataclass
@@ -54,9 +55,10 @@ class Pace:
     last: int = 0
 
     @classmethod
-    def within(cls, budget: float | None) -> Pace:
-        """Return a pace whose shards are short beside a budget in seconds."""
-        return cls(shard_seconds=SHARD_SECONDS if budget is None else min(SHARD_SECONDS, SHARE_OF_BUDGET * budget))
+    def within(cls, budget: float | None, cost: float = 0.0) -> Pace:
+        """Return a pace whose shards are short beside a budget in seconds, with what a coordinate may cost."""
+        seconds = SHARD_SECONDS if budget is None else min(SHARD_SECONDS, SHARE_OF_BUDGET * budget)
+        return cls(cost, shard_seconds=seconds, last=FIRST)
 
     def measured(self, rows: int, seconds: float) -> None:
         """Take note of a finished shard."""

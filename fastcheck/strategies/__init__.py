@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray
 from fastcheck.context import Context, Outcome
-from fastcheck.losses import MeasuresItself
+from fastcheck.losses import measures_itself
 from fastcheck.measure.steps import is_low_precision
 from fastcheck.settings import Settings
 from fastcheck.strategies import full, sample, screen, structured
@@ -25,7 +25,7 @@ Strategy: TypeAlias = Callable[[Context], Outcome]
 
 def strategy_for(context: Context) -> Strategy:
     """Return the strategy for the loss and the mode that was asked for."""
-    itself = isinstance(context.loss, MeasuresItself)
+    itself = measures_itself(context.loss)
     measure = structured.measure if itself else full.measure
     mode = context.settings.mode_for(context.size, 0.0 if itself else context.cost)
     if mode == "screen" and context.settings.mode_for(context.size, context.cost / HELD_UP) == "full":
@@ -57,13 +57,13 @@ def _said(mode: str, measure: Strategy, context: Context) -> Outcome:
 
 def refuse(loss: Callable[..., Any], settings: Settings) -> None:
     """Refuse, before anything is evaluated, what the strategy for a loss can't honour; `InputError` names it."""
-    if isinstance(loss, MeasuresItself):
+    if measures_itself(loss):
         structured.refuse(settings)
 
 
 def derivatives(context: Context) -> FloatArray:
     """Return the measured derivative of every coordinate, shape (P,), whatever the gradient."""
-    if isinstance(context.loss, MeasuresItself):
+    if measures_itself(context.loss):
         return np.concatenate(
             [found.value for found in structured.measure(context, [None] * len(context.blocks)).estimates]
         )

@@ -127,20 +127,33 @@ def derivatives(context: Context) -> FloatArray:
     with plan.context.run.interruptible():
         _first_pass(plan.first or plan, found, bends)
         for block in found if plan.steps.exact else ():
-            _look(plan, block, _unsteady(plan, block, bends[block.block.slice]))
+            rows = _unsteady(plan, block, bends[block.block.slice])
+            if len(rows):
+                _look(plan, block, rows)
     return value
 
 
 def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArray:
-    """Return the rows whose one-sided quotients are apart, and whose derivative is another one at a shorter step."""
-    if not np.isfinite(found.value).any():
-        return np.empty(0, np.int64)
-    typical = thresholds.BENT * math.sqrt(float(np.nanmean(found.value**2)))
-    with np.errstate(invalid="ignore"):
+    """Return the rows whose one-sided quotients are apart, and whose derivative is another one at each shorter step.
+
+    Where the first step was only too long, what is extrapolated from it and a shorter one takes the place of its value:
+    a third step bears that out.
+    """
+    rows = np.empty(0, np.int64)
+    if np.isfinite(found.value).any():
+        typical = thresholds.BENT * math.sqrt(float(np.nanmean(found.value**2)))
         rows = np.flatnonzero(bends > typical + thresholds.STANDS_OUT * found.rounding)
-        trial = _trial(plan, found, rows, SHORTER)
-        moved = np.abs(trial.value - found.value[rows])
-        return rows[moved > typical / SHORTER + found.rounding[rows] + trial.rounding]
+    if len(rows):
+        trial, first = _trial(plan, found, rows, SHORTER), found.value[rows]
+        moved = np.abs(trial.value - first) > typical / SHORTER + found.rounding[rows] + trial.rounding
+        rows, first, value, rounding = rows[moved], first[moved], trial.value[moved], trial.rounding[moved]
+    if len(rows):
+        value += (value - first) / (SHORTER**plan.scheme.order - 1)
+        trial = _trial(plan, found, rows, SHORTER**2)
+        borne_out = np.abs(trial.value - value) <= rounding + trial.rounding
+        found.value[rows[borne_out]] = value[borne_out]
+        rows = rows[~borne_out]
+    return rows
 
 
 def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArray | None = None) -> None:
@@ -260,6 +273,7 @@ def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
     analytic, eps, _ = plan.context.of_block(number)
     rows = _suspects(plan, found, analytic, eps, 0.5 * plan.context.judge.tolerance, False)
     found.value[rows] = np.nan
+    found.compared = None
 
 
 def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
@@ -272,6 +286,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     """
     analytic, eps, _ = plan.context.of_block(number)
     compared = plan.context.judge.compare(found, analytic, eps)
+    found.compared = plan.context.judge, compared
     stands_out = compared.excess > plan.context.judge.tolerance
     if (
         plan.context.run.stopped
@@ -282,6 +297,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
         return
     if any(resolved.status is Status.KINK for resolved in found.looks.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
+    found.compared = None
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
     error = np.zeros(found.block.size)

@@ -32,8 +32,11 @@ from fastcheck.parameters import Block
 __all__ = ["Joint", "screen_jointly"]
 
 REACH = 8.0  # magnitudes of its parameters by which a block may be moved for its share to be like the others'
-PATIENCE = 24  # evaluations, or as many as there are blocks, that groups may cost which settle nothing
+BAND = REACH**2  # ratio of shares by the blocks' own scales which scales can make alike
+ALONE = 6  # evaluations that a block takes alone, if all is well
+PATIENCE = 24  # evaluations, or as many as there are blocks, that groups may cost which settle fewer than that pays for
 NEARLY = 8.0  # an acceptable bound is taken if alone, with this much longer a step, a block could hardly do better
+SLACK = 3.0  # times the bound that would be good that is taken of a part of the blocks: alone, each has its own price
 FAINT = 1e-6  # of the median share: a block whose share is smaller is left to a group of its own
 
 
@@ -76,16 +79,19 @@ class Joint(Probing):
         """Return the same for groups of blocks."""
         return cls(*(getattr(plan, field.name) for field in fields(plan)))
 
-    def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
-        """Return the first place in theta that moves, and the direction from there to the last."""
+    def span(self, region: Region) -> tuple[int, int]:
+        """Return the first and last plus one place in theta that moves."""
         members = cast(Group, region).members
-        start = min(one.block.start for one in members)
-        drawn = np.zeros(max(one.block.stop for one in members) - start)
-        for one in members:
-            _, part = super().direction(_whole(one), number)
+        return min(one.block.start for one in members), max(one.block.stop for one in members)
+
+    def write(self, region: Region, number: int, out: FloatArray) -> None:
+        """Write a direction that moves every block by its own scale."""
+        start, _ = self.span(region)
+        out[:] = 0.0
+        for one in cast(Group, region).members:
+            part = out[one.block.start - start : one.block.stop - start]
+            super().write(_whole(one), number, part)
             part *= one.scale
-            drawn[one.block.start - start : one.block.stop - start] = part
-        return start, drawn
 
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta, in units of what a direction moves there."""
@@ -115,15 +121,15 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
     """
     by_number = {one.number: one for one in found}
     alone: list[BlockProbes] = []
-    waiting = [_group(plan, found)]
-    lost = 0
+    waiting = [(_group(plan, found), 0)]  # with the evaluations that others cost on the way to it, for nothing
     while waiting:
-        group = waiting.pop()
-        if len(group.members) == 1 or plan.run.over() or lost > max(PATIENCE, len(found)):
+        group, lost = waiting.pop()
+        if len(group.members) == 1 or plan.run.over() or lost > max(PATIENCE, len(group.members)):
             alone += [by_number[one.number] for one in group.members]
             continue
         before = plan.evaluator.evaluations
-        probes = _probed(plan, group, looks, by_number)
+        slack = 1.0 if len(group.members) == len(found) else SLACK
+        probes = _probed(plan, group, looks, by_number, slack)
         loud = [probe for probe in probes if probe.state is State.REPEATED]
         if loud:
             singled_out = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
@@ -132,17 +138,35 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
                 by_number[one.number].singled_out = uncertainty / one.scale
             alone += [by_number[one.number] for one in wrong]
             rest = [by_number[one.number] for one in group.members if one not in wrong]
-            waiting += [_group(plan, rest)] if rest else []
-            lost += plan.evaluator.evaluations - before
+            waiting += [(_group(plan, rest), lost + plan.evaluator.evaluations - before)] if rest else []
             continue
         settled = probes and all(probe.state is State.CLEAN for probe in probes)
-        left = [one for one in group.members if not (settled and _shared(plan, one, probes, by_number[one.number]))]
-        if len(left) == len(group.members):
-            waiting += group.halves()
-            lost += plan.evaluator.evaluations - before
-        elif left:
-            waiting.append(_group(plan, [by_number[one.number] for one in left]))
+        left = [
+            one for one in group.members if not (settled and _shared(plan, one, probes, by_number[one.number], slack))
+        ]
+        spent = plan.evaluator.evaluations - before
+        lost = lost + spent if spent > ALONE * (len(group.members) - len(left)) else 0
+        bands = _bands(plan, [by_number[one.number] for one in left])
+        if len(bands) > 1:
+            waiting += [(band, 0) for band in reversed(bands)]
+        elif len(left) == len(group.members):
+            waiting += [(half, lost) for half in reversed(group.halves())]
+        else:
+            waiting += [(band, lost) for band in bands]
     return alone
+
+
+def _bands(plan: Joint, found: Sequence[BlockProbes]) -> list[Group]:
+    """Return groups of blocks whose shares of a slope are alike by their own scales, the largest first."""
+    shares = {one.number: plan.natural(one.number) * plan.norm_to_measure(one.number) for one in found}
+    bands: list[list[BlockProbes]] = []
+    largest = math.inf
+    for one in sorted(found, key=lambda one: -shares[one.number]):
+        if shares[one.number] * BAND < largest:
+            largest = shares[one.number]
+            bands.append([])
+        bands[-1].append(one)
+    return [_group(plan, band) for band in bands]
 
 
 def _group(plan: Joint, found: Sequence[BlockProbes]) -> Group:
@@ -162,7 +186,9 @@ def _scale(typical: float, norm: float, natural: float) -> float:
     return float(2.0 ** np.round(np.log2(min(max(wanted, natural / REACH), natural * REACH))))
 
 
-def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int, BlockProbes]) -> list[Probe]:
+def _probed(
+    plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int, BlockProbes], slack: float
+) -> list[Probe]:
     """Measure directions through a group until all of its blocks are bounded, or one stands out or can't be read."""
     shares = np.array([one.share for one in group.members])
     step = probe_step(plan, max(float(shares.min()), FAINT * float(np.median(shares))), 1.0)
@@ -181,14 +207,14 @@ def _probed(plan: Joint, group: Group, looks: Sequence[int], by_number: dict[int
         some = next(iter(by_number.values()))
         bound = error_norm_bound(residuals, some.each)
         best = error_norm_bound(np.ones(looks[-1]), some.each) * error_norm(residuals)
-        good = min(thresholds.GOOD * some.tolerance, some.limit)
+        good = min(slack * thresholds.GOOD * some.tolerance, some.limit)
         open_ = shares[bound > good * shares]
-        if not len(open_) or np.all(best > good * open_):  # done, or more directions would not do it either
+        if 2 * np.count_nonzero(best <= good * open_) <= len(open_):  # done, or more would not do it for most
             break
     return probes
 
 
-def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockProbes) -> bool:
+def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockProbes, slack: float) -> bool:
     """Give a block its share of clean joint probes, if they bound its error well enough; say whether they do."""
     screened.probes = [
         replace(
@@ -203,7 +229,7 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     screened.joint = tuple(probes)
     screened.look()
     bound = screened.bound_of_error / one.norm if one.norm else 0.0
-    if bound <= min(thresholds.GOOD * screened.tolerance, screened.limit):
+    if bound <= min(slack * thresholds.GOOD * screened.tolerance, screened.limit):
         return True
     longest = probe_step(plan, one.norm, plan.natural(one.number))
     if bound <= screened.limit and NEARLY * one.scale * min(probe.step for probe in probes) >= longest:

@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fastcheck import thresholds
 from fastcheck.context import Context, Outcome
+from fastcheck.estimates import Status
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.probes import FEW, NEAR, Probe, Probing, probe_step
@@ -20,11 +23,14 @@ from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
 from fastcheck.strategies import full
+from fastcheck.strategies.coordinates import measured
 from fastcheck.strategies.evidence import facts_about
 from fastcheck.strategies.joint import Joint, screen_jointly
 from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
+
+HOPELESS = 20.0  # times what a block may be uncertain by: as little as that is, the best of its steps may still give
 
 
 def probing_of(context: Context) -> Probing:
@@ -48,9 +54,20 @@ def measure(context: Context) -> Outcome:
         for one in screened
         if one.probes and one.inconclusive and one.block.size <= FEW and one.block.name not in located
     ]
+    if context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
+        small = [(number, block) for number, block in small if _may_resolve(plan, number, block)]
     if small and context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
         estimates += full.measure(replace(context, blocks=tuple(small)), [None] * len(small)).estimates
     return Outcome(context, estimates, screened, located, settings=chosen(screened))
+
+
+def _may_resolve(plan: Probing, number: int, block: Block) -> bool:
+    """Say whether its coordinates may be known well enough to acquit a block, by the one that should be clearest."""
+    top = block.start + int(np.argmax(np.abs(plan.analytic.flat[block.slice])))
+    seen = measured(plan, number, [top]).get(top)
+    if seen is None or seen.status not in (Status.SMOOTH, Status.CROSSED) or number in plan.uneven:
+        return True
+    return seen.uncertainty <= HOPELESS * 2 * plan.judge.limit * plan.norm(number)
 
 
 def chosen(screened: Sequence[BlockProbes]) -> dict[str, Any]:

@@ -86,14 +86,6 @@ def test_kernels_go_on_where_they_are_told_to_and_leave_theta_as_it_was(theta, s
         expected[divmod(place, 3)] = wave(moved, 1.3)
     assert np.array_equal(out, expected, equal_nan=True)
     assert cursor[0] == 9
-    direction, times, along = np.linspace(-1, 1, 5), np.array([1e-3, -1e-3, 0.0, 0.25, 1.0]), np.full(5, np.nan)
-    cursor[0] = slot
-    perturb.along(wave, work, work[4:9], theta[4:9], direction, times, along, cursor, (1.3,))
-    for k in range(slot, 5):
-        moved = theta.copy()
-        moved[4:9] = direction * times[k] + theta[4:9]
-        assert along[k] == wave(moved, 1.3)
-    assert np.isnan(along[:slot]).all()
     assert np.array_equal(work, theta)
 
 
@@ -112,6 +104,5 @@ def test_a_kernel_is_compiled_once_for_a_loss_and_again_for_another(theta):
 
 @compiled
 def test_kernels_release_the_lock_and_are_not_cached_on_disk():
-    for kernel in (perturb.on_grid, perturb.along):
-        assert kernel.targetoptions["nogil"]
-        assert not kernel.stats.cache_path
+    assert perturb.on_grid.targetoptions["nogil"]
+    assert not perturb.on_grid.stats.cache_path

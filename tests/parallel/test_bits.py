@@ -66,7 +66,7 @@ def test_a_registered_backend_that_does_not_stream():
 def test_every_shard_size(monkeypatch, seconds, backend):
     expected = bits(COMPILED, backend="serial")
     monkeypatch.setattr("fastcheck.parallel.shards.SHARD_SECONDS", seconds)
-    monkeypatch.setattr("fastcheck.parallel.shards.Pace.within", lambda budget: full_pace(seconds))
+    monkeypatch.setattr("fastcheck.parallel.shards.Pace.within", lambda budget, cost: full_pace(seconds))
     same(expected, bits(COMPILED, backend=backend, workers=3))
 
 
