@@ -18,6 +18,7 @@ from fastcheck.context import Context, Outcome
 from fastcheck.estimates import Status
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
+from fastcheck.measure.noise import uneven
 from fastcheck.measure.probes import FEW, NEAR, Probe, Probing, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
@@ -63,9 +64,11 @@ def measure(context: Context) -> Outcome:
 
 def _may_resolve(plan: Probing, number: int, block: Block) -> bool:
     """Say whether its coordinates may be known well enough to acquit a block, by the one that should be clearest."""
+    if uneven(plan.evaluator.theta[block.slice]):  # each entry has a step of its own there
+        return True
     top = block.start + int(np.argmax(np.abs(plan.analytic.flat[block.slice])))
     seen = measured(plan, number, [top]).get(top)
-    if seen is None or seen.status not in (Status.SMOOTH, Status.CROSSED) or number in plan.uneven:
+    if seen is None or seen.status not in (Status.SMOOTH, Status.CROSSED):
         return True
     return seen.uncertainty <= HOPELESS * 2 * plan.judge.limit * plan.norm(number)
 
