@@ -108,7 +108,12 @@ def test_a_network(case, ratio):
     assert ours().coverage == 1.0
     units = (1, 200 / layout.size)
     ratio(
-        f"{case} ({layout.size:,} coordinates), `Network` vs the textbook loop", ours, loop, floor, units=units, **UNIT
+        f"{case} ({layout.size:,} coordinates), `Network` vs the textbook loop",
+        ours,
+        loop,
+        floor,
+        units=units,
+        unit="check",
     )
 
 

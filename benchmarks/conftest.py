@@ -98,7 +98,8 @@ Each row of a table of ratios is one run in which fastcheck and what it is compa
 times unless the file says otherwise: the medians, and the median of the ratios of the pairs. *asked* is the ratio below
 which the benchmark fails. "`check()` whole" goes from the call to the report; every other table of ratios times the
 measurement alone, where it says nothing else. The tables of screens hold one run each. Made
-by `pytest benchmarks/bench_*.py --ratios docs/figures.md` on {cpu_count()} cores, Python {python_version()}, {packages}."""
+by `pytest benchmarks/bench_*.py --ratios docs/figures.md` on {cpu_count()} cores, Python {python_version()},
+{packages}."""
 
 
 def _table(title, rows):
