@@ -1,4 +1,4 @@
-"""Every coordinate of a network: `Network` against the textbook loop and against the in-place loop over joblib.
+"""Every coordinate of a network, the measurement alone: `Network` against the textbook loop and joblib's in-place one.
 
 ``pytest benchmarks/bench_network.py`` times `BoundNetwork.measure` in turns with 200 random coordinates of each loop,
 whose time for all coordinates is extrapolated. Run as a script, it measures how the cost grows with width, depth and

@@ -1,17 +1,12 @@
-"""What a screen costs: evaluations, and time in units of one evaluation of the same loss in the same run.
-
-Run ``python -m benchmarks.bench_screen [--large]``; ``--large`` adds 10^7 coordinates.
-"""
+"""What a screen costs: evaluations, bounds, and seconds with one BLAS thread, of right gradients and of wrong ones."""
 
 from __future__ import annotations
 
-import argparse
+import math
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_limits
 
 import fastcheck
@@ -27,115 +22,138 @@ SIZES = {
     "1e5": (200, 300, 200, 10),
     "1e6": (600, 800, 600, 10),
     "1.9e6": (784, 1024, 1024, 10),
+    "1e7": (2000, 2500, 2000, 10),
 }
-LARGE = {"1e7": (2000, 2500, 2000, 10)}
+MODES = ("tanh", "relu")
+STEPS = 6000
 
 
-def seconds_of(work: Callable[[], Any], repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+@pytest.fixture(autouse=True)
+def one_thread():
+    with threadpool_limits(1):
+        yield
 
 
-def growth(sizes: dict[str, tuple[int, ...]]) -> None:
-    print("| coordinates | net | evaluations | worst bound | seconds | in evaluations of the loss |")
-    print("|---|---|---|---|---|---|")
-    for dims in sizes.values():
-        for activation in ("tanh", "relu"):
-            net = mlp(dims, activation=activation)
-            one = seconds_of(lambda net=net: net.loss(net.params, *net.args))
-            gradient = net.claimed()
-            report = fastcheck.check(net.loss, gradient, net.params, args=net.args, mode="screen")
-            bound = max(block.bound for block in report.blocks.values())
-            print(
-                f"| {report.size:,} | {activation} | {report.evaluations} | {bound:.1e} | {report.seconds:.2f} | "
-                f"{report.seconds / one:.0f} |"
-            )
+def screened(net, gradient):
+    return fastcheck.check(net.loss, gradient, net.params, args=net.args, mode="screen")
 
 
-def plants(layout: Parameters, g: np.ndarray[Any, Any]) -> dict[str, Callable[[Any, np.random.Generator], None]]:
-    def coordinates(count: int, factor: float) -> Callable[[Any, np.random.Generator], None]:
-        def change(tree: Any, rng: np.random.Generator) -> None:
-            done = 0
-            while done < count:
-                place = int(rng.integers(layout.size))
-                block = layout.block_at(place)
-                if abs(g[place]) >= np.median(np.abs(g[block.slice])):
-                    tree[block.name][block.multi_index(place)] *= factor
-                    done += 1
-
-        return change
-
-    def transpose(tree: Any, rng: np.random.Generator) -> None:
-        tree["W2"][...] = tree["W2"].T.copy()
-
-    return {
-        "one coordinate x1.01": coordinates(1, 1.01),
-        "five coordinates x1.01": coordinates(5, 1.01),
-        "one coordinate flipped": coordinates(1, -1.0),
-        "a row of W1 zeroed": lambda tree, rng: tree["W1"][17].fill(0),
-        "a row of W2 x1.1": lambda tree, rng: tree["W2"][17].__imul__(1.1),
-        "W2 transposed": transpose,
-        "W2 x1.01": lambda tree, rng: tree["W2"].__imul__(1.01),
-    }
+def right(table, what, net, most=None):
+    report = screened(net, net.claimed())
+    assert report.passed
+    bounds = [block.bound for block in report.blocks.values()]
+    detectable = max(block.detectable for block in report.blocks.values())
+    head = ["net", "blocks", "coordinates", "evaluations", "median bound", "worst bound", "detectable", "seconds"]
+    cells = [what, f"{len(bounds):,}", f"{report.size:,}", f"{report.evaluations:,}"]
+    cells += [f"{each:.1e}" for each in (statistics.median(bounds), max(bounds), detectable)]
+    table("Screens of right gradients", head, [*cells, f"{report.seconds:.2g}"])
+    assert most is None or report.evaluations <= most
 
 
-def located(net: Any, title: str) -> None:
+@pytest.mark.parametrize("activation", MODES)
+@pytest.mark.parametrize("size", SIZES)
+def test_of_a_right_gradient(table, size, activation):
+    right(table, f"{'-'.join(map(str, SIZES[size]))} {activation}", mlp(SIZES[size], activation=activation), 24)
+
+
+class Blocks:
+    """Many blocks, each in units of its own: the loss is a mean of tanh; gradients over so many decades."""
+
+    args = ()
+
+    def __init__(self, count, decades=0.0):
+        rng = np.random.default_rng(0)
+        self.params = {f"w{i}": rng.normal(size=(3, 4)) * 10.0 ** rng.integers(-2, 3) for i in range(count)}
+        self.units = {name: np.abs(array).max() for name, array in self.params.items()}
+        weights = {name: 10.0 ** rng.uniform(-decades, 0) / count for name in self.params}
+        self.weights = {name: weight * rng.normal(size=(3, 4)) for name, weight in weights.items()}
+
+    def loss(self, params):
+        return math.fsum(float(np.vdot(self.weights[k], np.tanh(p / self.units[k]))) for k, p in params.items())
+
+    def claimed(self):
+        return {k: self.weights[k] / self.units[k] / np.cosh(p / self.units[k]) ** 2 for k, p in self.params.items()}
+
+
+@pytest.mark.parametrize(("count", "decades"), [(1, 0), (6, 0), (100, 0), (1000, 0), (10_000, 0), (1000, 6)])
+def test_of_many_blocks(table, count, decades):
+    what = "blocks in units of their own" + (f", gradients over {decades} decades" if decades else "")
+    right(table, what, Blocks(count, decades), None if decades else 48)
+
+
+@pytest.mark.parametrize("activation", MODES)
+def test_of_a_deep_net(table, activation):
+    net = mlp((32,) * 41 + (10,), batch=32, activation=activation, seed=1)
+    right(table, f"41 layers, {activation}", net)
+
+
+def coordinates(count, factor):
+    def change(tree, layout, g, rng):
+        done = 0
+        while done < count:
+            place = int(rng.integers(layout.size))
+            block = layout.block_at(place)
+            if abs(g[place]) >= np.median(np.abs(g[block.slice])):
+                tree[block.name][block.multi_index(place)] *= factor
+                done += 1
+
+    return change
+
+
+def row(name, factor):
+    return lambda tree, layout, g, rng: tree[name][17].__imul__(factor)
+
+
+PLANTED = {
+    "one coordinate x1.01": coordinates(1, 1.01),
+    "five coordinates x1.01": coordinates(5, 1.01),
+    "one coordinate flipped": coordinates(1, -1.0),
+    "a row of W1 zeroed": row("W1", 0.0),
+    "a row of W2 x1.1": row("W2", 1.1),
+    "W2 transposed": lambda tree, layout, g, rng: tree["W2"].__setitem__(..., tree["W2"].T.copy()),
+    "W2 x1.01": lambda tree, layout, g, rng: tree["W2"].__imul__(1.01),
+}
+
+
+@pytest.mark.parametrize("activation", MODES)
+@pytest.mark.parametrize("trained", [False, True], ids=["untrained", "trained"])
+def test_of_a_wrong_gradient(table, trained, activation):
+    net = mlp(activation=activation)
+    if trained:
+        net = train(net, learning_rate=5e-4 if activation == "tanh" else 1e-3)
     layout = Parameters.of(net.params)
     g = match_gradient(net.claimed(), layout).flat
-    clean = fastcheck.check(net.loss, layout.unflatten(g), net.params, args=net.args, mode="screen")
-    print(f"\n{title}: a screen of the correct gradient takes {clean.evaluations} evaluations: {clean.verdict.value}\n")
-    print("| planted | found | evaluations more | seconds in all |")
-    print("|---|---|---|---|")
-    for name, change in plants(layout, g).items():
+    clean = screened(net, layout.unflatten(g.copy()))
+    head = ["planted", "found", "evaluations", "more than when right", "seconds"]
+    title = f"Screens of wrong gradients: 784-1024-1024-10 {activation}, {'trained' if trained else 'untrained'}"
+    table(title, head, ["nothing", clean.verdict.value, str(clean.evaluations), "", f"{clean.seconds:.2g}"])
+    for name, change in PLANTED.items():
         wrong = g.copy()
         tree = layout.unflatten(wrong)
-        change(tree, np.random.default_rng(0))
-        report = fastcheck.check(net.loss, tree, net.params, args=net.args, mode="screen")
-        moved = set(np.flatnonzero(wrong != g).tolist())
+        change(tree, layout, g, np.random.default_rng(0))
+        report = screened(net, tree)
+        changed = set(np.flatnonzero(wrong != g).tolist())
         listed = {layout[c.block].coordinate(c.index) for c in report.wrong}
         patterns = [f.evidence["where"] for f in report.findings if "where" in f.evidence]
-        if patterns:
-            found = ", ".join(patterns)
-        else:
-            found = f"{len(listed & moved)} of {len(moved)}, {len(listed - moved)} others"
+        found = ", ".join(patterns) or f"{len(listed & changed)} of {len(changed)}, {len(listed - changed)} others"
         more = report.evaluations - clean.evaluations
-        print(f"| {name} | {found} | {more} | {report.seconds:.2f} |")
+        table(title, head, [name, found, str(report.evaluations), str(more), f"{report.seconds:.2g}"])
+        assert report.verdict.refuted or not changed
 
 
-def monitored(steps: int = 6000) -> None:
-    print("\n| overhead asked | measured | checks | of milliseconds |")
-    print("|---|---|---|---|")
+@pytest.mark.parametrize("overhead", [0.02, 0.05, 0.1])
+def test_of_a_monitor(table, overhead):
     net = digits_net((100,), batch=128)
-    for overhead in (0.02, 0.05, 0.1):
-        params = {name: array.copy() for name, array in net.params.items()}
-        monitor = fastcheck.Monitor(net.loss, net.gradient, overhead=overhead)
-        rng = np.random.default_rng(0)
-        for _ in range(steps):
-            args = (*digits_batch(128, rng), *net.args[2:])
-            g = net.gradient(params, *args)
-            for name in params:
-                params[name] -= 0.05 * g[name]
-            monitor.step(params, args)
-        each = 1e3 * statistics.median(moment.report.seconds for moment in monitor.history)
-        print(f"| {overhead:.0%} | {monitor.share:.2%} | {len(monitor.history)} | {each:.0f} |")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true")
-    options = parser.parse_args()
-    with threadpool_limits(1):
-        growth(SIZES | (LARGE if options.large else {}))
-        for activation in ("tanh", "relu"):
-            located(mlp(activation=activation), f"784-1024-1024-10 {activation}, untrained")
-        for activation, rate in (("tanh", 5e-4), ("relu", 1e-3)):
-            located(train(mlp(activation=activation), learning_rate=rate), f"784-1024-1024-10 {activation}, trained")
-        monitored()
-
-
-if __name__ == "__main__":
-    main()
+    params = {name: array.copy() for name, array in net.params.items()}
+    monitor = fastcheck.Monitor(net.loss, net.gradient, overhead=overhead)
+    rng = np.random.default_rng(0)
+    for _ in range(STEPS):
+        args = (*digits_batch(128, rng), *net.args[2:])
+        g = net.gradient(params, *args)
+        for name in params:
+            params[name] -= 0.05 * g[name]
+        monitor.step(params, args)
+    each = 1e3 * statistics.median(moment.report.seconds for moment in monitor.history)
+    head = ["overhead asked", "measured", "checks", "of milliseconds"]
+    cells = [f"{overhead:.0%}", f"{monitor.share:.2%}", str(len(monitor.history)), f"{each:.0f}"]
+    table("What a monitor costs a training", head, cells)

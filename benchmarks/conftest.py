@@ -17,6 +17,7 @@ import pytest
 
 ROUNDS = 5
 RATIOS = pytest.StashKey()
+TABLES = pytest.StashKey()
 
 
 def pytest_addoption(parser):
@@ -26,6 +27,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[RATIOS] = []
+    config.stash[TABLES] = {}
 
 
 @pytest.fixture
@@ -57,6 +59,16 @@ def ratio(request, benchmark):
     return measure
 
 
+@pytest.fixture
+def table(request):
+    """Return a function that adds a row to a table of its own: its title, its head and the cells."""
+
+    def add(title, head, cells):
+        request.config.stash[TABLES].setdefault(title, [head]).append(cells)
+
+    return add
+
+
 def _seconds(work):
     began = time.perf_counter()
     work()
@@ -64,10 +76,11 @@ def _seconds(work):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash[RATIOS]
-    if not rows:
+    rows, tables = config.stash[RATIOS], config.stash[TABLES]
+    if not rows and not tables:
         return
     lines = [line for title in dict.fromkeys(row["title"] for row in rows) for line in _table(title, rows)]
+    lines += [line for title, (head, *cells) in tables.items() for line in _lines(title, head, cells)]
     terminalreporter.section("ratios")
     for line in lines:
         terminalreporter.line(line)
@@ -81,20 +94,33 @@ def _head():
     )
     return f"""# Figures
 
-Each row is one run in which fastcheck and what it is compared with were timed in turns, {ROUNDS} times unless the file
-says otherwise: the medians, and the median of the ratios of the pairs. *asked* is the ratio below which the benchmark
-fails. Made by `pytest benchmarks/bench_*.py --ratios docs/figures.md` on {cpu_count()} cores, Python
-{python_version()}, {packages}."""
+Each row of a table of ratios is one run in which fastcheck and what it is compared with were timed in turns, {ROUNDS}
+times unless the file says otherwise: the medians, and the median of the ratios of the pairs. *asked* is the ratio below
+which the benchmark fails. "`check()` whole" goes from the call to the report; every other table of ratios times the
+measurement alone, where it says nothing else. The tables of screens hold one run each. Made
+by `pytest benchmarks/bench_*.py --ratios docs/figures.md` on {cpu_count()} cores, Python {python_version()},
+{packages}."""
 
 
 def _table(title, rows):
-    yield from ("", f"## {title}", "", "| what | fastcheck | against | ratio | asked |", "|---|---|---|---|---|")
-    for row in rows:
-        if row["title"] == title:
-            yield (
-                f"| {row['what']} | {_time(row['ours'])} a {row['unit']} | {_time(row['theirs'])} | "
-                f"{_factor(row['ratio'])}x | {_asked(row['floor'])} |"
-            )
+    cells = (
+        [
+            row["what"],
+            f"{_time(row['ours'])} a {row['unit']}",
+            _time(row["theirs"]),
+            f"{_factor(row['ratio'])}x",
+            _asked(row["floor"]),
+        ]
+        for row in rows
+        if row["title"] == title
+    )
+    return _lines(title, ["what", "fastcheck", "against", "ratio", "asked"], cells)
+
+
+def _lines(title, head, cells):
+    yield from ("", f"## {title}", "")
+    for row in (head, ["---"] * len(head), *cells):
+        yield f"| {' | '.join(row)} |"
 
 
 def has(package):
@@ -102,7 +128,7 @@ def has(package):
 
 
 def _asked(floor):
-    return f"{floor:,}x" if floor else ""
+    return f"{floor:,.3g}x" if 0 < floor < 1 else f"{floor:,}x" if floor else ""
 
 
 def _factor(ratio):

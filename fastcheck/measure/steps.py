@@ -188,7 +188,7 @@ def _climb(
 
     The truncation is in units of the loss: of the derivative, times `unit`.
     """
-    good = first
+    good = first / RUNG
     below = _quotients(evaluator, pilots, good * unit, scheme)
     error = 0.0
 
@@ -211,7 +211,7 @@ def _climb(
         good, below = longer, above
     if not error:  # even the first two differ by more than noise: the length scale here is shorter than the parameters
         tried = []
-        for _ in range(RUNGS + 1):
+        for _ in range(RUNGS):
             shorter = good / RUNG
             lower = _quotients(evaluator, pilots, shorter * unit, scheme)
             differ = apart(lower, below)

@@ -64,7 +64,7 @@ def measure(context: Context) -> Outcome:
 
 def _may_resolve(plan: Probing, number: int, block: Block) -> bool:
     """Say whether its coordinates may be known well enough to acquit a block, by the one that should be clearest."""
-    if uneven(plan.evaluator.theta[block.slice]):  # each coordinate has a scale of its own
+    if uneven(plan.evaluator.theta[block.slice]):  # each entry has a step of its own there
         return True
     top = block.start + int(np.argmax(np.abs(plan.analytic.flat[block.slice])))
     seen = measured(plan, number, [top]).get(top)
