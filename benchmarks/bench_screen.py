@@ -1,13 +1,8 @@
-"""What a screen costs: evaluations, and time in units of one evaluation of the same loss in the same run.
-
-Run ``python -m benchmarks.bench_screen [--large]``; ``--large`` adds 10^7 coordinates.
-"""
+"""What it costs to locate an error in a large net, and what a monitor costs: ``python -m benchmarks.bench_screen``."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,40 +15,6 @@ from fastcheck.examples.digits import digits_batch
 from fastcheck.gradients import match_gradient
 from fastcheck.parameters import Parameters
 from tests.zoo import train
-
-SIZES = {
-    "1e3": (20, 20, 20, 10),
-    "1e4": (50, 100, 50, 10),
-    "1e5": (200, 300, 200, 10),
-    "1e6": (600, 800, 600, 10),
-    "1.9e6": (784, 1024, 1024, 10),
-}
-LARGE = {"1e7": (2000, 2500, 2000, 10)}
-
-
-def seconds_of(work: Callable[[], Any], repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def growth(sizes: dict[str, tuple[int, ...]]) -> None:
-    print("| coordinates | net | evaluations | worst bound | seconds | in evaluations of the loss |")
-    print("|---|---|---|---|---|---|")
-    for dims in sizes.values():
-        for activation in ("tanh", "relu"):
-            net = mlp(dims, activation=activation)
-            one = seconds_of(lambda net=net: net.loss(net.params, *net.args))
-            gradient = net.claimed()
-            report = fastcheck.check(net.loss, gradient, net.params, args=net.args, mode="screen")
-            bound = max(block.bound for block in report.blocks.values())
-            print(
-                f"| {report.size:,} | {activation} | {report.evaluations} | {bound:.1e} | {report.seconds:.2f} | "
-                f"{report.seconds / one:.0f} |"
-            )
 
 
 def plants(layout: Parameters, g: np.ndarray[Any, Any]) -> dict[str, Callable[[Any, np.random.Generator], None]]:
@@ -125,11 +86,7 @@ def monitored(steps: int = 6000) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true")
-    options = parser.parse_args()
     with threadpool_limits(1):
-        growth(SIZES | (LARGE if options.large else {}))
         for activation in ("tanh", "relu"):
             located(mlp(activation=activation), f"784-1024-1024-10 {activation}, untrained")
         for activation, rate in (("tanh", 5e-4), ("relu", 1e-3)):
