@@ -1,6 +1,6 @@
 """The pictures of the README and the docs, each drawn from a run: ``python -m benchmarks.pictures``.
 
-In ``docs/pictures``, each for a light and for a dark page: ``terminal`` is what the command prints about a net with a bug,
+In ``docs/pictures``, each for a light and a dark page: ``terminal`` is what the command prints about a net with a bug,
 ``certified`` about a right one, ``page`` a photograph of a page, by Chromium; ``steps`` is the error of a difference
 quotient over its step; ``calibration`` and ``growth`` show the results of these benchmarks. ``python -m
 benchmarks.pictures growth`` draws one of them.

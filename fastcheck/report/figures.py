@@ -47,7 +47,7 @@ INK, MUTED, MARK, QUIET = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", MARK: "var(--wrong)", QUIET: "var(--panel)"}
 GRADES = {verdict: f"#0102{number:02x}" for number, verdict in enumerate(Verdict, 16)}
 VARIABLES |= {stand_in: f"var(--{verdict.value})" for verdict, stand_in in GRADES.items()}
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}
 HEAT = ("#e3b341", "#ee7b30", "#d7263d", "#a8237f")
 
 
@@ -481,8 +481,8 @@ def _over_training(
         for verdict in Verdict:
             at = [k for k, (_, block) in enumerate(points) if block.verdict is verdict]
             if at:
-                size = 9 if verdict.refuted else 4
-                style = {"marker": MARKS[verdict], "color": colours[verdict], "markersize": size, "linestyle": "none"}
+                size, colour = 9 if verdict.refuted else 4, colours[verdict]
+                style: dict[str, Any] = {"marker": MARKS[verdict], "color": colour, "markersize": size, "linestyle": ""}
                 axes.plot([points[k][0] for k in at], [heights[k] for k in at], zorder=3, **style)
                 told[verdict] = Line2D([], [], label=verdict.value, **style)
     axes.axhline(tolerance, color=muted, linewidth=1, linestyle="--")

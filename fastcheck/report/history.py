@@ -47,7 +47,7 @@ def _page(history: Sequence[Moment], tolerance: float) -> str:
     bad = [one for one in history if one.report.verdict.refuted]
     return html.rendered(
         "history.html.j2",
-        word=bad[0].report.verdict.value if bad else "correct" if history else "inconclusive",
+        worst=max((one.report.verdict for one in history), key=lambda verdict: verdict.severity, default=None),
         title=f"{words.count(len(history), 'check')} during training, "
         + (f"wrong from step {bad[0].step} on" if bad else "none of them wrong"),
         plot=figures.over_training(history, tolerance),

@@ -145,7 +145,7 @@ def test_every_table_has_headers_and_every_plot_words(wrong):
     assert page.tags.count("th") == len(page.all("th", "scope"))
     roles = sum(value == "img" for tag, name, value in page.attributes if name == "role")
     hidden = page.all("svg", "aria-hidden").count("true")
-    assert page.tags.count("figure") == hidden == 2  # one for W2, one for b1, each within a described element
+    assert page.tags.count("figure") == hidden == 3  # the worst coordinate, W2, b1, each within a described element
     assert roles == page.tags.count("svg")
     assert any("W2" in value and "all 4 wrong coordinates" in value for value in page.all("div", "aria-label"))
 
@@ -335,6 +335,21 @@ def test_a_few_points_are_no_scatter_and_many_are():
         page = Page(as_html(report(blocks, listed)))
         assert page.all("svg", "aria-hidden").count("true") == drawings
         assert ("analytic against measured (dashed" in page.words) == (drawings == 2)
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_the_worst_coordinate_is_shown_over_the_step(mode, tmp_path):
+    net = course_net(bugs=True)
+    found = run(net, mode=mode)
+    worst, sweep = found.wrong[0], found.sweep
+    assert (sweep.block, sweep.index) == (worst.block, worst.index)
+    known = np.array(sweep.rounding) < 1e-3 * abs(worst.numerical)
+    assert known.sum() >= 3  # there is a plateau, and it is at the measured derivative
+    apart = np.abs(np.array(sweep.derivatives) - worst.numerical)[known]
+    assert np.sum(apart <= 1e-3 * abs(worst.numerical)) >= 3
+    assert "error over the step (grey: rounding)" in Page(as_html(found)).words
+    assert fastcheck.Report.load(found.save(tmp_path / "r.json")).sweep == sweep
+    assert run(course_net(), mode=mode).sweep is None
 
 
 def test_the_only_script_is_a_filter_that_the_page_knows_by_its_hash():
