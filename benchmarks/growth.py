@@ -41,7 +41,7 @@ NETS: dict[str, list[tuple[int, tuple[int, ...], int]]] = {
         (0, (2000, 2500, 2000, 10), 64),
     ],
     "batch": [(batch, (784, 256, 128, 10), batch) for batch in (16, 32, 64, 128, 256, 512)],
-    "layers": [(depth, (256,) * depth + (10,), 64) for depth in (2, 4, 6, 8, 10)],
+    "layers": [(depth, (256,) * (depth + 1) + (10,), 64) for depth in (1, 2, 4, 6, 8, 10)],
 }
 BLOCKS = (1, 10, 100, 1000, 10_000)
 

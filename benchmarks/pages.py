@@ -192,7 +192,7 @@ def stated_errors() -> str:
         "stated / error, typical",
     ]
     rows = [
-        [name, f"{g['derivatives']:,}", f"{g['larger']}", f"{g['worst']:.2g}", f"{g['median']:.0f}"]
+        [name, f"{g['derivatives']:,}", f"{g['larger']}", f"{g['worst']:.3g}", f"{g['median']:.0f}"]
         for name, g in data["groups"].items()
     ]
     return f"{table(head, rows)}\n\n{whence(data)}"

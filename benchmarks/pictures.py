@@ -229,7 +229,7 @@ def drawn_growth(series: dict[str, list[dict[str, Any]]], ink: str) -> str:
                         x, y = zip(*((p["size"], p[cost]) for p in own), strict=True)
                         axes.loglog(x, y, line, ms=3.5, color=colour, label=label if line == "o-" else None)
             axes.set_xlabel(
-                {"batch": "samples in the batch, 235,146 parameters", "layers": "layers of 256 units"}.get(name, name)
+                {"batch": "samples in the batch, 235,146 parameters", "layers": "hidden layers of 256 units"}.get(name, name)
             )
             if name in ("batch", "layers"):
                 axes.set_xticks([p["size"] for p in points if p["activation"] == "tanh"])
@@ -262,7 +262,7 @@ def svg_of(figure: Figure) -> str:
 
 # -- the page ------------------------------------------------------------------------------------------------------
 
-CHROMIUM = "chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1100"
+CHROMIUM = "chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1080,860"
 
 
 def page() -> dict[str, bytes]:
