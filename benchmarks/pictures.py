@@ -228,9 +228,8 @@ def drawn_growth(series: dict[str, list[dict[str, Any]]], ink: str) -> str:
                     if own:
                         x, y = zip(*((p["size"], p[cost]) for p in own), strict=True)
                         axes.loglog(x, y, line, ms=3.5, color=colour, label=label if line == "o-" else None)
-            axes.set_xlabel(
-                {"batch": "samples in the batch, 235,146 parameters", "layers": "hidden layers of 256 units"}.get(name, name)
-            )
+            words = {"batch": "samples in the batch, 235,146 parameters", "layers": "hidden layers of 256 units"}
+            axes.set_xlabel(words.get(name, name))
             if name in ("batch", "layers"):
                 axes.set_xticks([p["size"] for p in points if p["activation"] == "tanh"])
                 axes.xaxis.set_major_formatter("{x:.0f}")
