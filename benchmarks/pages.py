@@ -217,7 +217,8 @@ def power(rows: list[dict[str, Any]], cost: str) -> str:
     found = []
     for kind in kinds:
         own = [row for row in rows if row.get("activation") == kind and cost in row]
-        found.append(f"{growth.exponent([row['size'] for row in own], [row[cost] for row in own]):.1f}" if own else "-")
+        fitted = growth.exponent([row["size"] for row in own], [row[cost] for row in own]) if own else None
+        found.append("-" if fitted is None else f"{round(fitted, 1) + 0.0:.1f}")
     return " / ".join(dict.fromkeys(found))
 
 
