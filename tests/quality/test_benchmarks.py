@@ -51,6 +51,15 @@ def test_a_power_is_fitted_to_the_larger_half():
     assert growth.exponent(sizes[:2], [1, 2]) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
+def test_growth_measures_the_smallest_of_each_series():
+    rows = [growth.of_blocks(10), growth.of_net(*growth.NETS["parameters"][0], "tanh")]
+    assert all(row["passed"] and row["evaluations"] < 100 for row in rows)
+    assert rows[1]["parameters"] == rows[1]["size"] == 1050
+    assert all(row[cost] > 0 for row in rows for cost in ("loss", "screen"))
+    assert rows[1]["loop"] > rows[1]["loss"]
+
+
 def test_the_committed_growth_is_of_right_gradients_whose_screens_do_not_grow():
     series = read(growth.RESULTS)["series"]
     assert set(series) == {*growth.NETS, "blocks", "workers"}

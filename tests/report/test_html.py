@@ -26,6 +26,7 @@ from fastcheck.report.figures import SIDE, kernels
 from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
+from fastcheck.run import LADDERS, Run
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
 LOADS = {"src", "href", "xlink:href", "data", "action", "srcset", "poster", "background"}
@@ -352,6 +353,13 @@ def test_the_worst_coordinate_is_shown_over_the_step(mode, tmp_path):
     assert run(course_net(), mode=mode).sweep is None
 
 
+def test_few_ladders_are_kept():
+    with Run() as kept:
+        for place in range(LADDERS + 5):
+            kept.keep(None, place, ())
+    assert len(kept.ladders) == LADDERS
+
+
 def test_the_only_script_is_a_filter_that_the_page_knows_by_its_hash():
     text = as_html(report({f"layer.{i}": block() for i in range(200)}))
     page = Page(text)
@@ -415,7 +423,7 @@ def test_a_browser_shows_it(tmp_path, wrong, scheme):
     page, shot = wrong.save(tmp_path / "r.html"), tmp_path / "shot.png"
     switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     command = [CHROMIUM, *switches.split(), "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1200,1500"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1200,1850"]
     command += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", page.as_uri()]
     subprocess.run(command, check=True, timeout=100, capture_output=True)
     pixels = matplotlib.image.imread(shot)[..., :3]
