@@ -1,9 +1,9 @@
 """The pictures of the README and the docs, each drawn from a run: ``python -m benchmarks.pictures``.
 
 In ``docs/pictures``, each for a light and a dark page: ``terminal`` is what the command prints about a net with a bug,
-``certified`` about a right one, ``page`` a photograph of a page, by Chromium; ``steps`` is the error of a difference
-quotient over its step; ``calibration`` and ``growth`` show the results of these benchmarks. ``python -m
-benchmarks.pictures growth`` draws one of them.
+``certified`` about a right one; ``page`` and ``monitor`` are photographs of pages, by Chromium; ``steps`` is the error
+of a difference quotient over its step; ``calibration`` and ``growth`` show the results of these benchmarks.
+``python -m benchmarks.pictures growth`` draws one of them.
 """
 
 from __future__ import annotations
@@ -261,30 +261,51 @@ def svg_of(figure: Figure) -> str:
 
 # -- the page ------------------------------------------------------------------------------------------------------
 
-CHROMIUM = "chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --window-size=1080,860"
+CHROMIUM = "chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars"
 
 
-def page() -> dict[str, bytes]:
-    """Return photographs of the page about the digits, by theme; none where there is no Chromium."""
+def photographed(result: Any, size: str) -> dict[str, bytes]:
+    """Return photographs of the page that a report or a monitor saves, by theme; none where there is no Chromium."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        written = digits().save(Path(folder) / "report.html")
+        written = result.save(Path(folder) / "page.html")
         for theme, scheme in {"light": 1, "dark": 0}.items():
-            shot = Path(folder) / f"{theme}.png"
+            shot, small = Path(folder) / f"{theme}.png", io.BytesIO()
             own = [f"--user-data-dir={folder}/{theme}", f"--blink-settings=preferredColorScheme={scheme}"]
             if shutil.which("chromium"):
-                command = [*CHROMIUM.split(), *own, f"--screenshot={shot}", written.as_uri()]
+                command = [*CHROMIUM.split(), *own, f"--window-size={size}", f"--screenshot={shot}", written.as_uri()]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
-                small = io.BytesIO()
                 Image.open(shot).convert("RGB").quantize(128).save(small, "png", optimize=True)
                 found[theme] = small.getvalue()
     return found
+
+
+def page() -> dict[str, bytes]:
+    return photographed(digits(), "1080,860")
+
+
+def monitored() -> dict[str, bytes]:
+    """Return photographs of a training whose gradient goes wrong when a weight has grown."""
+    net = digits_net((20,), batch=64)
+    params = {name: block.copy() for name, block in net.params.items()}
+
+    def gradient(params: dict[str, np.ndarray], *args: Any) -> dict[str, np.ndarray]:
+        found = net.gradient(params, *args)
+        return found | {"W2": 1.3 * found["W2"]} if np.abs(params["W1"]).max() > 0.9 else found
+
+    monitor = fastcheck.Monitor(net.loss, gradient, overhead=0.9, on_wrong=lambda report: None)
+    for _ in range(3000):
+        for name, change in net.gradient(params, *net.args).items():
+            params[name] -= 0.02 * change
+        monitor.step(params, args=net.args)
+    return photographed(monitor, "1080,760")
 
 
 PICTURES: dict[str, Callable[[], dict[str, Any]]] = {
     "terminal": terminal,
     "certified": certified,
     "page": page,
+    "monitor": monitored,
     "steps": steps,
     "calibration": calibrated,
     "growth": grown,
