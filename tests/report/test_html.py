@@ -353,6 +353,16 @@ def test_the_worst_coordinate_is_shown_over_the_step(mode, tmp_path):
     assert run(course_net(), mode=mode).sweep is None
 
 
+def test_a_report_in_other_terms_shows_no_sweep_of_a_block_it_lacks(tmp_path):
+    matrix = np.arange(12.0).reshape(3, 4) + 1
+    wrong = matrix.copy()
+    wrong[1, 2] *= 1.1
+    found = fastcheck.check_jacobian(lambda x: matrix @ x, lambda x: wrong, np.ones(4))
+    assert [c.name for c in found.wrong] == ["jac[1, 2]"]
+    assert found.sweep is None
+    assert fastcheck.Report.load(found.save(tmp_path / "r.json")).blocks == dict(found.blocks)
+
+
 def test_few_ladders_are_kept():
     with Run() as kept:
         for place in range(LADDERS + 5):
