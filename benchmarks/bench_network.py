@@ -1,8 +1,7 @@
 """Every coordinate of a network, the measurement alone: `Network` against the textbook loop and joblib's in-place one.
 
 ``pytest benchmarks/bench_network.py`` times `BoundNetwork.measure` in turns with 200 random coordinates of each loop,
-whose time for all coordinates is extrapolated. Run as a script, it measures how the cost grows with width, depth and
-batch, prints the table and draws ``docs/networks-growth.svg``.
+whose time for all coordinates is extrapolated. `benchmarks.growth` measures how the cost grows.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,57 +201,3 @@ def test_the_first_call_of_a_fresh_process(tmp_path):
             check=True,
         )
         assert float(done.stdout) <= limit
-
-
-def growth() -> dict[str, list[tuple[int, float, float]]]:
-    """Return (size, seconds of `Network`, seconds of the textbook loop) over width, depth and batch; relu."""
-    series = {
-        "width of two hidden layers": [(w, (784, w, w, 10), 64) for w in (64, 128, 256, 512, 1024, 2048)],
-        "layers of 256": [(d, (256,) * d + (10,), 64) for d in (2, 4, 6, 8, 10)],
-        "batch, 784-256-256-10": [(b, (784, 256, 256, 10), b) for b in (16, 32, 64, 128, 256, 512)],
-    }
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    for name, points in series.items():
-        found[name] = []
-        for size, sizes, batch in points:
-            network, params, loss, (x, y) = dense_problem(sizes, "relu", batch)
-            layout = Parameters.of(params)
-            theta = layout.flatten(params)
-            bound = network.bind(x, y)
-            times = []
-            for _ in range(5):
-                started = time.perf_counter()
-                bound.measure(theta, layout, workers=WORKERS)
-                times.append(time.perf_counter() - started)
-            loop = textbook(loss, params, 40)
-            began = time.perf_counter()
-            loop()
-            found[name].append((size, min(times), (time.perf_counter() - began) / 40 * layout.size))
-    return found
-
-
-def draw(found: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(found), figsize=(11, 3.4), sharey=True)
-    for axis, (name, points) in zip(axes, found.items(), strict=True):
-        sizes, ours, textbook = zip(*points, strict=True)
-        axis.loglog(sizes, textbook, "s--", label="textbook loop (extrapolated)")
-        axis.loglog(sizes, ours, "o-", label="Network")
-        axis.set_xlabel(name)
-        axis.set_xticks(sizes, [str(size) for size in sizes], minor=False)
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("seconds for every coordinate")
-    axes[-1].legend(loc="center", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path)
-
-
-if __name__ == "__main__":
-    table = growth()
-    for series, rows in table.items():
-        sys.stdout.write(f"\n| {series} | Network, s | textbook loop, s | ratio |\n|---|---|---|---|\n")
-        for size, ours, textbook in rows:
-            sys.stdout.write(f"| {size} | {ours:.3f} | {textbook:,.0f} | {textbook / ours:,.0f} |\n")
-    draw(table, Path(__file__).parent.parent / "docs" / "networks-growth.svg")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fastcheck
+from benchmarks import calibration, growth
 from benchmarks.judgement import RESULTS, RIGHT
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +169,98 @@ def short() -> str:
     return table(["checker", *HEAD[:6], f"seconds, {largest:,} parameters"], rows)
 
 
+# -- calibration and growth ----------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def whence(data: dict[str, Any]) -> str:
+    own = data["machine"]
+    numpy = f"numpy {data['versions']['numpy']}"
+    return f"Run on {data['date']}: {own['processor']}, {own['cores']} cores, Python {own['python']}, {numpy}."
+
+
+def stated_errors() -> str:
+    data = read(calibration.RESULTS)
+    head = [
+        "derivatives of",
+        "measured",
+        "error larger than stated",
+        "largest error / stated",
+        "stated / error, typical",
+    ]
+    rows = [
+        [name, f"{g['derivatives']:,}", f"{g['larger']}", f"{g['worst']:.3g}", f"{g['median']:.0f}"]
+        for name, g in data["groups"].items()
+    ]
+    return f"{table(head, rows)}\n\n{whence(data)}"
+
+
+def stated_chances() -> str:
+    rows = [
+        [
+            one["what"],
+            f"{one['stated']:.0%}",
+            f"{one['happened'] / one['runs']:.1%}",
+            f"{one['happened']}/{one['runs']}",
+        ]
+        for one in read(calibration.RESULTS)["chances"]
+    ]
+    return table(["what", "stated, at most", "simulated", "runs"], rows)
+
+
+def power(rows: list[dict[str, Any]], cost: str) -> str:
+    """Return the power of the size with which a cost grows, for each activation where there are two."""
+    kinds = dict.fromkeys(row.get("activation") for row in rows)
+    found = []
+    for kind in kinds:
+        own = [row for row in rows if row.get("activation") == kind and cost in row]
+        fitted = growth.exponent([row["size"] for row in own], [row[cost] for row in own]) if own else None
+        found.append("-" if fitted is None else f"{round(fitted, 1) + 0.0:.1f}")
+    return " / ".join(dict.fromkeys(found))
+
+
+def exponents() -> str:
+    data = read(growth.RESULTS)
+    costs = {"loss": "one loss", "evaluations": "evaluations of a screen", "screen": "screen, time"}
+    costs |= {"network": "`Network`, every coordinate", "loop": "textbook loop"}
+    rows = [
+        [name, *(power(points, cost) for cost in costs)] for name, points in data["series"].items() if name != "workers"
+    ]
+    return f"{table(['grows', *costs.values()], rows)}\n\n{whence(data)}"
+
+
+def sizes() -> str:
+    """Return the costs over every series of nets and blocks."""
+    parts = []
+    for name, points in read(growth.RESULTS)["series"].items():
+        if name == "workers":
+            continue
+        rows = []
+        for row in points:
+            kind = [row["activation"]] if "activation" in row else []
+            net = [f"{row['network']:.2g}", f"{row['loop']:,.3g}"] if "network" in row else []
+            spent = [f"{row['bound']:.0e}", f"{row['screen']:.2g}", f"{row['screen'] / row['loss']:,.0f}"]
+            rows.append([f"{row['size']:,}", *kind, f"{row['evaluations']}", *spent, *net])
+        kind = ["net"] if "activation" in points[0] else []
+        net = ["`Network`, seconds", "textbook loop, seconds"] if "network" in points[0] else []
+        spent = ["evaluations of a screen", "its worst bound", "seconds", "in losses"]
+        parts.append(f"**{name}**\n\n{table([name, *kind, *spent, *net], rows)}")
+    return "\n\n".join(parts)
+
+
+def workers() -> str:
+    points = read(growth.RESULTS)["series"]["workers"]
+    names = [name for name in points[0] if name != "size"]
+    rows = [
+        [str(row["size"]), *(f"{row[name]:.2g} s, {points[0][name] / row[name]:.2g}x" for name in names)]
+        for row in points
+    ]
+    return table(["workers", *names], rows)
+
+
 # -- the catalogue of findings -------------------------------------------------------------------------------------
 
 
@@ -246,6 +339,8 @@ PARTS = {
         "by bug": by_bug,
         "by net": by_net,
     },
+    "docs/calibration.md": {"stated errors": stated_errors, "stated chances": stated_chances},
+    "docs/growth.md": {"exponents": exponents, "sizes": sizes, "workers": workers},
     "docs/findings.md": {"findings": findings},
     "docs/api.md": {"public names": api},
 }

@@ -25,7 +25,7 @@ from fastcheck.judge.verdict import Verdict
 from fastcheck.losses.batched import Batched
 from fastcheck.measure.noise import Noise
 from fastcheck.parameters import Block, Parameters
-from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor
+from fastcheck.report.report import BlockReport, Coordinate, Report, Sweep, Taylor
 from fastcheck.settings import Settings
 
 __all__ = ["conclude", "record", "unmeasurable"]
@@ -54,13 +54,14 @@ def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], 
     settings = _settings(context.settings, layout, context.noise) | dict(outcome.settings)
     if outcome.steps is not None:
         settings["steps"] = {b.name: float(h) for b, h in zip(layout.blocks, outcome.steps.per_block, strict=True)}
+    wrong = _wrong(outcome, verdicts)
     return Report(
         verdict=verdicts.verdict,
         difference=verdicts.difference,
         uncertainty=verdicts.uncertainty,
         bound=verdicts.bound,
         blocks=blocks,
-        wrong=_wrong(outcome, verdicts),
+        wrong=wrong,
         findings=tuple(findings),
         coverage=measured / layout.size,
         evaluations=context.evaluator.evaluations,
@@ -68,6 +69,7 @@ def conclude(outcome: Outcome, verdicts: Verdicts, findings: Iterable[Finding], 
         settings=settings,
         numerical=_numerical(outcome),
         taylor=taylor,
+        sweep=_sweep(outcome, verdicts, wrong[0]) if wrong else None,
     )
 
 
@@ -173,6 +175,20 @@ def _wrong(outcome: Outcome, verdicts: Verdicts) -> tuple[Coordinate, ...]:
         for place in places[: share if total > LISTED else None]
     ]
     return tuple(sorted(listed, key=lambda one: -_excess(one)))
+
+
+def _sweep(outcome: Outcome, verdicts: Verdicts, worst: Coordinate) -> Sweep | None:
+    """Return how the worst coordinate looked at each step; None where that was not kept."""
+    judged = verdicts.blocks[worst.block]
+    context = (judged.at or outcome).context
+    ladder = context.run.ladders.get((id(context.evaluator), judged.block.coordinate(worst.index)))
+    if ladder is None:
+        return None
+    ahead, behind, plus, minus = ladder
+    fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
+    width = (ahead + behind)[fine]
+    quotients, rounding = (plus - minus)[fine] / width, 2 * context.loss_error / width
+    return Sweep(worst.block, worst.index, *(tuple(each.tolist()) for each in (width / 2, quotients, rounding)))
 
 
 def _coordinate(found: Estimates, place: int, analytic: FloatArray) -> Coordinate:

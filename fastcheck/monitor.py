@@ -183,9 +183,9 @@ class Monitor:
         MissingDependencyError
             matplotlib is not installed.
         """
-        from fastcheck.report import history
+        from fastcheck.report import figures
 
-        return history.figure(self.history, self.tolerance)
+        return figures.history(self.history, self.tolerance)
 
     def _due(self, now: float) -> bool:
         """Say whether another check as long as the last would still be within the overhead."""

@@ -28,6 +28,7 @@ __all__ = ["OutOfBudget", "Run", "bar"]
 
 _REST = "What was measured by then is kept; a checkpoint lets the rest be measured later."
 OVERRUN = 0.1  # share of the budget by which a run may exceed it
+LADDERS = 1000  # that are kept; the worst coordinates are looked at first
 MOST_LOST = 16  # coordinates that may end their worker before the run gives up
 
 
@@ -73,6 +74,8 @@ class Run:
         Coordinates whose evaluation ended a worker process; not to be evaluated in this one.
     notes : list of Finding
         What went wrong beside the measuring.
+    ladders : dict
+        Steps, achieved to both sides, and losses there of coordinates that were looked at again; see `keep`.
     """
 
     budget: float | None = None
@@ -82,6 +85,7 @@ class Run:
     stopped: str | None = None
     lost: list[int] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
+    ladders: dict[tuple[int, int], tuple[FloatArray, ...]] = field(default_factory=dict, repr=False)
     started: float = field(default_factory=time.perf_counter)
     pace: float = 0.0  # seconds of one evaluation, as far as is known
     _grids: int = 0
@@ -101,6 +105,11 @@ class Run:
     def seconds(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self.started
+
+    def keep(self, evaluator: Evaluator, place: int, ladder: tuple[FloatArray, ...]) -> None:
+        """Remember how a coordinate was looked at again, as long as few are, so that the report can show it."""
+        if len(self.ladders) < LADDERS:
+            self.ladders[id(evaluator), place] = ladder
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Let something be called when the run ends, however it does."""

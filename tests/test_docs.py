@@ -16,7 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import pages
+from benchmarks.pictures import PICTURES, THEMES
 from fastcheck.cli import main
+from fastcheck.report.jsonfile import SCHEMA
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,8 +120,15 @@ def test_parts_made_of_data_are_as_they_would_be_made(page):
     assert (ROOT / page).read_text(encoding="utf-8") == pages.renewed(page), "run: python -m benchmarks.pages"
 
 
+def test_the_schema_of_a_report_is_published_as_it_is():
+    assert (ROOT / "docs" / "report.schema.json").read_bytes() == SCHEMA.read_bytes()
+
+
 def test_pictures_are_there_for_light_and_dark_pages_and_load_nothing():
-    pictures = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
-    assert {path.stem.partition("-")[2] for path in pictures} == {"light", "dark"}
+    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
+    light, dark = ({path.name.partition("-")[0] for path in pictures if theme in path.stem} for theme in THEMES)
+    assert light == dark == set(PICTURES)
     for path in pictures:
+        if path.suffix != ".svg":
+            continue
         assert not re.search(r"(href|src|url\()\W*http|@import", path.read_text(encoding="utf-8")), path.name

@@ -195,14 +195,18 @@ def test_history_is_saved_as_json_and_as_a_page(tmp_path):
     page = monitor.save(tmp_path / "history.html").read_text()
     assert "none of them wrong" in page
     assert page.count("<tr>") == len(monitor.history) + 1
-    assert "data:image/png;base64," in page
+    assert "<svg" in page
+    assert "<script" not in page
 
 
 def test_a_page_of_nothing_and_of_an_alarm(tmp_path):
     monitor = Monitor(NET.loss, lambda p, *a: {n: 0 * g for n, g in NET.gradient(p, *a).items()}, on_wrong=len_of)
     assert "0 checks" in monitor.save(tmp_path / "empty.html").read_text()
     monitor.step(NET.params, NET.args)
-    assert "wrong from step 0 on" in monitor.save(tmp_path / "wrong.html").read_text()
+    page = monitor.save(tmp_path / "wrong.html").read_text()
+    assert "wrong from step 0 on" in page
+    assert '<header class="wrong">' in page
+    assert "var(--wrong)" in page  # of the marks, in light and dark
     assert len(monitor.plot().axes[0].lines) == 2 * len(NET.params) + 1
 
 

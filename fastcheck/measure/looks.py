@@ -76,6 +76,8 @@ def look_again(
             before, seen[k] = seen[k].status, resolve(*rungs[k], base, loss_error)
             if further is UP and before is Status.SMOOTH and seen[k].status is Status.CROSSED:
                 seen[k] = replace(seen[k], status=before)  # what only longer steps crossed, the first one did not
+    for place, ladder in zip(coordinates.tolist(), rungs, strict=False):
+        run.keep(evaluator, place, ladder)
     return seen
 
 

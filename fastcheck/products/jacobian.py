@@ -134,6 +134,7 @@ def _in_entries(report: Report, subject: System, point: LinearizationPoint) -> R
         report,
         blocks={JAC: block},
         wrong=tuple(one for one, _ in found[:LISTED]),
+        sweep=None,
         findings=(*known, *(replace(f, block=JAC if f.block == X else f.block) for f in others), *_quiet(subject)),
         coverage=checked / size,
     )

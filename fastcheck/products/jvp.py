@@ -165,6 +165,7 @@ def _in_inputs(report: Report, claim: TangentClaim, done: Sequence[Checked], che
         bound=float(np.max([blocks[block.name].bound for block in vectors])),
         blocks=blocks,
         wrong=wrong,
+        sweep=None,
         findings=(*_about_blocks(report.findings), *(finding for _, finding in located if finding)),
         coverage=0.0,
         evaluations=checks.evaluations,

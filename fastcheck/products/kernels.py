@@ -160,6 +160,7 @@ def compared(report: Report, kernel: Runnable, reference: Runnable, seed: int) -
         bound=math.nan,
         difference=max(errors.values()),
         wrong=tuple(unique.values())[::-1],
+        sweep=None,
         findings=(*once.values(), *report.findings, said),
     )
 

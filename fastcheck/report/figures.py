@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,14 +17,25 @@ from fastcheck.errors import MissingDependencyError
 from fastcheck.judge.verdict import Verdict
 from fastcheck.report import words
 from fastcheck.report.axis import FLOOR, GradeAxis, power, tolerance_of
-from fastcheck.report.report import BlockReport, Coordinate, Report
+from fastcheck.report.report import BlockReport, Coordinate, Report, Sweep
 from fastcheck.report.terminal import GREEN, MAGENTA, RED, YELLOW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["by_index", "kernels", "overview", "relative_error", "require_matplotlib", "wrong_coordinates"]
+__all__ = [
+    "Moment",
+    "by_index",
+    "history",
+    "kernels",
+    "over_the_step",
+    "over_training",
+    "overview",
+    "relative_error",
+    "require_matplotlib",
+    "wrong_coordinates",
+]
 
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
@@ -34,6 +45,9 @@ NEAR = 0.04  # of the largest value: smaller differences are drawn themselves, s
 # Stand-ins that become the variables of the page's style sheet, so that a plot follows light and dark.
 INK, MUTED, MARK, QUIET = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", MARK: "var(--wrong)", QUIET: "var(--panel)"}
+GRADES = {verdict: f"#0102{number:02x}" for number, verdict in enumerate(Verdict, 16)}
+VARIABLES |= {stand_in: f"var(--{verdict.value})" for verdict, stand_in in GRADES.items()}
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}
 HEAT = ("#e3b341", "#ee7b30", "#d7263d", "#a8237f")
 
 
@@ -77,7 +91,7 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastcheck", "font.size": 9, "path.simplify": True}):
+    with mpl.rc_context(STYLE):
         where = Figure(figsize=(4.4, 3.1), layout="constrained")
         _draw_map(where, where.subplots(), shape, coordinates, QUIET)
         drawings = [where]
@@ -86,6 +100,24 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
             _scatter(how.subplots(), coordinates[:POINTS])
             drawings.append(how)
         return "".join(_inline(drawn, f"{number}{letter}") for drawn, letter in zip(drawings, "ab", strict=False))
+
+
+def over_the_step(sweep: Sweep, worst: Coordinate) -> str:
+    """Return a drawing of the worst coordinate's relative error at each step, and of what rounding can make of it.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 3.1), layout="constrained")
+        _sweep(figure.subplots(), sweep, worst)
+        return _inline(figure, "0")
 
 
 def require_matplotlib() -> None:
@@ -150,6 +182,27 @@ def _frame_kernels(axes: Axes, grid: Grid, blank: str) -> None:
     axes.set_yticks([place + (height - 1) / 2 for place, _ in grid.rows], [text for _, text in grid.rows])
     axes.set_xlabel(grid.across)
     axes.set_ylabel(grid.down)
+
+
+def _sweep(axes: Axes, sweep: Sweep, worst: Coordinate) -> None:
+    """Draw the error over the step: on the plateau it is the gradient's own, in the grey it may be rounding."""
+    scale = abs(worst.analytic) + abs(worst.numerical)
+    rows = np.array([sweep.steps, sweep.derivatives, sweep.rounding])
+    steps, derivatives, rounding = rows[:, np.isfinite(rows).all(axis=0) & (rows[0] > 0)]
+    with np.errstate(all="ignore"):  # of a file that somebody changed
+        errors, rounding = np.abs(worst.analytic - derivatives) / scale, rounding / scale
+    drawn = np.isfinite(errors) & np.isfinite(rounding)
+    steps, errors, rounding = steps[drawn], errors[drawn], rounding[drawn]
+    own = relative_error(worst)
+    low = min(own, 1e-1, *np.maximum(rounding, FLOOR)) / 10 or FLOOR
+    axes.set_facecolor("none")
+    axes.fill_between(steps, low, np.maximum(rounding, low), color=MUTED, alpha=0.25, linewidth=0)
+    axes.axhline(own, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.plot(steps, np.maximum(errors, low), "o-", color=MARK, markersize=4, linewidth=1.0)
+    axes.set(xscale="log", yscale="log", xlabel="step", ylabel="relative error")
+    axes.set_ylim(low, 5 * max(own, low, *errors))
+    axes.minorticks_off()
+    axes.set_title("error over the step (grey: rounding)")
 
 
 def _scatter(axes: Axes, coordinates: Sequence[Coordinate]) -> None:
@@ -347,3 +400,98 @@ def _blocks_on_axis(axes: Axes, rows: Sequence[tuple[str, BlockReport]], toleran
     axes.set(xscale="log", xlim=(low, 1.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
     axes.set_title("relative difference (bar: its uncertainty, |: detectable)", fontsize="medium")
+
+
+# -- the figure of a history ------------------------------------------------------------------------------------------
+
+
+MARKS = {
+    Verdict.CORRECT: "o",
+    Verdict.ACCEPTABLE: "^",
+    Verdict.INCONCLUSIVE: "s",
+    Verdict.SUSPICIOUS: "D",
+    Verdict.WRONG: "X",
+}
+NAMED, LEAST = 12, 1e-17  # blocks that a legend names; a difference of zero is drawn here
+
+
+class Moment(Protocol):
+    """One check during training: the step, the second, the report."""
+
+    @property
+    def step(self) -> int:
+        """Steps of training before it."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """Seconds since the first step."""
+        ...
+
+    @property
+    def report(self) -> Report:
+        """What the check found."""
+        ...
+
+
+def history(moments: Sequence[Moment], tolerance: float) -> Figure:
+    """Return a figure of the difference of every block over the steps of training, each mark in its verdict's colour.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    colours = {verdict: "#{:02x}{:02x}{:02x}".format(*colour) for verdict, colour in COLOURS.items()}
+    _over_training(figure.subplots(), moments, tolerance, colours, "0.2", "0.6")
+    return figure
+
+
+def over_training(moments: Sequence[Moment], tolerance: float) -> str:
+    """Return the same as one element of a page; see `history`."""
+    require_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        _over_training(figure.subplots(), moments, tolerance, GRADES, INK, MUTED)
+        return _inline(figure, "0")
+
+
+def _over_training(
+    axes: Axes, moments: Sequence[Moment], tolerance: float, colours: Mapping[Verdict, str], ink: str, muted: str
+) -> None:
+    from matplotlib.lines import Line2D
+
+    axes.set_facecolor("none")
+    names = list(moments[0].report.blocks) if moments else []
+    told: dict[Verdict, Line2D] = {}
+    lines = []
+    for number, name in enumerate(names):
+        points = [(one.step, one.report.blocks[name]) for one in moments if name in one.report.blocks]
+        points = [(step, block) for step, block in points if not math.isnan(block.difference)]
+        heights = [max(block.difference, LEAST) for _, block in points]
+        shade = f"C{number % 10}" if len(names) <= NAMED else muted
+        lines += axes.plot([step for step, _ in points], heights, color=shade, label=name, linewidth=1, alpha=0.8)
+        for verdict in Verdict:
+            at = [k for k, (_, block) in enumerate(points) if block.verdict is verdict]
+            if at:
+                size, colour = 9 if verdict.refuted else 4, colours[verdict]
+                style: dict[str, Any] = {"marker": MARKS[verdict], "color": colour, "markersize": size, "linestyle": ""}
+                axes.plot([points[k][0] for k in at], [heights[k] for k in at], zorder=3, **style)
+                told[verdict] = Line2D([], [], label=verdict.value, **style)
+    axes.axhline(tolerance, color=muted, linewidth=1, linestyle="--")
+    axes.text(1, tolerance, "tolerance ", color=muted, ha="right", va="bottom", transform=axes.get_yaxis_transform())
+    axes.set(yscale="log", xlabel="step of training", ylabel="relative difference")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles = [told[verdict] for verdict in MARKS if verdict in told] + (lines if len(names) <= NAMED else [])
+    if handles:
+        legend = axes.figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+        for text in legend.get_texts():
+            text.set_color(ink)
+            text.set_parse_math(False)

@@ -23,20 +23,28 @@ from fastcheck.report.report import BlockReport, Coordinate, Report, write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["as_html", "diff_as_html", "require_libraries", "write_diff", "write_html"]
+__all__ = ["as_html", "diff_as_html", "rendered", "require_libraries", "write_diff", "write_html"]
 
 BLOCKS, COORDINATES, FINDINGS, FIGURES = 16, 20, 12, 4  # in sight; the rest can be unfolded
 FILTERED = 40  # blocks from which on there is a filter
 TITLE = 90  # characters
 
 
+PLACES = "relative error by index, and analytic against measured"
+STEPS = (
+    "where the error does not change with the step (dashed), it is the gradient's own. What rises to the right is the "
+    "truncation of the difference; in the grey, the rounding of the loss could be all of it."
+)
+
+
 @dataclass(frozen=True)
 class Figure:
     """One drawing and the words that stand for it."""
 
-    block: str
+    of: str
     svg: str
     caption: str
+    shows: str
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -117,6 +125,17 @@ def diff_as_html(before: Report, after: Report) -> str:
     )
 
 
+def rendered(template: str, **parts: Any) -> str:
+    """Return a page of a template without a script, whose parts are data but for drawings made here.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja2 is not installed.
+    """
+    return _environment().get_template(template).render(policy=_policy(None), **parts)
+
+
 def _title(headline: str) -> str:
     return headline if len(headline) <= TITLE else headline[: TITLE - 3] + "..."
 
@@ -155,16 +174,19 @@ def _environment() -> Environment:
 
 
 def _figures(report: Report, ordered: Sequence[tuple[str, BlockReport]]) -> Iterable[Figure]:
-    """Yield a drawing for each of the worst blocks that have more than one wrong coordinate listed."""
+    """Yield one of the worst coordinate, and one for each of the worst blocks with more than one listed."""
     from markupsafe import Markup
 
+    worst, sweep = next(iter(report.wrong), None), report.sweep
+    if worst is not None and sweep is not None and (sweep.block, sweep.index) == (worst.block, worst.index):
+        yield Figure(worst.name, Markup(figures.over_the_step(sweep, worst)), STEPS, "its relative error over the step")
     listed: dict[str, list[Coordinate]] = {name: [] for name, _ in ordered}
     for coordinate in report.wrong:
         listed.setdefault(coordinate.block, []).append(coordinate)
     drawn = [(name, block) for name, block in ordered if len(listed[name]) > 1][:FIGURES]
     for number, (name, block) in enumerate(drawn, 1):
         svg = figures.wrong_coordinates(block.shape, listed[name], number)
-        yield Figure(name, Markup(svg), _caption(block, len(listed[name])))
+        yield Figure(name, Markup(svg), _caption(block, len(listed[name])), PLACES)
 
 
 def _caption(block: BlockReport, listed: int) -> str:

@@ -14,7 +14,7 @@ from fastcheck.errors import InputError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.verdict import Verdict
 from fastcheck.parameters import ROOT, leaves
-from fastcheck.report.report import BlockReport, Coordinate, Report, Taylor, write_text
+from fastcheck.report.report import BlockReport, Coordinate, Report, Sweep, Taylor, write_text
 from fastcheck.report.words import legible
 
 __all__ = ["FORMAT", "VERSION", "from_dict", "read", "to_dict", "write"]
@@ -48,6 +48,8 @@ def to_dict(report: Report) -> dict[str, Any]:
     data["settings"] = dict(report.settings)
     if report.taylor is not None:
         data["taylor"] = vars(report.taylor)
+    if report.sweep is not None:
+        data["sweep"] = vars(report.sweep)
     if report.numerical is not None and report.size <= NUMERICAL_UP_TO:
         named = ((".".join(path) or ROOT, np.asarray(leaf)) for path, leaf in leaves(report.numerical))
         parts = (part for name, array in named for part in _parts(name, array))
@@ -89,6 +91,12 @@ def _validate(data: Mapping[str, Any]) -> None:
     for number, one in enumerate(data["wrong"]):
         if not _inside(one["index"], blocks.get(one["block"], {}).get("shape")):
             raise _damaged(f"$.wrong[{number}]", one, "there is no such block, or no such index in it")
+    sweep = data.get("sweep")
+    if sweep is not None:
+        if not _inside(sweep["index"], blocks.get(sweep["block"], {}).get("shape")):
+            raise _damaged("$.sweep", sweep, "there is no such block, or no such index in it")
+        if len({len(sweep[key]) for key in ("steps", "derivatives", "rounding")}) > 1:
+            raise _damaged("$.sweep", sweep, "its lists are of unlike lengths")
     for number, finding in enumerate(data["findings"]):
         if finding["kind"] not in set(Kind):
             raise _damaged(f"$.findings[{number}].kind", finding["kind"], "there is no such kind of finding")
@@ -132,7 +140,7 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         )
         for c in data["wrong"]
     )
-    numerical, taylor = data.get("numerical"), data.get("taylor")
+    numerical, taylor, sweep = data.get("numerical"), data.get("taylor"), data.get("sweep")
     return Report(
         verdict=_verdict(data["verdict"]),
         blocks=blocks,
@@ -145,6 +153,13 @@ def _from_dict(data: Mapping[str, Any]) -> Report:
         taylor=None
         if taylor is None
         else Taylor(float(taylor["order"]), *(tuple(_numbers(taylor[k])) for k in ("steps", "remainders"))),
+        sweep=None
+        if sweep is None
+        else Sweep(
+            sweep["block"],
+            tuple(map(int, sweep["index"])),
+            *(tuple(_numbers(sweep[k])) for k in ("steps", "derivatives", "rounding")),
+        ),
         **{key: _scalar(data, key) for key in _SCALARS},
     )
 

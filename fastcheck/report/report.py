@@ -13,7 +13,7 @@ from fastcheck.errors import GradientError, InputError, MissingDependencyError
 from fastcheck.findings import Finding
 from fastcheck.judge.verdict import Verdict
 
-__all__ = ["BlockReport", "Coordinate", "Report", "Taylor", "suffix_of", "write_text"]
+__all__ = ["BlockReport", "Coordinate", "Report", "Sweep", "Taylor", "suffix_of", "write_text"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +114,33 @@ class Taylor:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Difference quotients of the worst coordinate over the step, as the second look measured them.
+
+    The error of a gradient is the same at every step; that of a difference is not.
+
+    Attributes
+    ----------
+    block : str
+        Of the coordinate.
+    index : tuple of int
+        Into the block's array.
+    steps : tuple of float
+        Falling, in units of the parameters.
+    derivatives : tuple of float
+        The central difference with each, in units of the loss over those.
+    rounding : tuple of float
+        What the noise of the loss makes of each, at most.
+    """
+
+    block: str
+    index: tuple[int, ...]
+    steps: tuple[float, ...]
+    derivatives: tuple[float, ...]
+    rounding: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Report(Generic[Tree]):
     """The answer to "is this gradient right?", and all that stands behind it.
 
@@ -145,6 +172,8 @@ class Report(Generic[Tree]):
         All that is needed to repeat the run, what it chose itself, and which loss, when and with which versions.
     taylor : Taylor or None
         An independent second opinion; None where it was not asked (``mode="screen"``, a run that was stopped).
+    sweep : Sweep or None
+        How the worst coordinate looks at each step; None where none is wrong, or its steps were not kept.
     """
 
     verdict: Verdict
@@ -160,6 +189,7 @@ class Report(Generic[Tree]):
     settings: Mapping[str, Any]
     numerical: Tree | None = field(default=None, repr=False, compare=False)
     taylor: Taylor | None = None
+    sweep: Sweep | None = field(default=None, repr=False)
 
     @property
     def passed(self) -> bool:

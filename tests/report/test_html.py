@@ -26,6 +26,7 @@ from fastcheck.report.figures import SIDE, kernels
 from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
+from fastcheck.run import LADDERS, Run
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
 LOADS = {"src", "href", "xlink:href", "data", "action", "srcset", "poster", "background"}
@@ -145,7 +146,7 @@ def test_every_table_has_headers_and_every_plot_words(wrong):
     assert page.tags.count("th") == len(page.all("th", "scope"))
     roles = sum(value == "img" for tag, name, value in page.attributes if name == "role")
     hidden = page.all("svg", "aria-hidden").count("true")
-    assert page.tags.count("figure") == hidden == 2  # one for W2, one for b1, each within a described element
+    assert page.tags.count("figure") == hidden == 3  # the worst coordinate, W2, b1, each within a described element
     assert roles == page.tags.count("svg")
     assert any("W2" in value and "all 4 wrong coordinates" in value for value in page.all("div", "aria-label"))
 
@@ -337,6 +338,38 @@ def test_a_few_points_are_no_scatter_and_many_are():
         assert ("analytic against measured (dashed" in page.words) == (drawings == 2)
 
 
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_the_worst_coordinate_is_shown_over_the_step(mode, tmp_path):
+    net = course_net(bugs=True)
+    found = run(net, mode=mode)
+    worst, sweep = found.wrong[0], found.sweep
+    assert (sweep.block, sweep.index) == (worst.block, worst.index)
+    known = np.array(sweep.rounding) < 1e-3 * abs(worst.numerical)
+    assert known.sum() >= 3  # there is a plateau, and it is at the measured derivative
+    apart = np.abs(np.array(sweep.derivatives) - worst.numerical)[known]
+    assert np.sum(apart <= 1e-3 * abs(worst.numerical)) >= 3
+    assert "error over the step (grey: rounding)" in Page(as_html(found)).words
+    assert fastcheck.Report.load(found.save(tmp_path / "r.json")).sweep == sweep
+    assert run(course_net(), mode=mode).sweep is None
+
+
+def test_a_report_in_other_terms_shows_no_sweep_of_a_block_it_lacks(tmp_path):
+    matrix = np.arange(12.0).reshape(3, 4) + 1
+    wrong = matrix.copy()
+    wrong[1, 2] *= 1.1
+    found = fastcheck.check_jacobian(lambda x: matrix @ x, lambda x: wrong, np.ones(4))
+    assert [c.name for c in found.wrong] == ["jac[1, 2]"]
+    assert found.sweep is None
+    assert fastcheck.Report.load(found.save(tmp_path / "r.json")).blocks == dict(found.blocks)
+
+
+def test_few_ladders_are_kept():
+    with Run() as kept:
+        for place in range(LADDERS + 5):
+            kept.keep(None, place, ())
+    assert len(kept.ladders) == LADDERS
+
+
 def test_the_only_script_is_a_filter_that_the_page_knows_by_its_hash():
     text = as_html(report({f"layer.{i}": block() for i in range(200)}))
     page = Page(text)
@@ -400,7 +433,7 @@ def test_a_browser_shows_it(tmp_path, wrong, scheme):
     page, shot = wrong.save(tmp_path / "r.html"), tmp_path / "shot.png"
     switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     command = [CHROMIUM, *switches.split(), "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1200,1500"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1200,1850"]
     command += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", page.as_uri()]
     subprocess.run(command, check=True, timeout=100, capture_output=True)
     pixels = matplotlib.image.imread(shot)[..., :3]
