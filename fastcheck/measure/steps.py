@@ -151,7 +151,7 @@ def choose_steps(
     rng: np.random.Generator,
     selected: tuple[int, ...],
 ) -> Steps:
-    """Choose the step of every selected block from the noise and a pilot; about 25 evaluations a block.
+    """Choose the step of every selected block from the noise and a pilot; 8 to 25 evaluations a block.
 
     The analytic gradient, shape (P,), is there only to pick telling coordinates, and as a scale. Blocks that are not
     selected, by number, keep a nominal step.

@@ -26,7 +26,7 @@ SHARE_OF_BUDGET = 0.02
 LARGEST = 1 << 15  # rows, so that the memory of a shard stays small beside theta
 KNOWN_SECONDS = 0.002
 GROWTH = 4  # of a shard over the one before: the first few are too short to be measured well
-FIRST = 4  # rows that stand for a shard before the first, where the cost of an evaluation is known already
+FIRST = 1  # rows that stand for a shard before the first, where the cost of an evaluation is known already
 
 
 @dataclass

@@ -50,27 +50,28 @@ def measure(context: Context) -> Outcome:
     failed = [one for one in screened if one.failed]
     located = locate(plan, failed, facts_about(context)) if failed else {}
     estimates = [one.derivatives() for one in located.values()]
-    small = [
-        (one.number, one.block)
-        for one in screened
-        if one.probes and one.inconclusive and one.block.size <= FEW and one.block.name not in located
-    ]
+    small = [one for one in screened if one.probes and one.inconclusive and one.block.size <= FEW]
     if context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
-        small = [(number, block) for number, block in small if _may_resolve(plan, number, block)]
-    if small and context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
-        estimates += full.measure(replace(context, blocks=tuple(small)), [None] * len(small)).estimates
+        small = [one for one in small if one.block.name not in located and not _hopeless(plan, one)]
+        blocks = tuple((one.number, one.block) for one in small)
+        if small and context.run.stopped is None:
+            estimates += full.measure(replace(context, blocks=blocks), [None] * len(small)).estimates
     return Outcome(context, estimates, screened, located, settings=chosen(screened))
 
 
-def _may_resolve(plan: Probing, number: int, block: Block) -> bool:
-    """Say whether its coordinates may be known well enough to acquit a block, by the one that should be clearest."""
-    if uneven(plan.evaluator.theta[block.slice]):  # each entry has a step of its own there
-        return True
-    top = block.start + int(np.argmax(np.abs(plan.analytic.flat[block.slice])))
-    seen = measured(plan, number, [top]).get(top)
+def _hopeless(plan: Probing, one: BlockProbes) -> bool:
+    """Say whether a block's coordinates could neither acquit nor refute it, by the one that should be clearest.
+
+    Its error is bounded already: what is less certain than that bound shows nothing.
+    """
+    start, part = one.block.start, one.block.slice
+    if uneven(plan.evaluator.theta[part]):  # each entry has a step of its own there
+        return False
+    top = start + int(np.argmax(np.abs(plan.analytic.flat[part])))
+    seen = measured(plan, one.number, [top]).get(top)
     if seen is None or seen.status not in (Status.SMOOTH, Status.CROSSED):
-        return True
-    return seen.uncertainty <= HOPELESS * 2 * plan.judge.limit * plan.norm(number)
+        return False
+    return seen.uncertainty > max(HOPELESS * 2 * plan.judge.limit * one.norm, one.bound_of_error)
 
 
 def chosen(screened: Sequence[BlockProbes]) -> dict[str, Any]:
