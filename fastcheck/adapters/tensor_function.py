@@ -175,8 +175,13 @@ class TensorFunction:
                 inputs[i] = inputs[i].clone()
         return found, inputs
 
-    def partial_product(self, tree: Mapping[str, Any], given: Mapping[str, Any], only: str = "") -> dict[str, Any]:
-        """Return J^T u for cotangents (tensors) of some outputs, by all inputs, or by one that alone requires it."""
+    def partial_product(
+        self, tree: Mapping[str, Any], given: Mapping[str, Any], only: str = "", branches: int = 1
+    ) -> dict[str, Any]:
+        """Return J^T u for cotangents (tensors) of some outputs, by all inputs, or by one that alone requires it.
+
+        With several branches the function is called as often, and the sum over the calls returned: they share u.
+        """
         found, inputs = self.traced(tree, own=True)
         names = list(self.places)
         if only:
@@ -184,11 +189,12 @@ class TensorFunction:
             for name, i in self.places.items():
                 inputs[i] = inputs[i] if name == only else inputs[i].detach()
         with self.torch.enable_grad():
-            outputs = self.call(inputs)
-            chosen = {name: u for name, u in given.items() if outputs[name].requires_grad}
+            calls = [self.call(inputs) for _ in range(branches)]
+            chosen = {name: u for name, u in given.items() if calls[0][name].requires_grad}
             if self.every and not chosen:
                 return self.by_name(names, found, [None] * len(found))
-            grads = pulled_back([outputs[name] for name in chosen], found, list(chosen.values()))
+            outputs = [outputs[name] for outputs in calls for name in chosen]
+            grads = pulled_back(outputs, found, list(chosen.values()) * branches)
         return self.by_name(names, found, grads)
 
     def vectors_like(self) -> dict[str, Any]:

@@ -507,9 +507,17 @@ def test_a_backward_pass_that_writes_to_what_it_is_given(dtype):
         def backward(ctx, g):
             return g.mul_(ctx.saved_tensors[0].cos())
 
-    report = fastcheck.torch.check_function(InPlace.apply, torch.rand(12, dtype=dtype))
-    assert report.verdict is Verdict.CORRECT
-    assert "vector_changed" in kinds(report)
+    def branches(x):
+        return (x.cos() + InPlace.apply(x)) * x  # an addition hands the same upstream gradient to both
+
+    x = torch.rand(12, dtype=dtype)
+    report = fastcheck.torch.check_function(InPlace.apply, x)
+    assert report.verdict is Verdict.WRONG
+    assert kinds(report).count("vector_changed") == 1
+    assert report.findings[0].kind == "vector_changed"
+    assert report.findings[0].evidence["blocks"] == ["x"]
+    assert "same upstream gradient" in report.findings[0].message
+    assert fastcheck.torch.check_function(branches, x).verdict is Verdict.WRONG  # that it is, elsewhere
 
 
 def test_a_function_that_draws_is_not_called_wrong_and_may_be_fixed():
