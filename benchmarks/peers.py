@@ -68,18 +68,18 @@ def subjects() -> Iterator[Subject]:
         yield from OTHERS
 
 
-def answer(way: Callable[[], Any]) -> tuple[str, str]:
-    """Return what a checker says, and the place that it names."""
+def answer(way: Callable[[], Any]) -> tuple[str, str, list[str]]:
+    """Return what a checker says, the place that it names, and all places where it says them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             said = way()
         except Exception as error:
-            return _raised(error)
+            return *_raised(error), []
     if isinstance(said, fastcheck.Report):
         verdict = RIGHT if said.passed else WRONG if said.verdict.refuted else UNTOLD
-        return verdict, "" if said.passed else named(said)
-    return RIGHT, ""
+        return verdict, "" if said.passed else named(said), list(said.blocks)
+    return RIGHT, "", []
 
 
 def named(report: fastcheck.Report) -> str:
@@ -87,7 +87,7 @@ def named(report: fastcheck.Report) -> str:
     blocks = [name or "the input" for name, block in report.blocks.items() if block.verdict.refuted]
     if len(report.wrong) == 1 and len(blocks) == 1 and report.blocks[report.wrong[0].block].size > 1:
         return report.wrong[0].name
-    return ", ".join(blocks) or next((f.block for f in report.findings if f.block), "")
+    return "; ".join(blocks) or next((f.block for f in report.findings if f.block), "")
 
 
 def _raised(error: Exception) -> tuple[str, str]:
@@ -98,24 +98,38 @@ def _raised(error: Exception) -> tuple[str, str]:
     return (WRONG if wrong else REFUSED), f"input {place[1]}" if place else "" if wrong else said.splitlines()[0][:100]
 
 
-def asked(subject: Subject, rounds: int = ROUNDS) -> dict[str, list[Any]]:
-    """Return [verdict, place, median seconds] by checker; one that takes over a second is asked once."""
-    rows: dict[str, list[Any]] = {}
+def asked(subject: Subject, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Return a row of the results: [verdict, place, median seconds] by checker, of up to three calls.
+
+    gradcheck names one input by its number; its name is that of a report's block.
+    """
+    answers: dict[str, list[Any]] = {}
+    blocks: list[str] = []
     with subject.within():
         for checker in subject.make():
             seconds: list[float] = []
             while len(seconds) < rounds and sum(seconds) < 1:
                 way = subject.make()[checker]
                 began = time.perf_counter()
-                verdict, place = answer(way)
+                verdict, place, places = answer(way)
                 seconds.append(time.perf_counter() - began)
-            rows[checker] = [verdict, place, float(f"{statistics.median(seconds):.2g}")]
-    return rows
+            blocks = blocks or places
+            number = re.fullmatch(r"input (\d+)", place)
+            place = blocks[int(number[1])] if number and int(number[1]) < len(blocks) else place
+            answers[checker] = [verdict, place, float(f"{statistics.median(seconds):.2g}")]
+    told = {"name": subject.name, "group": subject.group, "truth": subject.truth, "blocks": sorted(subject.blocks)}
+    return {**told, "answers": answers}
 
 
 def seen(verdict: str) -> bool:
     """Whether the reader of an answer knows that something is wrong; an error says so too."""
     return verdict in (WRONG, REFUSED)
+
+
+def names_it(row: dict[str, Any], place: str) -> bool:
+    """Whether a place is in the wrong blocks of a row of the results, and in no other."""
+    blocks = [re.sub(r"\[[\d, ]+\]$", "", name) for name in place.split("; ")]
+    return bool(place) and set(blocks) <= set(row["blocks"])
 
 
 def main() -> None:
@@ -127,18 +141,9 @@ def main() -> None:
     for subject in chosen[:1]:
         asked(subject, 1)  # what the libraries load when they are first used
     for subject in chosen:
-        answers = asked(subject)
-        rows.append(
-            {
-                "name": subject.name,
-                "group": subject.group,
-                "truth": subject.truth,
-                "blocks": sorted(subject.blocks),
-                "answers": answers,
-            }
-        )
-        print(f"{subject.group}: {subject.name} ({subject.truth} {', '.join(sorted(subject.blocks))})", flush=True)
-        for checker, (verdict, place, seconds) in answers.items():
+        rows.append(row := asked(subject))
+        print(f"{subject.group}: {subject.name} ({' '.join([subject.truth, *row['blocks']])})")
+        for checker, (verdict, place, seconds) in row["answers"].items():
             mark = " " if (verdict == RIGHT) == (subject.truth == RIGHT) else "!"
             print(f"  {mark} {checker:16} {verdict:12} {seconds:8.3g} s  {place}", flush=True)
     if not options.only:

@@ -411,7 +411,7 @@ of_second("softmax", None, lambda: (lambda x: F.softmax(x, -1), [draw(3, 4)]))
 of_second("linear", None, lambda: (linear(), square()))
 of_second(
     "cube, once_differentiable",
-    ["x"],
+    ["x", "cotangent"],
     lambda: (
         type(
             "Once",
