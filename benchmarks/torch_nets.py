@@ -70,6 +70,17 @@ def resnet18(classes: int = 1000) -> nn.Module:
     return nn.Sequential(*stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
+class Loss(nn.Module):
+    """A loss of a module as a module, which functional_call can give other parameters."""
+
+    def __init__(self, loss: Any, model: Any) -> None:
+        super().__init__()
+        self.loss, self.model = loss, model
+
+    def forward(self, *args: Any) -> Any:
+        return self.loss(self.model, *args)
+
+
 def next_token(model: Any, tokens: Any) -> Any:
     """Return the mean cross entropy of each token after those before it."""
     return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import fastcheck
 from benchmarks.peers import RIGHT, WRONG, Subject
+from benchmarks.torch_nets import Loss
 
 SUBJECTS: list[Subject] = []
 FUNCTIONS, SECOND, MODULES, KERNELS = (
@@ -91,17 +92,6 @@ def of_module(
         }
 
     _add(name, MODULES, wrong, make)
-
-
-class Loss(nn.Module):
-    """A loss of a module as a module, which functional_call can give other parameters."""
-
-    def __init__(self, loss: Any, model: Any) -> None:
-        super().__init__()
-        self.loss, self.model = loss, model
-
-    def forward(self, *args: Any) -> Any:
-        return self.loss(self.model, *args)
 
 
 def of_kernel(
