@@ -6,6 +6,7 @@ import importlib
 import statistics
 import sys
 import time
+import warnings
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 
@@ -157,7 +158,8 @@ def test_a_kernel_of_float32_with_a_reference(ratio):
 
     def theirs():
         numeric = sys.modules["torch.autograd.gradcheck"]
-        with pytest.MonkeyPatch.context() as patch, suppress(RuntimeError):
+        with pytest.MonkeyPatch.context() as patch, suppress(RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the precision
             patch.setattr(numeric, "_run_slow_mode_and_get_error", lambda *args, **options: "")  # its answer stands
             torch.autograd.gradcheck(kernel, given, fast_mode=True)
 
