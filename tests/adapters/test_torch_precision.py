@@ -229,3 +229,10 @@ def test_complex_parameters(dtype):
     report = fastcheck.torch.check(lambda m, X: (m(X).abs() ** 2).mean(), model, args=(X,), gradient=gradient)
     assert report.verdict is Verdict.WRONG
     assert model.weight.dtype is dtype
+
+
+def test_casts_to_complex_inside():
+    model, X = nn.Linear(4, 3, dtype=torch.complex64), torch.randn(6, 4)
+    for cast in (lambda X: X.to(torch.complex64), lambda X: X.cfloat(), lambda X: torch.complex(X, 0 * X).cfloat()):
+        report = fastcheck.torch.check(lambda m, X, cast=cast: (m(cast(X)).abs() ** 2).mean(), model, args=(X,))
+        assert report.verdict is Verdict.CORRECT, str(report)
