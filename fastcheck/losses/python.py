@@ -15,8 +15,6 @@ from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]
 
-CHUNK = 1 << 16  # coordinates of a direction that are looked at together
-
 
 class PythonLoss(PerturbedLoss):
     """An `Evaluator` over ``loss(params, *args) -> float``.
@@ -140,16 +138,13 @@ class PythonLoss(PerturbedLoss):
 
     def along(self, start: int, direction: FloatArray, steps: FloatArray) -> FloatArray:
         """See `Evaluator.along`."""
-        places = (slice(low, low + CHUNK) for low in range(0, len(direction), CHUNK))
-        moving = [place for place in places if direction[place].any()]  # blocks that stay may lie between
         part = self._work[start : start + len(direction)]
         saved = self.theta[start : start + len(direction)]
         values = np.full(len(steps), nan)
         try:
             for k, t in enumerate(steps.tolist()):
-                for place in moving:
-                    np.multiply(direction[place], t, out=part[place])
-                    part[place] += saved[place]
+                np.multiply(direction, t, out=part)
+                part += saved
                 values[k] = self._value(self._direction_in(start))
         finally:
             part[:] = saved
