@@ -360,6 +360,11 @@ of_function("a backward pass that draws at random", [], lambda: (at_random, [dra
 straight = custom(torch.round, lambda saved, g: g)
 of_function("rounding, straight through", ["x"], lambda: (lambda x: straight(x) * x, [draw(8)]))
 of_function("plain: relu, max, abs", None, lambda: (lambda x, w: (F.relu(x @ w).amax(1), w.abs()), square()[:2]))
+of_function(
+    "plain: differentiates inside",
+    None,
+    lambda: (lambda x: torch.autograd.grad((x**3).sum(), x, create_graph=True)[0], [draw(6)]),
+)
 of_function("plain: singular values", None, lambda: (torch.linalg.svdvals, [draw(5, 4)]))
 of_function("plain: a detach too many", ["x"], lambda: (lambda x: x * torch.sigmoid(x.detach()), [draw(6)]))
 
@@ -609,6 +614,12 @@ class Tied(nn.Module):
         return (self.norm(self.table(words)) @ self.table.weight.T).softmax(-1)
 
 
+of_module(
+    "linear, batch norm without a scale, float32: all rounding",
+    None,
+    lambda: (squares, nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False)), (draw(6, 4),)),
+    dtype=torch.float32,
+)
 of_module("tied weights", None, lambda: (squares, Tied(), (sentences(),)))
 
 

@@ -114,7 +114,7 @@ def refuse_another(own: Any, double: Any, eps: float) -> None:
     TypeError
         They differ by more than rounding: where it draws random numbers, it may draw others in float64.
     """
-    own, double = np.asarray(own, dtype=np.float64), np.asarray(double, dtype=np.float64)
+    own, double = (np.asarray(value, dtype=np.result_type(value, np.float64)) for value in (own, double))
     size = max(float(np.linalg.norm(own)), float(np.linalg.norm(double)))
     if float(np.linalg.norm(own - double)) > ALIKE * eps**0.5 * size:
         raise TypeError(

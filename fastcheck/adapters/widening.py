@@ -163,9 +163,7 @@ def _mode() -> Any:
             if mixed or asked:
                 self.acted = True
                 self.narrowed |= {str(dtype).removeprefix("torch.") for dtype in asked}
-                return mapped(
-                    lambda x: x.to(dtype_widened(x.dtype)) if narrow(x) else dtype_widened(x), (args, kwargs)
-                )
+                return mapped(lambda x: x.to(dtype_widened(x.dtype)) if narrow(x) else dtype_widened(x), (args, kwargs))
             return args, kwargs
 
     return Widening()
