@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
+import sys
 import time
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import numpy as np
@@ -45,14 +48,22 @@ def torch_net(dims):
     return torch, model, (X, y), loss, function, inputs
 
 
+@contextmanager
+def one_thread(torch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     ("dims", "mode", "fast"), [(SMALL, "full", False), (SMALL, "screen", True), (MEDIUM, "screen", True)]
 )
 def test_torch_against_gradcheck(ratio, dims, mode, fast):
     torch, model, args, loss, function, inputs = torch_net(dims)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread(torch):
         ratio(
             f"torch {'-'.join(map(str, dims))} {mode}, against gradcheck(fast_mode={fast})"
             f"{' (one direction)' if fast else ''}",
@@ -62,8 +73,6 @@ def test_torch_against_gradcheck(ratio, dims, mode, fast):
             rounds=3,
             unit="check",
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("dims", "mode"), [(SMALL, "full"), (SMALL, "screen"), (MEDIUM, "screen")])
@@ -102,9 +111,7 @@ def test_jax_against_check_grads(ratio, dims, mode):
 def test_an_evaluation_costs_little_more_than_the_forward_pass(dims, benchmark):
     """Report a screen's seconds over its evaluations, in forward passes of the module under no_grad."""
     torch, model, args, loss, _, _ = torch_net(dims)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread(torch):
         with torch.no_grad():
             passes = []
             for _ in range(50):
@@ -115,5 +122,52 @@ def test_an_evaluation_costs_little_more_than_the_forward_pass(dims, benchmark):
         benchmark.extra_info["forward passes per evaluation"] = (
             report.seconds / report.evaluations / statistics.median(passes)
         )
-    finally:
-        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "resnet18"])
+def test_large_modules_of_torch(ratio, name):
+    torch = pytest.importorskip("torch")
+    nets = importlib.import_module("benchmarks.torch_nets")
+    loss, model, args = getattr(nets, f"{name}_subject")()
+    names = [f"model.{name}" for name, _ in model.named_parameters()]
+    inputs = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    whole = nets.Loss(loss, model)
+
+    def function(*params):
+        return torch.func.functional_call(whole, dict(zip(names, params, strict=True)), args)
+
+    size = sum(p.numel() for p in inputs)
+    with one_thread(torch):
+        ratio(
+            f"torch {name}-like, {size:,} parameters, screen, against gradcheck(fast_mode=True)",
+            lambda: fastcheck.torch.check(loss, model, args=args, mode="screen").raise_if_wrong(),
+            lambda: torch.autograd.gradcheck(function, inputs, fast_mode=True),
+            0,
+            rounds=2,
+            unit="check",
+        )
+
+
+def test_a_kernel_of_float32_with_a_reference(ratio):
+    """gradcheck's tolerances are too narrow for float32: it calls the right one wrong."""
+    torch = pytest.importorskip("torch")
+    subjects = importlib.import_module("benchmarks.torch_subjects")
+    x, w = subjects.low(torch.float32, 256, 128)
+    given = [x.requires_grad_(), w.requires_grad_()]
+    kernel = subjects.kernel()
+
+    def theirs():
+        numeric = sys.modules["torch.autograd.gradcheck"]
+        with pytest.MonkeyPatch.context() as patch, suppress(RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the precision
+            patch.setattr(numeric, "_run_slow_mode_and_get_error", lambda *args, **options: "")  # its answer stands
+            torch.autograd.gradcheck(kernel, given, fast_mode=True)
+
+    with one_thread(torch):
+        ratio(
+            "torch layer norm in float32, 32,896 inputs, with a reference, against gradcheck(fast_mode=True) without",
+            lambda: fastcheck.torch.check_function(kernel, given, reference=subjects.normed).raise_if_wrong(),
+            theirs,
+            0,
+            unit="check",
+        )

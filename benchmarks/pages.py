@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fastcheck
-from benchmarks import calibration, growth
+from benchmarks import calibration, growth, peers
 from benchmarks.judgement import RESULTS, RIGHT
 
 ROOT = Path(__file__).parents[1]
@@ -137,9 +137,12 @@ def by_net() -> str:
 
 
 def conditions() -> str:
-    data = results()
+    return ran(results())
+
+
+def ran(data: dict[str, Any]) -> str:
     own, packages = data["machine"], ", ".join(f"{name} {v}" for name, v in data["versions"].items())
-    missing = f" Not installed, so left out: {', '.join(data['missing'])}." if data["missing"] else ""
+    missing = f" Not installed, so left out: {', '.join(data['missing'])}." if data.get("missing") else ""
     where = f"{own['processor']}, {own['cores']} cores, Python {own['python']}"
     return f"Run on {data['date']}: {where}, {packages}.{missing}"
 
@@ -261,6 +264,72 @@ def workers() -> str:
     return table(["workers", *names], rows)
 
 
+# -- fastcheck beside the checkers of the frameworks ---------------------------------------------------------------
+
+
+def peer_rows(checker: str) -> list[tuple[dict[str, Any], list[Any]]]:
+    """Return the subjects that a checker was asked about, each with its answer."""
+    data = json.loads(peers.RESULTS.read_text(encoding="utf-8"))
+    return [(row, row["answers"][checker]) for row in data["subjects"] if checker in row["answers"]]
+
+
+def peer_names() -> list[str]:
+    data = json.loads(peers.RESULTS.read_text(encoding="utf-8"))
+    return list(dict.fromkeys(checker for row in data["subjects"] for checker in row["answers"]))
+
+
+def peer_conditions() -> str:
+    return ran(json.loads(peers.RESULTS.read_text(encoding="utf-8")))
+
+
+def peer_summary() -> str:
+    head = ["checker", "seen", "missed", "cannot tell", "false alarms", "named", "seconds, median"]
+    rows = []
+    for checker in peer_names():
+        asked = peer_rows(checker)
+        wrong = [(row, said) for row, said in asked if row["truth"] == peers.WRONG]
+        right = [said for row, said in asked if row["truth"] == peers.RIGHT]
+        placed = [(row, said) for row, said in wrong if row["blocks"] and peers.seen(said[0])]
+        rows.append(
+            [
+                f"**{checker}**" if checker == "fastcheck" else checker,
+                of((1 for _, said in wrong if peers.seen(said[0])), wrong),
+                str(sum(said[0] == peers.RIGHT for _, said in wrong)),
+                str(sum(said[0] == peers.UNTOLD for _, said in asked)),
+                of((1 for said in right if peers.seen(said[0])), right),
+                of((1 for row, said in placed if peers.names_it(row, said[1])), placed),
+                seconds(statistics.median(said[2] for _, said in asked)),
+            ]
+        )
+    return table(head, rows)
+
+
+def peer_table() -> str:
+    data = json.loads(peers.RESULTS.read_text(encoding="utf-8"))
+    parts = []
+    for group in dict.fromkeys(row["group"] for row in data["subjects"]):
+        some = [row for row in data["subjects"] if row["group"] == group]
+        checkers = list(dict.fromkeys(checker for row in some for checker in row["answers"]))
+        rows = ([row["name"], row["truth"], *(said_of(row, name) for name in checkers)] for row in some)
+        parts.append(f"### {group}\n\n{table(['', 'truth', *checkers], rows)}")
+    return "\n\n".join(parts)
+
+
+def said_of(row: dict[str, Any], checker: str) -> str:
+    """Return a cell: the answer, bold where it is not true, the place that was named, and the seconds."""
+    if checker not in row["answers"]:
+        return "-"
+    verdict, place, spent = row["answers"][checker]
+    true = peers.seen(verdict) if row["truth"] == peers.WRONG else verdict == peers.RIGHT
+    shown = verdict if true else f"**{verdict}**"
+    where = f": `{place}`" if place and verdict == peers.WRONG else ""
+    return f"{shown}{where}, {seconds(spent)}"
+
+
+def seconds(value: float) -> str:
+    return f"{1e3 * value:.2g} ms" if value < 0.1 else f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+
+
 # -- the catalogue of findings -------------------------------------------------------------------------------------
 
 
@@ -341,6 +410,11 @@ PARTS = {
     },
     "docs/calibration.md": {"stated errors": stated_errors, "stated chances": stated_chances},
     "docs/growth.md": {"exponents": exponents, "sizes": sizes, "workers": workers},
+    "docs/peers.md": {
+        "peers, conditions": peer_conditions,
+        "peers": peer_summary,
+        "peers, one by one": peer_table,
+    },
     "docs/findings.md": {"findings": findings},
     "docs/api.md": {"public names": api},
 }

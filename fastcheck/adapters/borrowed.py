@@ -30,7 +30,7 @@ from fastcheck.adapters.tensors import (
     widened,
 )
 from fastcheck.adapters.widening import Way, Ways, pulled_back, under
-from fastcheck.errors import InputError
+from fastcheck.errors import InputError, LossError
 from fastcheck.parameters import ROOT, leaves
 
 __all__ = ["Borrowed"]
@@ -178,7 +178,7 @@ class Borrowed:
                 tensors = self._at(tree, self.args, own)
                 with under(mode):
                     return self._by_name(self.hvp(self.model, self._like_parameters(vector), *tensors))
-            loss = self._call(tree, self.args, mode, own)
+            loss = self._with_graph(self._call(tree, self.args, mode, own))
             slopes = pulled_back([loss], wanted, [self.torch.ones_like(loss)], mode, graph=True)
             given = self._like_parameters(vector).values()
             pairs = [(g, v) for g, v in zip(slopes, given, strict=True) if g is not None and g.requires_grad]
@@ -197,9 +197,25 @@ class Borrowed:
 
     def _autograd(self, tree: Mapping[str, Any], args: tuple[Any, ...], mode: Any, own: bool = False) -> dict[str, Any]:
         with self.torch.enable_grad():
-            loss, wanted = self._call(tree, args, mode, own), list(self.parameters.values())
+            loss, wanted = self._with_graph(self._call(tree, args, mode, own)), list(self.parameters.values())
             grads = pulled_back([loss], wanted, [self.torch.ones_like(loss)], mode)
         return self._by_name(dict(zip(self.parameters, grads, strict=True)))
+
+    def _with_graph(self, loss: Any) -> Any:
+        """Return what the loss returned, which autograd is to differentiate.
+
+        Raises
+        ------
+        LossError
+            It can't: it is no tensor, or one that depends on no parameter for autograd.
+        """
+        if getattr(loss, "requires_grad", False):
+            return loss
+        raise LossError(
+            f"loss returned {loss!r} (type={type(loss).__name__}), which autograd can't differentiate by the "
+            "parameters. Return a scalar tensor, without item(), detach(), numpy or torch.no_grad() on the way; or "
+            "pass the gradient to check: gradient=..."
+        )
 
     def _call(self, tree: Mapping[str, Any], args: tuple[Any, ...], mode: Any, own: bool = False) -> Any:
         tensors = self._at(tree, args, own)

@@ -62,8 +62,12 @@ def called_otherwise(report: Report, function: TensorFunction) -> Report:
 
     The report is of the function called in the plain way; here it is run as its owner runs it.
     """
-    found = [] if any(finding.kind in SKIPPED for finding in report.findings) else list(_findings(function))
-    return _with(report, found)
+    kinds = {finding.kind for finding in report.findings}
+    if Kind.VECTOR_CHANGED in kinds:
+        found = list(_shared(function))
+        rest = [one for one in report.findings if not (found and one.kind is Kind.VECTOR_CHANGED)]
+        return _with(replace(report, findings=tuple(rest)), found)
+    return _with(report, [] if kinds & set(SKIPPED) else list(_findings(function)))
 
 
 def under_vmap(report: Report, function: Stacked) -> Report:
@@ -125,11 +129,28 @@ def _with(report: Report, found: Sequence[Finding]) -> Report:
     return replace(report, verdict=verdict, blocks=blocks, findings=(*found, *report.findings))
 
 
-def _findings(function: TensorFunction) -> Iterator[Finding]:
-    params = function.params()
+def _shared(function: TensorFunction) -> Iterator[Finding]:
+    """Yield a finding where the product is another one for two branches that are given the same upstream gradient."""
+    params, u = function.params(), _cotangents(function)
+    plain = _product(function, params, {name: v.clone() for name, v in u.items()})
+    if not isinstance(plain, Exception):
+        yield from _told(
+            {name: 2 * g for name, g in plain.items()},
+            _product(function, params, u, branches=2),
+            Kind.VECTOR_CHANGED,
+            "where another branch is given the same upstream gradient, as an addition does it: the backward pass "
+            "writes to what it is given. Work on a copy.",
+        )
+
+
+def _cotangents(function: TensorFunction) -> dict[str, Any]:
     like = function.outputs_like
     weights = weights_like({name: as_numpy(y) for name, y in like.items()})
-    u = {name: function.like(weights[name], y) for name, y in like.items()}
+    return {name: function.like(weights[name], y) for name, y in like.items()}
+
+
+def _findings(function: TensorFunction) -> Iterator[Finding]:
+    params, u = function.params(), _cotangents(function)
     plain = _product(function, params, u)
     if isinstance(plain, Exception) or not _alike(plain, _product(function, params, u)):
         return  # the check itself says so
@@ -174,10 +195,12 @@ def _layouts(u: Any) -> Iterator[tuple[str, Any, Any]]:
         yield "expanded (of a sum or mean, stride 0)", one.expand(u.shape), one.expand(u.shape).contiguous()
 
 
-def _product(function: TensorFunction, params: Mapping[str, Any], given: Mapping[str, Any], only: str = "") -> Any:
+def _product(
+    function: TensorFunction, params: Mapping[str, Any], given: Mapping[str, Any], only: str = "", branches: int = 1
+) -> Any:
     """Return J^T u by name, u of some outputs alone and by some inputs alone; or what was raised."""
     try:
-        return function.partial_product(params, given, only)
+        return function.partial_product(params, given, only, branches)
     except Exception as error:  # whatever the backward pass raises
         return error
 

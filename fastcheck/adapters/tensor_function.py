@@ -65,10 +65,15 @@ class TensorFunction:
         names = list(names) or input_names(function, len(given))
         tensors = {i: x for i, x in enumerate(given) if isinstance(x, self.torch.Tensor)}
         refuse_meta(self.torch, {names[i]: x for i, x in tensors.items()})
+        self._refuse_nests({name: x for i, (name, x) in enumerate(zip(names, given, strict=False)) if i not in tensors})
         floating = {i: x for i, x in tensors.items() if _real(x)}
         chosen = {i: x for i, x in floating.items() if x.requires_grad} or floating
         if not chosen:
-            raise InputError("inputs has no floating tensor to differentiate by. Pass at least one.")
+            kinds = ", ".join(dict.fromkeys(type(x).__name__ for x in given)) or "nothing"
+            raise InputError(
+                f"inputs has no floating tensor to differentiate by, only {kinds}. Pass tensors, each as an input of "
+                "its own."
+            )
         self.function, self.dtype, self.jvp = function, dtype, jvp
         self.inputs = [widened(x.detach(), dtype) if i in tensors else x for i, x in enumerate(given)]
         self.names, self.every, self.pushes = names, every, pushes
@@ -80,6 +85,23 @@ class TensorFunction:
         self.own = {str(self.inputs[i].dtype).removeprefix("torch.") for i in chosen}
         self.narrowed = self._ways.narrowed
         self.outputs_like = self._find_differentiable()
+
+    def _refuse_nests(self, others: Mapping[str, Any]) -> None:
+        """Raise where an input that is no tensor holds some that require a gradient, which would not be looked at.
+
+        Raises
+        ------
+        InputError
+            It does.
+        """
+        for name, value in others.items():
+            if isinstance(value, (Mapping, list, tuple)) and any(
+                isinstance(leaf, self.torch.Tensor) and leaf.requires_grad for _, leaf in leaves(value)
+            ):
+                raise InputError(
+                    f"inputs: {name} (type={type(value).__name__}) holds tensors that require a gradient. Pass each as "
+                    "an input of its own: check_function(lambda *xs: function(xs), xs)."
+                )
 
     @property
     def eps(self) -> float:
@@ -98,12 +120,12 @@ class TensorFunction:
         """Evaluate in one way; the first time, see whether it is the same function, and has a backward pass so."""
         mode, graph = way
         with self.torch.set_grad_enabled(graph):
-            outputs = self._forward(tree, mode)
+            outputs = self._forward(tree, mode, graph=graph)
             if (mode, graph) == self._tried or not is_double(tree):
                 return outputs
             if (mode is not None and mode.acted) or not is_double(self.params()):
                 eps = max(self.eps, eps_of(self.torch, getattr(mode, "narrowed", ())))
-                own = self._forward(self.params(), None)
+                own = self._forward(self.params(), None, graph=graph)
                 refuse_another(flat(own), flat(outputs), eps)
         if mode is not None and mode.acted:
             if self.pushes:
@@ -118,8 +140,9 @@ class TensorFunction:
         with self.torch.no_grad():
             return self._forward(tree, None, own=True) if own else self.outputs(tree)
 
-    def _forward(self, tree: Mapping[str, Any], mode: Any, own: bool = False) -> dict[str, Any]:
-        found = self.call(self._at(tree, own), mode)
+    def _forward(self, tree: Mapping[str, Any], mode: Any, own: bool = False, graph: bool = False) -> dict[str, Any]:
+        inputs = self.traced(tree, own)[1] if graph else self._at(tree, own)  # a graph: it differentiates inside
+        found = self.call(inputs, mode)
         return {name: as_numpy(found[name]) for name in self.outputs_like}
 
     def pull_back(
@@ -175,8 +198,13 @@ class TensorFunction:
                 inputs[i] = inputs[i].clone()
         return found, inputs
 
-    def partial_product(self, tree: Mapping[str, Any], given: Mapping[str, Any], only: str = "") -> dict[str, Any]:
-        """Return J^T u for cotangents (tensors) of some outputs, by all inputs, or by one that alone requires it."""
+    def partial_product(
+        self, tree: Mapping[str, Any], given: Mapping[str, Any], only: str = "", branches: int = 1
+    ) -> dict[str, Any]:
+        """Return J^T u for cotangents (tensors) of some outputs, by all inputs, or by one that alone requires it.
+
+        With several branches the function is called as often, and the sum over the calls returned: they share u.
+        """
         found, inputs = self.traced(tree, own=True)
         names = list(self.places)
         if only:
@@ -184,11 +212,12 @@ class TensorFunction:
             for name, i in self.places.items():
                 inputs[i] = inputs[i] if name == only else inputs[i].detach()
         with self.torch.enable_grad():
-            outputs = self.call(inputs)
-            chosen = {name: u for name, u in given.items() if outputs[name].requires_grad}
+            calls = [self.call(inputs) for _ in range(branches)]
+            chosen = {name: u for name, u in given.items() if calls[0][name].requires_grad}
             if self.every and not chosen:
                 return self.by_name(names, found, [None] * len(found))
-            grads = pulled_back([outputs[name] for name in chosen], found, list(chosen.values()))
+            outputs = [outputs[name] for outputs in calls for name in chosen]
+            grads = pulled_back(outputs, found, list(chosen.values()) * branches)
         return self.by_name(names, found, grads)
 
     def vectors_like(self) -> dict[str, Any]:

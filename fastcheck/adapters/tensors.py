@@ -29,6 +29,8 @@ __all__ = [
     "widened",
 ]
 
+NO_NUMPY = ("torch.bfloat16", "torch.float8")  # dtypes that NumPy lacks
+
 
 @contextmanager
 def undisturbed(torch: Any, threads: int) -> Iterator[None]:
@@ -134,8 +136,9 @@ def named_tensors(torch: Any, tree: Any) -> dict[str, Any]:
 def as_numpy(tensor: Any) -> Any:
     """Return a tensor as an array, without copying where it is dense and in the CPU's memory; anything else as it is.
 
-    bfloat16 becomes float32, which has all of its values; a complex tensor gets a last axis of two, its real and its
-    imaginary part. The gradient of torch by a complex tensor is that by the two, so that it goes over likewise.
+    bfloat16 and float8 become float32, which has all of their values; a complex tensor gets a last axis of two, its
+    real and its imaginary part. The gradient of torch by a complex tensor is that by the two, so that it goes over
+    likewise.
     """
     if not hasattr(tensor, "detach"):
         return tensor
@@ -143,7 +146,7 @@ def as_numpy(tensor: Any) -> Any:
     dense = dense.clone() if dense._is_zerotensor() else dense  # which has no memory
     if dense.is_complex():
         return framework("torch").view_as_real(dense).contiguous().numpy()
-    return (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).resolve_neg().numpy()
+    return (dense.float() if str(dense.dtype).startswith(NO_NUMPY) else dense).resolve_neg().numpy()
 
 
 def as_tensor(torch: Any, array: Any, own: Any) -> Any:
@@ -182,7 +185,7 @@ def refuse_meta(torch: Any, named: Mapping[str, Any]) -> None:
 def as_argument(torch: Any, value: Any) -> Any:
     """Return a plain tensor as an array that shares its memory; anything else as it is."""
     plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.layout is torch.strided
-    if not plain or value.requires_grad or value.dtype is torch.bfloat16 or value.is_complex():
+    if not plain or value.requires_grad or str(value.dtype).startswith(NO_NUMPY) or value.is_complex():
         return value
     return value.numpy()
 

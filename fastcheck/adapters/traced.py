@@ -228,7 +228,7 @@ class TracedLoss(Traced):
 
     def __call__(self, tree: Mapping[str, Any], *args: Any) -> Any:
         """Return the loss at a dict of arrays."""
-        value = self.run(self.call, tree, args)[()]
+        value = _as_number(self.run(self.call, tree, args))
         if np.ndim(value) == 0 and is_double(tree):
             self._verify(value)
         return value
@@ -279,7 +279,7 @@ class TracedLoss(Traced):
         try:
             return self._value_and_gradient(tree, self.args, own)[0]
         except Exception:
-            return self.run(self.call, tree, self.args, own=own)[()]
+            return _as_number(self.run(self.call, tree, self.args, own=own))
 
     def side_by_side(self) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
@@ -293,11 +293,17 @@ class TracedLoss(Traced):
         try:
             alone, found = self._alone(tree), self.run(self.call, stack, self.args, stacked=True)
             self._verify(alone)
+            real = found.shape == (count,) and found.dtype.kind == "f"
         except Exception:  # whatever it is, the check says it of the loss as it is
             return self
-        if found.shape != (count,) or not abs(found[0] - alone) <= SAME * abs(alone):
+        if not real or not abs(found[0] - alone) <= SAME * abs(alone):
             return self
         return batched(Sealed(lambda trees, *args: self.run(self.call, trees, args, stacked=True)), size=count)
+
+
+def _as_number(returned: Any) -> Any:
+    """Return an array of no axes as a number, anything else as it is: the check says what is wrong with it."""
+    return returned[()] if isinstance(returned, np.ndarray) else returned
 
 
 class TracedFunction(Traced):

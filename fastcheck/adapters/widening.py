@@ -17,7 +17,7 @@ from fastcheck.adapters import framework, mapped
 
 __all__ = ["Way", "Ways", "pulled_back", "under"]
 
-CASTS = frozenset({"float", "half", "bfloat16", "to", "type", "type_as", "_to_copy"})
+CASTS = frozenset({"float", "half", "bfloat16", "cfloat", "chalf", "to", "type", "type_as", "_to_copy"})
 FACTORIES = frozenset({"zeros", "ones", "full", "empty", "eye", "linspace", "tensor", "scalar_tensor", "arange"})
 
 Way = tuple[Any, bool]
@@ -116,13 +116,15 @@ def under(mode: Any) -> AbstractContextManager[Any]:
 
 def _mode() -> Any:
     torch = framework("torch")
-    wide = torch.float64
-
-    def narrow(value: Any) -> bool:
-        return isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype is not wide
+    wide = (torch.float64, torch.complex128)
 
     def dtype_widened(value: Any) -> Any:
-        return wide if isinstance(value, torch.dtype) and value.is_floating_point else value
+        if not isinstance(value, torch.dtype):
+            return value
+        return torch.complex128 if value.is_complex else torch.float64 if value.is_floating_point else value
+
+    def narrow(value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and dtype_widened(value.dtype) is not value.dtype
 
     class Widening(torch.overrides.TorchFunctionMode):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
@@ -133,7 +135,7 @@ def _mode() -> Any:
             kwargs, name = kwargs or {}, getattr(func, "__name__", "")
             with torch._C.DisableTorchFunction():
                 tensors = [value for value in _flat((args, kwargs)) if isinstance(value, torch.Tensor)]
-                double = any(value.dtype is wide for value in tensors)
+                double = any(value.dtype in wide for value in tensors)
                 if name in CASTS:
                     return self._cast(func, args, kwargs)
                 if not tensors and name in FACTORIES:
@@ -144,24 +146,24 @@ def _mode() -> Any:
 
         def _cast(self, func: Any, args: Any, kwargs: Any) -> Any:
             given, found = args[0], func(*args, **kwargs)
-            if given.dtype is wide and narrow(found):
+            if given.dtype in wide and narrow(found):
                 self.acted = True
                 self.narrowed.add(str(found.dtype).removeprefix("torch."))
-                return given.to(device=found.device, copy=True)
+                return given.to(device=found.device, dtype=dtype_widened(found.dtype), copy=True)
             return found
 
         def _kept(self, found: Any) -> Any:
             if not narrow(found):
                 return found
             self.acted = True
-            return found.detach().to(wide).requires_grad_(found.requires_grad)
+            return found.detach().to(dtype_widened(found.dtype)).requires_grad_(found.requires_grad)
 
         def _widened(self, args: Any, kwargs: Any, mixed: bool) -> Any:
             asked = [x for x in _flat((args, kwargs)) if isinstance(x, torch.dtype) and dtype_widened(x) is not x]
             if mixed or asked:
                 self.acted = True
                 self.narrowed |= {str(dtype).removeprefix("torch.") for dtype in asked}
-                return mapped(lambda x: x.to(wide) if narrow(x) else dtype_widened(x), (args, kwargs))
+                return mapped(lambda x: x.to(dtype_widened(x.dtype)) if narrow(x) else dtype_widened(x), (args, kwargs))
             return args, kwargs
 
     return Widening()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -102,7 +103,13 @@ class Joint(Probing):
         return math.hypot(*(self._unit(one) * self.norm(one.number) for one in cast(Group, region).members))
 
     def _unit(self, one: Member) -> float:
-        return super().unit(_whole(one))
+        if one.number not in self._units:
+            self._units[one.number] = super().unit(_whole(one))
+        return self._units[one.number]
+
+    @cached_property
+    def _units(self) -> dict[int, float]:
+        return {}
 
     def along(self, group: Group, number: int, step: float, expected: float = 0.0) -> Probe | None:
         """Measure one direction through a group; None when the run was stopped."""

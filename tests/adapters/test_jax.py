@@ -407,8 +407,15 @@ def test_bad_input():
             call()
     with pytest.raises(LossError, match="shape"):
         fastcheck.jax.check(lambda w: w, w)
-    with pytest.raises(LossError, match="not today"):
-        fastcheck.jax.check(lambda w: _raise(), w)
+    for loss, message in (
+        (lambda w: w.sum() > 0, r"returned np.True_ \(type=bool\)"),
+        (lambda w: w.sum() + 1j, r"Return J\.real"),
+        (lambda w: {"loss": w.sum()}, r"type=dict"),
+        (lambda w: (w.sum(), 0), r"has_aux|of 2"),
+        (lambda w: _raise(), "not today"),
+    ):
+        with pytest.raises(LossError, match=message):
+            fastcheck.jax.check(loss, w)
 
 
 def _raise():

@@ -507,9 +507,17 @@ def test_a_backward_pass_that_writes_to_what_it_is_given(dtype):
         def backward(ctx, g):
             return g.mul_(ctx.saved_tensors[0].cos())
 
-    report = fastcheck.torch.check_function(InPlace.apply, torch.rand(12, dtype=dtype))
-    assert report.verdict is Verdict.CORRECT
-    assert "vector_changed" in kinds(report)
+    def branches(x):
+        return (x.cos() + InPlace.apply(x)) * x  # an addition hands the same upstream gradient to both
+
+    x = torch.rand(12, dtype=dtype)
+    report = fastcheck.torch.check_function(InPlace.apply, x)
+    assert report.verdict is Verdict.WRONG
+    assert kinds(report).count("vector_changed") == 1
+    assert report.findings[0].kind == "vector_changed"
+    assert report.findings[0].evidence["blocks"] == ["x"]
+    assert "same upstream gradient" in report.findings[0].message
+    assert fastcheck.torch.check_function(branches, x).verdict is Verdict.WRONG  # that it is, elsewhere
 
 
 def test_a_function_that_draws_is_not_called_wrong_and_may_be_fixed():
@@ -583,12 +591,38 @@ def test_bad_input():
         (lambda: fastcheck.torch.check_function(torch.sin, X, args=(2,)), r"args=\(2,\)"),
         (lambda: fastcheck.torch.check_function(torch.sin, X, sample=3), "no option 'sample'"),
         (lambda: fastcheck.torch.check_function(torch.sin, torch.arange(3)), "no floating tensor"),
+        (lambda: fastcheck.torch.check_function(lambda x: x["a"], {"a": X}), "only dict"),
+        (
+            lambda: fastcheck.torch.check_function(lambda x, ws: x * ws[0], (X, [X.clone().requires_grad_()])),
+            r"ws \(type=list\) holds tensors that require a gradient",
+        ),
         (lambda: fastcheck.torch.check_function(lambda x: x.argmax(), X), "no tensor that depends"),
     ):
         with pytest.raises(InputError, match=message):
             call()
     with pytest.raises(LossError, match="shape"):
         fastcheck.torch.check(lambda m, X, y: m(X), model, args=(X, y))
+    for made in (lambda loss: loss.item(), lambda loss: loss.detach(), lambda loss: [loss], lambda loss: loss > 0):
+        for check in (fastcheck.torch.check, fastcheck.torch.check_hvp):
+            with pytest.raises(LossError, match=r"which autograd can't differentiate.*gradient="):
+                check(lambda m, X, y, made=made: made(cross_entropy(m, X, y)), model, args=(X, y))
+
+
+def test_a_function_that_differentiates_inside():
+    def slope(x):
+        return torch.autograd.grad((x**3).sum(), x, create_graph=True)[0]
+
+    for x in (torch.randn(4, dtype=torch.float64), torch.randn(4), torch.randn(4, requires_grad=True)):
+        assert fastcheck.torch.check_function(slope, x).verdict is Verdict.CORRECT
+    report = fastcheck.torch.check_function(lambda x: slope(x) * x.detach(), torch.randn(4, dtype=torch.float64))
+    assert report.verdict is Verdict.WRONG
+
+
+@pytest.mark.skipif(not hasattr(torch, "float8_e4m3fn"), reason="this torch has no float8")
+def test_inputs_of_eight_bits():
+    x = torch.randn(5).to(torch.float8_e4m3fn)
+    assert fastcheck.torch.check_function(lambda x: x.float().sin(), x).verdict is Verdict.CORRECT
+    assert fastcheck.torch.check_function(lambda x: x.float() * x.detach().float(), x).verdict is Verdict.WRONG
 
 
 @pytest.mark.parametrize("params", [torch.ones(3), {"w": torch.ones(2, requires_grad=True)}, nn.Linear(2, 2)])

@@ -166,6 +166,32 @@ def test_a_right_gradient_that_cancels_in_float32_is_excused():
     assert not report.verdict.refuted
 
 
+class LowIsOff(torch.autograd.Function):
+    """A square whose gradient is off in float32 alone."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 2 * g * x * (1.5 if x.dtype == torch.float32 else 1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rounding_is_told_from_an_error_that_low_precision_always_has(seed):
+    """What is squared has unit variance: in float32 the gradient is rounding all over, of any sign."""
+    torch.manual_seed(seed)
+    model, X = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False)), torch.randn(6, 4)
+    report = fastcheck.torch.check(lambda m, X: m(X).square().mean(), model, args=(X,))
+    assert report.verdict is Verdict.CORRECT, str(report)
+    report = fastcheck.torch.check(lambda m, X: (LowIsOff.apply(m(X)) * X[:, :3]).mean(), model, args=(X,))
+    assert report.verdict is Verdict.SUSPICIOUS, str(report)
+    assert kinds(report)[0] == "own_precision"
+
+
 # Complex tensors
 
 
@@ -203,3 +229,10 @@ def test_complex_parameters(dtype):
     report = fastcheck.torch.check(lambda m, X: (m(X).abs() ** 2).mean(), model, args=(X,), gradient=gradient)
     assert report.verdict is Verdict.WRONG
     assert model.weight.dtype is dtype
+
+
+def test_casts_to_complex_inside():
+    model, X = nn.Linear(4, 3, dtype=torch.complex64), torch.randn(6, 4)
+    for cast in (lambda X: X.to(torch.complex64), lambda X: X.cfloat(), lambda X: torch.complex(X, 0 * X).cfloat()):
+        report = fastcheck.torch.check(lambda m, X, cast=cast: (m(cast(X)).abs() ** 2).mean(), model, args=(X,))
+        assert report.verdict is Verdict.CORRECT, str(report)
