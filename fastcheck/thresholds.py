@@ -35,7 +35,8 @@ SECOND_LOOKS = 0.5
 BORNE_OUT = 0.1
 """A first measurement is borne out if a ladder moves it by less than this share of the error it showed."""
 ALONG_MARGIN = 1.5
-"""Uncertainties by which a block must differ along a direction: many kinks bias all steps alike."""
+"""Uncertainties by which a block must differ along a direction, and a coordinate by its ladder for its first, sharper
+quotient to count: many kinks bias all steps alike."""
 CLEARED = 0.25
 """Share of the error that coordinates show together, up to which a look along it must bound it to refute it. An error e
 that exceeds twice the uncertainty u has at least |e| (|e| - |u|) / |e + u| >= |e| / 3 along what is shown, e + u."""

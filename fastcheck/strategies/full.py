@@ -387,7 +387,7 @@ def _weighed(plan: Differencing, found: Estimates, place: int, seen: Estimate) -
     if contradicts or not math.isfinite(first) or not seen.uncertainty > known or not plan.steps.exact:
         return seen
     # Where the ladder refutes the gradient by itself, the first quotient is borne out and stays as sharp as it was.
-    borne_out = plan.context.judge.refutes(seen, g)
+    borne_out = abs(seen.value - g) > thresholds.ALONG_MARGIN * seen.uncertainty
     known, doubt = float(found.truncation[row]), abs(g - first)
     if borne_out:
         doubt = known
