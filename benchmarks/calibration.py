@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.judgement import machine, versions
 from fastcheck.context import prepared
+from fastcheck.estimates import Status
 from fastcheck.judge.bounds import wrong_count_bound
 from fastcheck.parameters import Parameters
 from fastcheck.run import Run
@@ -99,7 +100,11 @@ def errors(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
         found = full.measure(context, [None] * len(layout.blocks)).estimates
     value = np.concatenate([one.value for one in found])
     stated = np.concatenate([one.rounding.astype(float) + one.truncation for one in found])
-    return np.abs(value - case.truth), stated + case.rounding * np.abs(case.truth)
+    error = np.abs(value - case.truth)
+    for place, look in (pair for one in found for pair in one.looks.items() if pair[1].status is Status.KINK):
+        low, high = look.interval  # of the slopes to both sides: no derivative is stated, or each of these
+        error[place] = max(low - case.truth[place], case.truth[place] - high, 0.0)
+    return error, stated + case.rounding * np.abs(case.truth)
 
 
 def group(cases: Iterator[Case]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.judge.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor
+from fastcheck.judge.bounds import detectable_norm, error_norm, error_norm_bound, error_norm_floor, split
 from fastcheck.judge.coordinates import excess_of_one
 from fastcheck.judge.verdict import Verdict, grade
 from fastcheck.measure.ladder import State
@@ -136,9 +136,11 @@ class BlockProbes:
         """Smallest ||e|| / ||g|| that these directions make fail."""
         if not self.norm or not self.probes:
             return math.inf
-        seen = detectable_norm(np.array([_threshold(probe) for probe in self.probes]), self.confidence)
+        # Missed where no direction shows it, or where all together show too little: each half as likely as is stated.
+        sure = split(self.confidence, 2)
+        seen = detectable_norm(np.array([_threshold(probe) for probe in self.probes]), sure)
         # An error that is seen is measured along all the directions; it must then exceed the tolerance
-        quantile = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.confidence)
+        quantile = error_norm_bound(np.ones(thresholds.LOOKS[-1]), sure)
         return max(seen, 2 * self.norm * self.tolerance * quantile, self.doubt * quantile) / self.norm
 
     @property

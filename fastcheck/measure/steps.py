@@ -244,7 +244,8 @@ def _quotients(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, s
 def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator) -> IntArray:
     """Return the coordinate of the largest gradient and some random ones."""
     top = int(np.argmax(np.abs(gradient)))
-    count = min(PILOTS, len(gradient) if not gradient[top] else -(-len(gradient) // EACH))
+    telling = max(2, -(-len(gradient) // EACH)) if gradient[top] else PILOTS
+    count = min(PILOTS, telling, len(gradient))
     drawn = rng.choice(len(gradient), size=count, replace=False) if count > 1 else np.empty(0, np.int64)
     return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:count], dtype=np.int64)
 
