@@ -40,6 +40,7 @@ __all__ = [
 CELLS = 96  # per side of a map; a larger block shows the largest error of each cell
 POINTS = 1000
 FEW = 8  # points that make no line yet: the table beside them says more
+HIGH, FAR = 1e3, 1e100  # relative errors and steps beyond which a sweep draws nothing
 NEAR = 0.04  # of the largest value: smaller differences are drawn themselves, since the two values would look equal
 
 # Stand-ins that become the variables of the page's style sheet, so that a plot follows light and dark.
@@ -105,6 +106,8 @@ def wrong_coordinates(shape: Sequence[int], coordinates: Sequence[Coordinate], n
 def over_the_step(sweep: Sweep, worst: Coordinate) -> str:
     """Return a drawing of the worst coordinate's relative error at each step, and of what rounding can make of it.
 
+    It is empty where there are less than two steps to draw.
+
     Raises
     ------
     MissingDependencyError
@@ -114,9 +117,12 @@ def over_the_step(sweep: Sweep, worst: Coordinate) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    steps, errors, rounding = _relative(sweep, abs(worst.analytic) + abs(worst.numerical), worst.analytic)
+    if len(steps) < 2:
+        return ""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained")
-        _sweep(figure.subplots(), sweep, worst)
+        _sweep(figure.subplots(), steps, errors, rounding, relative_error(worst))
         return _inline(figure, "0")
 
 
@@ -184,17 +190,18 @@ def _frame_kernels(axes: Axes, grid: Grid, blank: str) -> None:
     axes.set_ylabel(grid.down)
 
 
-def _sweep(axes: Axes, sweep: Sweep, worst: Coordinate) -> None:
+def _relative(sweep: Sweep, scale: float, analytic: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return steps, relative errors and relative rounding where they can be drawn; a file may hold any numbers."""
+    steps, derivatives, rounding = np.array([sweep.steps, sweep.derivatives, sweep.rounding])
+    with np.errstate(all="ignore"):
+        errors, rounding = np.minimum([np.abs(analytic - derivatives) / scale, np.abs(rounding) / scale], HIGH)
+    fine = np.isfinite(errors) & np.isfinite(rounding) & (steps > 1 / FAR) & (steps < FAR)
+    return steps[fine], errors[fine], rounding[fine]
+
+
+def _sweep(axes: Axes, steps: FloatArray, errors: FloatArray, rounding: FloatArray, own: float) -> None:
     """Draw the error over the step: on the plateau it is the gradient's own, in the grey it may be rounding."""
-    scale = abs(worst.analytic) + abs(worst.numerical)
-    rows = np.array([sweep.steps, sweep.derivatives, sweep.rounding])
-    steps, derivatives, rounding = rows[:, np.isfinite(rows).all(axis=0) & (rows[0] > 0)]
-    with np.errstate(all="ignore"):  # of a file that somebody changed
-        errors, rounding = np.abs(worst.analytic - derivatives) / scale, rounding / scale
-    drawn = np.isfinite(errors) & np.isfinite(rounding)
-    steps, errors, rounding = steps[drawn], errors[drawn], rounding[drawn]
-    own = relative_error(worst)
-    low = min(own, 1e-1, *np.maximum(rounding, FLOOR)) / 10 or FLOOR
+    low = max(FLOOR, min(own, 1e-1, *rounding)) / 10
     axes.set_facecolor("none")
     axes.fill_between(steps, low, np.maximum(rounding, low), color=MUTED, alpha=0.25, linewidth=0)
     axes.axhline(own, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -179,7 +179,9 @@ def _figures(report: Report, ordered: Sequence[tuple[str, BlockReport]]) -> Iter
 
     worst, sweep = next(iter(report.wrong), None), report.sweep
     if worst is not None and sweep is not None and (sweep.block, sweep.index) == (worst.block, worst.index):
-        yield Figure(worst.name, Markup(figures.over_the_step(sweep, worst)), STEPS, "its relative error over the step")
+        svg = figures.over_the_step(sweep, worst)
+        if svg:
+            yield Figure(worst.name, Markup(svg), STEPS, "its relative error over the step")
     listed: dict[str, list[Coordinate]] = {name: [] for name, _ in ordered}
     for coordinate in report.wrong:
         listed.setdefault(coordinate.block, []).append(coordinate)

@@ -26,6 +26,7 @@ from fastcheck.report.figures import SIDE, kernels
 from fastcheck.report.history import save
 from fastcheck.report.html import as_html, write_diff
 from fastcheck.report.jsonfile import _verdict
+from fastcheck.report.report import Sweep
 from fastcheck.run import LADDERS, Run
 
 VOID = {"meta", "link", "br", "img", "wbr", "hr", "input"}
@@ -351,6 +352,17 @@ def test_the_worst_coordinate_is_shown_over_the_step(mode, tmp_path):
     assert "error over the step (grey: rounding)" in Page(as_html(found)).words
     assert fastcheck.Report.load(found.save(tmp_path / "r.json")).sweep == sweep
     assert run(course_net(), mode=mode).sweep is None
+
+
+@pytest.mark.parametrize("steps", [(), (1e308, 5e-324), (1e308, 1e-3, 1e-4, 1e-5, -1.0, math.nan)])
+def test_a_sweep_of_any_numbers_is_drawn(steps):
+    blocks, listed = wrong_block("W", (4, 3), [(0, 0)])
+    values = (1e308, -1e308, 3.0, 0.0, math.inf, 1.0)[: len(steps)]
+    found = replace(
+        report(blocks, listed),
+        sweep=Sweep("W", (0, 0), steps, values, (1e308, 0.0, -1.0, 1e-9, 1.0, 1.0)[: len(steps)]),
+    )
+    assert ("error over the step" in Page(as_html(found)).words) is (len(steps) > 2)
 
 
 def test_a_report_in_other_terms_shows_no_sweep_of_a_block_it_lacks(tmp_path):
