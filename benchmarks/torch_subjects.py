@@ -358,6 +358,7 @@ def at_random(x: Any) -> Any:
 
 of_function("a backward pass that draws at random", [], lambda: (at_random, [draw(6)]))
 straight = custom(torch.round, lambda saved, g: g)
+of_function("rounding alone, straight through", ["x"], lambda: (lambda x: straight(x), [draw(8)]))
 of_function("rounding, straight through", ["x"], lambda: (lambda x: straight(x) * x, [draw(8)]))
 of_function("plain: relu, max, abs", None, lambda: (lambda x, w: (F.relu(x @ w).amax(1), w.abs()), square()[:2]))
 of_function(

@@ -466,6 +466,12 @@ class Kind(enum.StrEnum):
         "The loss has few digits.",
         "Evaluate it in float64, or solve more tightly, to see smaller errors.",
     )
+    PIECEWISE_CONSTANT = (
+        "piecewise_constant",
+        "The loss stays exactly what it is close to theta, and jumps further away.",
+        "Take the rounding, the quantisation or the argmax out for the check; a straight-through gradient is not that "
+        "of the loss.",
+    )
     JUMP = (
         "jump",
         "The loss jumps, so it has no derivative there.",

@@ -120,7 +120,18 @@ def _jumps(outcome: Outcome) -> Iterator[Finding]:
 def _precision(context: Context) -> Iterator[Finding]:
     """Yield a finding where the loss has few digits."""
     noise = context.noise
-    if noise.relative > NOISY:
+    if noise.still:
+        jump = max(noise.level, noise.grain)
+        yield Finding(
+            Kind.PIECEWISE_CONSTANT,
+            None,
+            f"The loss is exactly the same at {noise.still} points around theta, and jumps by about {jump:.2g} "
+            "further away: it is piecewise constant, as a rounding, a quantisation, an argmax or low precision inside "
+            "makes it, and its derivative is zero where it has one. A gradient that is passed straight through that "
+            "can't be checked by differences: take it out for the check.",
+            {"points": noise.still, "jump": jump},
+        )
+    elif noise.relative > NOISY:
         yield Finding(
             Kind.NOISY_LOSS,
             None,

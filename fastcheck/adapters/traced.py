@@ -128,7 +128,8 @@ class Traced:
         shapes = tuple((x.shape, str(x.dtype)) for x in arrays)
         key = (function.__name__, how, stacked, shapes)
         if key not in self._programs:
-            self._programs[key] = self._program(function, tree, arrays, vectors, how, count if stacked else 0)
+            as_run = self._arrays(args, False) if how is DOUBLE else arrays
+            self._programs[key] = self._program(function, tree, as_run, vectors, how, count if stacked else 0)
         program = self._programs[key]
         values = [tree[name] for name in self.leaves.arrays]
         if how is OWN:

@@ -60,6 +60,7 @@ LONG = 1 << 16  # parameters from which on a direction through all of them would
 REPEATED = 16_381  # draws that make a direction through more than `LONG`; a prime, so that no two rows move alike
 WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
 BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
+WHOLE = 1e-2  # relative noise above which no number is printed
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 FAINTEST = 1e-280  # magnitude of a block that has a scale: a step in proportion to less leaves the range of float64
 SMALL = 1e-290  # of a sum of squares; below, they lose digits
@@ -82,6 +83,8 @@ class Noise:
         Quantum that J is a multiple of, in units of the loss; 0 where it is none but the spacing of floats.
     kind : str
         What was seen of it, and what it may come from, for people.
+    still : int
+        Points close to theta at which J was exactly the same, where its noise is that of jumps further away.
     """
 
     level: float
@@ -89,6 +92,7 @@ class Noise:
     resolved: bool
     grain: float = 0.0
     kind: str = "float64 rounding"
+    still: int = 0
 
     def error(self, z: float) -> float:
         """Return the largest error of a loss value: half a quantum, and z standard deviations with safety."""
@@ -358,13 +362,16 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         level = _on_wider_grids(line, spacing, level)
     if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
-    return _record(max(level, floor), grain, base, resolved)
+    still = sum(len(grid) - 1 for grid in line.seen if not np.ptp(grid))
+    return _record(max(level, floor), grain, base, resolved, still)
 
 
-def _record(level: float, grain: float, base: float, resolved: bool) -> Noise:
+def _record(level: float, grain: float, base: float, resolved: bool, still: int) -> Noise:
     bare = Noise(level, 0.0, resolved, grain)
     relative = bare.typical / abs(base) if base else 0.0
-    return Noise(level, relative, resolved, grain, _words(level, grain, base, relative))
+    words = _words(level, grain, base, relative)
+    jumps = still if relative > (WHOLE if "printed" in words else 100 * FLOAT32_EPS) else 0
+    return Noise(level, relative, resolved, grain, words, jumps)
 
 
 def _words(level: float, grain: float, base: float, relative: float) -> str:

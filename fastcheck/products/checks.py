@@ -40,7 +40,7 @@ from fastcheck.settings import Settings
 __all__ = ["RULES", "Checked", "Checks", "Cotangent", "Part", "merged", "parts_of", "positive"]
 
 SHORTEST = 1e-3  # seconds that a check is given when the budget is used up: it will say that it stopped
-HARMLESS = (Kind.UNCHECKED, Kind.NOISY_LOSS, Kind.KINKS, Kind.BELOW_TOLERANCE)
+HARMLESS = (Kind.UNCHECKED, Kind.NOISY_LOSS, Kind.PIECEWISE_CONSTANT, Kind.KINKS, Kind.BELOW_TOLERANCE)
 
 
 @dataclass(frozen=True)

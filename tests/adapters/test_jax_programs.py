@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastcheck
+from fastcheck.adapters.traced import Traced
 from fastcheck.judge.verdict import Verdict
 
 jax = pytest.importorskip("jax")
@@ -186,3 +187,12 @@ def test_complex_leaves_and_outputs():
     report = fastcheck.jax.check_function(product, (z, z))
     assert report.blocks["z"].verdict is Verdict.WRONG
     assert report.blocks["w"].verdict is Verdict.CORRECT
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray, lambda X: np.float64(X)])
+def test_a_program_is_traced_with_arguments_as_its_owner_passes_them(kind, monkeypatch):
+    """Arrays of args in double precision would mix with float32 parameters, of which jax warns: an error here."""
+    monkeypatch.setattr(Traced, "_retracing", None)
+    rng = np.random.default_rng(0)
+    X, w = kind(jnp.asarray(rng.normal(size=(8, 4)))), jnp.asarray(rng.normal(size=(4, 3)))
+    assert fastcheck.jax.check(lambda w, X: jnp.mean(jnp.tanh(X @ w) ** 2), w, args=(X,)).verdict is Verdict.CORRECT

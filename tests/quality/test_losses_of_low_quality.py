@@ -53,6 +53,33 @@ def test_float32_inside_a_float64_wrapper_is_found_out():
     assert 5 <= finding.evidence["digits"] <= 8
 
 
+STEPS = {
+    "rounded parameters": lambda x: float(np.sum(np.round(x) * np.arange(8.0) ** 1.5)),
+    "counted": lambda x: float(np.count_nonzero(x > 0.1) + 3),
+    "quantised": lambda x: float(np.sum(np.round(32 * x) / 32 * np.arange(8.0)) + 0.1),
+    "half precision inside": lambda x: float(np.sum(np.exp(x.astype(np.float16)).astype(np.float64))),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_piecewise_constant_loss_is_named(name):
+    """It passes no gradient and refutes none: what it is the steps of is for its owner to say."""
+    x = np.random.default_rng(0).normal(size=8)
+    report = fastcheck.check(STEPS[name], lambda x: np.arange(8.0), x, mode="full")
+    assert not report.passed
+    (finding,) = [f for f in report.findings if f.kind in ("piecewise_constant", "noisy_loss")]
+    assert finding.kind == "piecewise_constant"
+    assert "solve more tightly" not in str(report)
+
+
+@pytest.mark.parametrize("digits", [2, 4])
+def test_a_printed_loss_is_none(digits):
+    report = fastcheck.check(
+        lambda x: round(3 + float(np.sum(np.sin(x))), digits), np.cos, np.arange(1.0, 6.0), mode="full"
+    )
+    assert "piecewise_constant" not in [finding.kind for finding in report.findings]
+
+
 def test_float32_parameters_are_checked_through_float64():
     low = {name: v.astype(np.float32) for name, v in PROBLEM.params.items()}
     report = fastcheck.check(PROBLEM.loss, PROBLEM.gradient, low, args=PROBLEM.args, mode="full")
