@@ -241,8 +241,8 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
 def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, float]:
     """Return the blocks that a residual comes from, by halving the group along the same direction.
 
-    Each with the uncertainty of its share of the residual; infinite where the run was stopped. A thousandth of it may be
-    curvature, which nothing repeats here: should it be an error, the rest of the group shows it again.
+    Each with the uncertainty of its share of the residual; infinite where the run was stopped. A thousandth of it may
+    be curvature, which nothing repeats here: should it be an error, the rest of the group shows it again.
     """
     wrong: dict[Member, float] = {}
     waiting = [(group, loud.residual, loud.uncertainty)]
