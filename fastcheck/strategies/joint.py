@@ -37,6 +37,7 @@ BAND = REACH**2  # ratio of shares by the blocks' own scales which scales can ma
 ALONE = 6  # evaluations that a block takes alone, if all is well
 PATIENCE = 24  # evaluations, or as many as there are blocks, that groups may cost which settle fewer than that pays for
 NEARLY = 8.0  # an acceptable bound is taken if alone, with this much longer a step, a block could hardly do better
+PART = 1e-3  # of a residual: a part whose share is smaller is not followed
 SLACK = 3.0  # times the bound that would be good that is taken of a part of the blocks: alone, each has its own price
 FAINT = 1e-6  # of the median share: a block whose share is smaller is left to a group of its own
 
@@ -248,7 +249,8 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
 def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, float]:
     """Return the blocks that a residual comes from, by halving the group along the same direction.
 
-    Each with the uncertainty of its share of the residual; infinite where the run was stopped.
+    Each with the uncertainty of its share of the residual; infinite where the run was stopped. A thousandth of it may
+    be curvature, which nothing repeats here: should it be an error, the rest of the group shows it again.
     """
     wrong: dict[Member, float] = {}
     waiting = [(group, loud.residual, loud.uncertainty)]
@@ -263,6 +265,6 @@ def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, float]:
             return dict.fromkeys(group.members, math.inf)
         halves = [(first, probe.residual, probe.uncertainty)]
         halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty))
-        stand_out = [half for half in halves if abs(half[1]) > half[2]]
+        stand_out = [half for half in halves if abs(half[1]) > max(half[2], PART * abs(loud.residual))]
         waiting += stand_out or [max(halves, key=lambda half: abs(half[1]) / half[2])]
     return wrong

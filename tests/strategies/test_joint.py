@@ -5,10 +5,17 @@ import pytest
 
 import fastcheck
 from fastcheck import Verdict
+from fastcheck.examples import mlp
+from fastcheck.gradients import match_gradient
+from fastcheck.judge.coordinates import Judge
 from fastcheck.judge.directions import BlockProbes
+from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.ladder import State
-from fastcheck.measure.probes import Probe
+from fastcheck.measure.noise import Noise
+from fastcheck.measure.probes import Probe, Probing
 from fastcheck.parameters import Parameters
+from fastcheck.run import Run
+from fastcheck.strategies.screen import screen
 
 
 def blocks(count, decades=0.0, seed=0):
@@ -45,19 +52,43 @@ def test_a_thousand_blocks_and_one_wrong_among_them():
     loss, gradient, params = blocks(1000)
     right = screened(loss, gradient, params)
     assert right.verdict is Verdict.CORRECT
-    assert right.evaluations <= 64  # a few groups
+    assert right.evaluations <= 24
     wrong = gradient(params)
     wrong["w617"] = 1.01 * wrong["w617"]
     report = screened(loss, wrong, params)
     assert [name for name, block in report.blocks.items() if block.verdict.refuted] == ["w617"]
-    assert report.evaluations <= right.evaluations + 130
+    assert report.evaluations <= right.evaluations + 60
 
 
 def test_gradients_over_six_decades_are_bounded_in_groups():
-    report = screened(*blocks(60, decades=6))
+    report = screened(*blocks(200, decades=6))
     assert report.verdict is Verdict.CORRECT
-    assert report.evaluations < 6 * 60
+    assert report.evaluations <= 80
     assert all(block.bound <= 1e-4 for block in report.blocks.values())
+
+
+def test_one_wrong_block_among_gradients_over_six_decades_costs_its_own_search_and_no_more():
+    loss, gradient, params = blocks(200, decades=6)
+    wrong = gradient(params)
+    wrong["w33"] = 1.01 * wrong["w33"]
+    report = screened(loss, wrong, params)
+    assert [name for name, block in report.blocks.items() if block.verdict.refuted] == ["w33"]
+    assert report.evaluations <= 150
+
+
+def test_blocks_of_a_deep_net_are_grouped_by_their_magnitude():
+    """41 layers of relu, whose gradients fall by six decades on the way back: the later half is bounded in groups."""
+    net = mlp((32,) * 41 + (10,), batch=32, activation="relu", seed=1)
+    layout = Parameters.of(net.params)
+    theta, gradient = layout.flatten(net.params), match_gradient(net.claimed(), layout)
+    loss = PythonLoss(net.loss, layout, theta, net.args)
+    noise = Noise(1e-16, 1e-16, True)
+    plan = Probing(loss, gradient, loss.base(), noise, Judge(1e-7, 0.9999, 1000), Run(), 0)
+    found = screen(plan, list(enumerate(layout.blocks)), 0.9999)
+    joint = [one for one in found if one.joint]
+    assert len(joint) >= 24
+    assert all(one.verdict is Verdict.CORRECT for one in joint)
+    assert max(one.bound for one in joint) <= 3e-6
 
 
 @pytest.mark.parametrize("decades", [0, 6])
