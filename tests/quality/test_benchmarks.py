@@ -34,15 +34,14 @@ def test_backward_passes_in_extended_precision_are_those_of_float64():
     assert 0 < np.abs(own - case.truth).max() < 1e-14 * np.abs(own).max()
 
 
-def test_the_committed_rates_are_near_those_stated():
-    """The one of a screen at 90% was measured at 12%; none may be more than half as often again as stated."""
+def test_the_committed_rates_are_no_larger_than_stated():
     for one in read(calibration.RESULTS)["chances"]:
-        assert stats.binom.sf(one["happened"] - 1, one["runs"], 1.5 * one["stated"]) > 1e-3, one["what"]
+        assert stats.binom.sf(one["happened"] - 1, one["runs"], one["stated"]) > 1e-3, one["what"]
 
 
 def test_the_committed_errors_hold():
     for name, one in read(calibration.RESULTS)["groups"].items():
-        assert one["larger"] <= 2e-4 * one["derivatives"], name
+        assert one["larger"] == 0, name
 
 
 def test_a_power_is_fitted_to_the_larger_half():
