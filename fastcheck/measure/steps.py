@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Scheme
 from fastcheck.losses.evaluator import Evaluator
@@ -23,7 +24,7 @@ __all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "is_low_precision", 
 
 PILOT_Z = 1.5  # standard deviations, with the safety on them, by which pilots may differ and agree
 PILOTS = 3  # coordinates of a block,
-EACH = 16  # one of them for so many, where the gradient tells which
+EACH = 16  # one of them for so many, where the gradient tells which and the loss has all its digits
 RUNG = 16.0  # between two steps of the pilot's ladder
 RUNGS = 6
 LONGEST = 0.5  # step, in units of the parameters
@@ -166,7 +167,9 @@ def choose_steps(
         if not block.size:
             continue
         each = relative[number] and block.size <= FEW  # quantities of their own units, each with its own scale
-        pilots = block.start + (np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng))
+        pilots = block.start + (
+            np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
+        )
         size = 1.0 if relative[number] else float(scales[number])
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
         unit[unit == 0] = 1.0
@@ -241,13 +244,13 @@ def _quotients(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray, s
     return scheme.derivative(values, achieved)
 
 
-def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator) -> IntArray:
+def _pilot_coordinates(gradient: FloatArray, rng: np.random.Generator, noise: Noise) -> IntArray:
     """Return the coordinate of the largest gradient and some random ones."""
     top = int(np.argmax(np.abs(gradient)))
-    telling = max(2, -(-len(gradient) // EACH)) if gradient[top] else PILOTS
-    count = min(PILOTS, telling, len(gradient))
-    drawn = rng.choice(len(gradient), size=count, replace=False) if count > 1 else np.empty(0, np.int64)
-    return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[:count], dtype=np.int64)
+    telling = gradient[top] and noise.relative <= thresholds.IMPRECISE
+    count = max(2, -(-len(gradient) // EACH)) if telling else PILOTS
+    drawn = rng.choice(len(gradient), size=min(PILOTS, len(gradient)), replace=False)
+    return np.array(list(dict.fromkeys([top, *drawn.tolist()]))[: min(count, PILOTS)], dtype=np.int64)
 
 
 def _power_of_two(steps: FloatArray) -> FloatArray:

@@ -31,7 +31,7 @@ from fastcheck.strategies.locate import locate
 
 __all__ = ["chosen", "measure", "probing_of", "screen"]
 
-HOPELESS = 20.0  # times what a block may be uncertain by: as little as that is, the best of its steps may still give
+HOPELESS = 100.0  # times what a block may be uncertain by: its other coordinates are not that much sharper
 
 
 def probing_of(context: Context) -> Probing:
