@@ -41,9 +41,10 @@ def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, t
     if not left or context.settings.unchecked == "allow" or context.run.stopped is not None:
         return verdicts, ()
     rng = np.random.default_rng((context.seed, len(left)))
-    decided = {
-        one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in _constant(context, left, rng)
-    }
+    decided = {}
+    if context.noise.relative <= thresholds.NO_DIGITS:  # else no move says anything
+        constant = _constant(context, left, rng)
+        decided = {one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in constant}
     names = [one.block.name for one in left if one.block.name not in decided]
     if callable(context.gradient) and context.noise.relative <= thresholds.IMPRECISE:
         for keep, size in thresholds.NEARBY:

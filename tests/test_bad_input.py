@@ -152,9 +152,21 @@ def fatal(report, kind):
     assert str(report).startswith("INCONCLUSIVE: ")
 
 
+def test_a_random_loss_that_gives_the_same_three_times_is_not_called_constant():
+    # Nobody can know yet that it is random; but what it scatters by is noise, and no move within that says anything.
+    at = np.array([1.0, 2.5, 4.7, 8.1])
+    for seed in range(150, 350):
+        own = np.random.RandomState(seed)
+        report = fastcheck.check(lambda t, own=own: float(np.sum(t * (own.random_sample(4) < 0.5))), np.ones(4), at)
+        assert "constant" not in [finding.kind for finding in report.findings], seed
+        assert not report.blocks["theta"].verdict.passed
+
+
 @pytest.mark.parametrize("source", ["numpy global", "python global", "own generator"])
 def test_random_loss(source):
     own = np.random.default_rng(0)
+    random.seed(0)  # one in 250 draws the same four bits three times in a row
+    np.random.seed(0)  # noqa: NPY002
     draw = {
         "numpy global": lambda: np.random.random(4),  # noqa: NPY002
         "python global": lambda: np.array([random.random() for _ in range(4)]),
