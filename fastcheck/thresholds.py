@@ -34,7 +34,7 @@ SECOND_LOOKS = 0.5
 """Share of the first pass's evaluations that second looks may cost without asking."""
 BORNE_OUT = 0.1
 """A first measurement is borne out if a ladder moves it by less than this share of the error it showed."""
-ALONG_MARGIN = 1.5
+ALONG_MARGIN = 2.0
 """Uncertainties by which a block must differ along a direction, and a coordinate by its ladder for its first, sharper
 quotient to count: many kinks bias all steps alike."""
 CLEARED = 0.25
@@ -43,8 +43,9 @@ that exceeds twice the uncertainty u has at least |e| (|e| - |u|) / |e + u| >= |
 HIDDEN_KINKS = 16.0
 """Roundings of the step believed that a kink closer to theta may bias it by, unseen: it hides in the noise of shorter
 steps. In 150 nets with kinks at every scale and float32 inside, no second look at a right gradient was then off by more
-than half of its uncertainty, and no ladder along a block by more than 1.1 times, which `ALONG_MARGIN` covers; where a
-shorter step contradicts, it is that one's roundings, without which 4 were called wrong. `quality/test_false_alarms.py`.
+than half of its uncertainty, and no ladder along a block by more than 1.1 times, in one of 200 others by 1.8, which
+`ALONG_MARGIN` covers; where a shorter step contradicts, it is that one's roundings, without which 4 were called wrong.
+`quality/test_false_alarms.py`.
 """
 FALLEN = 64.0**2
 """By how much the changes down a ladder must have fallen like the square of the step for the next one to be promised:

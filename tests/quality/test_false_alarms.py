@@ -73,6 +73,7 @@ CALLED_WRONG = [  # once: kinks at every scale, some of them closer to theta tha
     (876984422, None, "full"),
     (876984422, "float32_inside", "screen"),
     (876984311, "float32_inside", "full"),
+    (674636114, "float32_inside", "full"),
     (876984323, "float32_inside", "full"),
     (876984323, "float32_inside", "screen"),
     (876984387, "float32_inside", "full"),
