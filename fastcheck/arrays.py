@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PIECE", "FloatArray", "IntArray", "same"]
+__all__ = ["PIECE", "FloatArray", "IntArray", "equal"]
 
 PIECE = 1 << 13  # entries of a long vector that are worked on at a time: they stay in the cache, and cost no memory
 
@@ -15,9 +15,9 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
 
-def same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Say whether two arrays are equal, without a vector of answers."""
     if a.shape != b.shape or a.size <= PIECE or len(a) < 2:
         return np.array_equal(a, b)
     middle = len(a) // 2
-    return same(a[:middle], b[:middle]) and same(a[middle:], b[middle:])
+    return equal(a[:middle], b[:middle]) and equal(a[middle:], b[middle:])

@@ -23,6 +23,7 @@ from fastcheck.judge.coordinates import Judge, excess_of_one
 from fastcheck.judge.judge import Judged, Verdicts
 from fastcheck.judge.verdict import Verdict
 from fastcheck.losses.batched import Batched
+from fastcheck.measure.ladder import Ladder
 from fastcheck.measure.noise import Noise
 from fastcheck.parameters import Block, Parameters
 from fastcheck.report.report import BlockReport, Coordinate, Report, Sweep, Taylor
@@ -181,14 +182,15 @@ def _sweep(outcome: Outcome, verdicts: Verdicts, worst: Coordinate) -> Sweep | N
     """Return how the worst coordinate looked at each step; None where that was not kept."""
     judged = verdicts.blocks[worst.block]
     context = (judged.at or outcome).context
-    ladder = context.run.ladders.get((id(context.evaluator), judged.block.coordinate(worst.index)))
-    if ladder is None:
+    kept = context.run.ladders.get((id(context.evaluator), judged.block.coordinate(worst.index)))
+    if kept is None:
         return None
-    ahead, behind, plus, minus = ladder
-    fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
-    width = (ahead + behind)[fine]
-    quotients, rounding = (plus - minus)[fine] / width, 2 * context.loss_error / width
-    return Sweep(worst.block, worst.index, *(tuple(each.tolist()) for each in (width / 2, quotients, rounding)))
+    ahead, behind, plus, minus = kept
+    ladder = Ladder(ahead, behind, plus, minus, context.base, context.loss_error)
+    with np.errstate(all="ignore"):
+        columns = (ahead + behind) / 2, ladder.central, ladder.rounding
+        told = np.isfinite(ladder.central) & (ahead > 0) & (behind > 0)
+    return Sweep(worst.block, worst.index, *(tuple(each[told].tolist()) for each in columns))
 
 
 def _coordinate(found: Estimates, place: int, analytic: FloatArray) -> Coordinate:

@@ -13,8 +13,7 @@ from fastcheck.domain import Box, Continued, Inside
 from fastcheck.errors import InputError, LossError
 from fastcheck.forms import Form, Given, Returned, as_it_is
 from fastcheck.held import Called
-from fastcheck.losses.batched import Batched
-from fastcheck.losses.evaluator import measures_itself
+from fastcheck.losses import structured
 from fastcheck.parameters import leaves
 from fastcheck.replay import Replayed
 
@@ -122,8 +121,8 @@ def within(problem: Plain, bounds: Any) -> Plain:
     """
     if bounds is None:
         return problem
-    if isinstance(problem.loss, Batched) or measures_itself(problem.loss):
-        which = "a fastcheck.batched loss" if isinstance(problem.loss, Batched) else "a bound Network"
+    which = structured(problem.loss)
+    if which:
         raise InputError(f"bounds={bounds!r}: {which} moves its parameters itself. Pass a plain loss of one set.")
     if problem.form.complexes:
         raise InputError(f"bounds={bounds!r}: {problem.form.complexes[0]} is complex, and complex numbers have none.")
@@ -184,8 +183,8 @@ def _given(function: Any, form: Form, first: Any = None, vectors: int = 0) -> An
 
 def _refuse_structured(loss: Any, gradient: Any, form: Form) -> None:
     """Raise where a loss of a form of its own does not go with the other forms."""
-    which = "a fastcheck.batched loss" if isinstance(loss, Batched) else "a bound Network"
-    if not (isinstance(loss, Batched) or measures_itself(loss)):
+    which = structured(loss)
+    if not which:
         return
     if gradient is True:
         raise InputError(f"gradient=True: {which} returns no gradient with its values; pass the gradient itself.")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arithmetic import theirs
-from fastcheck.arrays import FloatArray, same
+from fastcheck.arrays import FloatArray, equal
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
@@ -172,7 +172,7 @@ def _holds(tree: Any, layout: Parameters, theta: FloatArray) -> bool:
     """Say whether a tree, which somebody may have put other arrays into, still holds theta."""
     found = {".".join(path) or ROOT: leaf for path, leaf in leaves(tree)}
     views = {block.name: block.view(theta) for block in layout.blocks}
-    return all(name in found and same(np.asarray(found[name]), view) for name, view in views.items())
+    return all(name in found and equal(np.asarray(found[name]), view) for name, view in views.items())
 
 
 def _differ(a: float, b: float) -> bool:

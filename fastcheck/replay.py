@@ -26,8 +26,7 @@ from fastcheck.domain import Continued
 from fastcheck.errors import LossError
 from fastcheck.findings import Finding, Kind
 from fastcheck.held import Slot
-from fastcheck.losses.batched import Batched
-from fastcheck.losses.evaluator import measures_itself
+from fastcheck.losses import structured
 from fastcheck.parallel.digest import codes, library_of
 
 __all__ = ["Draws", "Replay", "Replayed", "global_generators", "said_of_draws", "same"]
@@ -97,7 +96,7 @@ class Draws:
         self, loss: Callable[..., Any], gradient: Any, tree: Any, args: tuple[Any, ...]
     ) -> tuple[Callable[..., Any], Any, str]:
         """Return a loss and its gradient, replayed where the loss draws, and what it draws from; one evaluation."""
-        if not callable(gradient) or (isinstance(loss, Batched) or measures_itself(loss)):
+        if not callable(gradient) or structured(loss):
             return loss, gradient, ""
         used: dict[Hashable, Any] = {}
         with contextlib.suppress(Exception):  # a check tells it better

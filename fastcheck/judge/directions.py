@@ -156,7 +156,7 @@ class BlockProbes:
     @property
     def inconclusive(self) -> bool:
         """Whether the bound is too large beside the gradient, or the gradient is zero: the block is unchecked."""
-        sharp = self.bound <= self._good or self.uncertainty <= self.singled_out
+        sharp = self.bound <= self.good() or self.uncertainty <= self.singled_out
         return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sharp)
 
     @property
@@ -172,10 +172,9 @@ class BlockProbes:
             return grade(self.excess, self.tolerance, kinks=False)
         return Verdict.INCONCLUSIVE if self.inconclusive else Verdict.CORRECT
 
-    @property
-    def _good(self) -> float:
-        """A bound that ends the measuring."""
-        return min(thresholds.GOOD * self.tolerance, self.limit)
+    def good(self, slack: float = 1.0) -> float:
+        """Return a relative bound that ends the measuring; so many times as large, where that is good enough."""
+        return min(slack * thresholds.GOOD * self.tolerance, self.limit)
 
     def _clear(self) -> FloatArray:
         """Return what of each residual is clear of the noise, shape (k,); 0 where no other step repeated it."""
@@ -197,11 +196,11 @@ class BlockProbes:
             return floor > self.tolerance * self.scale or self.bound_of_error <= self.tolerance * self.norm
         if not self.norm:
             return True
-        if self.bound <= self._good:
+        if self.bound <= self.good():
             return True
         last = error_norm_bound(np.ones(thresholds.LOOKS[-1]), self.each) * self.error / self.norm
         return len(self.probes) >= thresholds.LOOKS[1] and (
-            last > self.limit or (last > self._good and self.bound <= self.limit)
+            last > self.limit or (last > self.good() and self.bound <= self.limit)
         )
 
 

@@ -24,7 +24,15 @@ __all__ = [
     "evaluator_for",
     "measures_itself",
     "own_loss",
+    "structured",
 ]
+
+
+def structured(loss: object) -> str:
+    """Return in words what a loss is that moves its parameters itself; empty for a plain one."""
+    if isinstance(loss, Batched):
+        return "a fastcheck.batched loss"
+    return "a bound Network" if measures_itself(loss) else ""
 
 
 def evaluator_for(loss: Callable[..., Any], layout: Parameters, theta: FloatArray, args: tuple[Any, ...]) -> Evaluator:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray, IntArray, same
+from fastcheck.arrays import FloatArray, IntArray, equal
 from fastcheck.errors import InputError
 from fastcheck.losses.evaluator import PerturbedLoss
 from fastcheck.parameters import Parameters
@@ -41,7 +41,7 @@ class JittedLoss(PerturbedLoss):
     @property
     def untouched(self) -> bool:
         """See `Evaluator.untouched`."""
-        if same(self._work, self.theta):
+        if equal(self._work, self.theta):
             return True
         self._work[:] = self.theta
         return False

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray, IntArray, same
+from fastcheck.arrays import FloatArray, IntArray, equal
 from fastcheck.errors import said
 from fastcheck.losses.evaluator import PerturbedLoss, as_float
 from fastcheck.parameters import Parameters, leaves
@@ -95,7 +95,7 @@ class PythonLoss(PerturbedLoss):
     def untouched(self) -> bool:
         """See `Evaluator.untouched`."""
         kept = not self._views or all(a is b for a, (_, b) in zip(self._arrays, leaves(self._tree), strict=False))
-        if kept and same(self._work, self.theta):
+        if kept and equal(self._work, self.theta):
             return True
         self._work[:] = self.theta
         if not kept:  # the loss put other arrays into its tree: they would not move with theta

@@ -22,13 +22,13 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.estimates import Estimate, Status, kinks_coincide
 
-__all__ = ["Rung", "State", "doubtful", "resolve", "same", "settled"]
+__all__ = ["Ladder", "Rung", "State", "agree", "doubtful", "resolve", "settled"]
 
 APART = 2.0  # times as long is the next longer step at least, when theta has been rounded
 
 
 @dataclass(frozen=True)
-class _Ladder:
+class Ladder:
     """Losses down a ladder of steps, and the quotients they make.
 
     `ahead` and `behind` are the achieved steps, falling; `plus`, `minus` and `base` the losses; `error` the largest
@@ -45,7 +45,7 @@ class _Ladder:
     @classmethod
     def of(
         cls, ahead: FloatArray, behind: FloatArray, plus: FloatArray, minus: FloatArray, base: float, error: float
-    ) -> _Ladder:
+    ) -> Ladder:
         """Return the rungs that say something: a step may round to nothing, or to the one before, beside a large theta.
 
         And the loss may have no value at a far one.
@@ -59,14 +59,17 @@ class _Ladder:
 
     @cached_property
     def central(self) -> FloatArray:
+        """The central difference quotient of every rung."""
         return np.asarray((self.plus - self.minus) / (self.ahead + self.behind))
 
     @cached_property
     def right(self) -> FloatArray:
+        """The slope ahead."""
         return np.asarray((self.plus - self.base) / self.ahead)
 
     @cached_property
     def left(self) -> FloatArray:
+        """The slope behind."""
         return np.asarray((self.base - self.minus) / self.behind)
 
     @cached_property
@@ -76,10 +79,12 @@ class _Ladder:
 
     @property
     def rounding(self) -> FloatArray:
+        """What the error of the losses makes of the central quotients, at most."""
         return np.asarray(2 * self.error / (self.ahead + self.behind))
 
     @property
     def ratio(self) -> float:
+        """Of a step to the next shorter one."""
         return float(self.ahead[0] / self.ahead[1])
 
     @property
@@ -138,7 +143,7 @@ def resolve(
     -------
     Estimate
     """
-    ladder = _Ladder.of(ahead, behind, plus, minus, base, loss_error)
+    ladder = Ladder.of(ahead, behind, plus, minus, base, loss_error)
     if len(ladder) < 3:
         return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
     ladder = replace(ladder, error=max(loss_error, ladder.stairs(), ladder.spacing))
@@ -174,7 +179,7 @@ def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) 
     return False
 
 
-def _best_pair(ladder: _Ladder) -> tuple[float, float, float, int]:
+def _best_pair(ladder: Ladder) -> tuple[float, float, float, int]:
     """Return the value, its rounding and truncation uncertainty, and its rung: the smallest total uncertainty.
 
     What is left of the truncation at a rung is taken from the changes to the rungs above *and* below it. The change
@@ -273,7 +278,7 @@ def _has_kink(gap: FloatArray, rounding: FloatArray) -> bool:
     return bool(b < stays * c and a < stays * b and c < stays * b and b < stays * a and not closes)
 
 
-def _at_kink(ladder: _Ladder) -> Estimate:
+def _at_kink(ladder: Ladder) -> Estimate:
     """Return the slopes to both sides: the limits of the one-sided quotients, where they are known best.
 
     A one-sided quotient is off by f'' h / 2. Two of them leave their limit, and the change from one limit to the next
@@ -292,7 +297,7 @@ def _at_kink(ladder: _Ladder) -> Estimate:
     return Estimate(middle, float(rounding[rung]), thresholds.TRUNCATION * float(drift[rung]), *slopes, Status.KINK)
 
 
-def _is_jump(ladder: _Ladder) -> bool:
+def _is_jump(ladder: Ladder) -> bool:
     """Say whether J changes by the same amount however small the step."""
     plus, minus, base = ladder.plus, ladder.minus, ladder.base
     for side in (plus - base, minus - base, plus - minus):
@@ -336,11 +341,11 @@ def settled(rungs: list[Rung]) -> tuple[Rung, State] | None:
     extrapolated = _extrapolated(above, last)
     if abs(extrapolated.residual) <= extrapolated.uncertainty:
         return extrapolated, State.CLEAN
-    if same(above, last):
+    if agree(above, last):
         return doubtful(above, last), _kink_or(above, last)
     if len(rungs) > 2:
         before = _extrapolated(rungs[-3], above)
-        if same(before, extrapolated):
+        if agree(before, extrapolated):
             return doubtful(extrapolated, before), _kink_or(above, last)
     return None
 
@@ -350,7 +355,7 @@ def doubtful(rung: Rung, other: Rung) -> Rung:
     return replace(rung, uncertainty=rung.uncertainty + abs(rung.residual - other.residual))
 
 
-def same(a: Rung, b: Rung) -> bool:
+def agree(a: Rung, b: Rung) -> bool:
     """Say whether two steps give one residual, and the loss between them looks like one that has a derivative.
 
     The one-sided slopes close up as the step shrinks, or stay apart at a kink. Where they open, the loss jumps, or

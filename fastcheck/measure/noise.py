@@ -210,15 +210,13 @@ class Repeated:
     largest: float = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = [self.evaluator.theta[block.slice] for block in self.evaluator.layout.blocks]
-        scales = [
-            math.nan if uneven(p) else float(s) for p, s in zip(parts, scale_of_blocks(self.evaluator), strict=True)
-        ]
-        self.scales = np.array(scales)
-        most = [
-            max(float(p.max()), -float(p.min())) if math.isnan(s) else s for p, s in zip(parts, scales, strict=True)
-        ]
-        self.largest = max(most) * float(self.drawn.max())
+        blocks = [self.evaluator.theta[block.slice] for block in self.evaluator.layout.blocks]
+        self.scales = scale_of_blocks(self.evaluator)
+        largest = self.scales.copy()
+        for k, theta in enumerate(blocks):
+            if uneven(theta):
+                self.scales[k], largest[k] = math.nan, max(float(theta.max()), -float(theta.min()))
+        self.largest = float(largest.max()) * float(self.drawn.max())
 
     def __len__(self) -> int:
         return len(self.evaluator.theta)
@@ -235,12 +233,17 @@ class Repeated:
             _round(theta, out, self.spacing, self.parts)
 
 
+def _drawn(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray | Repeated:
+    """Return draws for a direction through all parameters: one each, not scaled yet, or a few that are repeated."""
+    size = evaluator.layout.size
+    return Repeated(evaluator, rng.standard_normal(REPEATED)) if size > LONG else rng.standard_normal(size)
+
+
 def generic_direction(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray | Repeated:
     """Return a random direction through all parameters, in proportion to the magnitudes of their blocks."""
-    size = evaluator.layout.size
-    drawn = rng.standard_normal(REPEATED if size > LONG else size)
-    if size > LONG:
-        return Repeated(evaluator, drawn)
+    drawn = _drawn(evaluator, rng)
+    if isinstance(drawn, Repeated):
+        return drawn
     for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
         drawn[block.slice] *= scale
     return drawn
@@ -270,20 +273,19 @@ class _Line:
     exact: bool = False  # the last grid's uneven place is a vector of floats, too
 
     def __post_init__(self) -> None:
+        theta = self.evaluator.theta
+        self._unit = float(np.spacing(max(float(theta.max(initial=0.0)), -float(theta.min(initial=0.0)))))
         self.turn()
 
     def turn(self) -> None:
         """Take another direction: through all parameters, in proportion to their magnitudes, some by as much."""
-        size = self.evaluator.layout.size
-        drawn = self.rng.standard_normal(REPEATED if size > LONG else size)
-        if size > LONG:
-            self.direction = Repeated(self.evaluator, drawn)
+        self.direction = drawn = _drawn(self.evaluator, self.rng)
+        if isinstance(drawn, Repeated):
             return
         largest = max(float(drawn.max(initial=0.0)), -float(drawn.min(initial=0.0)))
         if 0 < largest < 1:  # few parameters: a small draw would make a wide grid a close one
             drawn /= largest
         scale_by_magnitudes(self.evaluator, drawn)
-        self.direction = drawn
 
     def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
@@ -300,11 +302,9 @@ class _Line:
 
     def spacings(self, spacing: float) -> float:
         """Return how many spacings of floats the largest parameter moves by, from place to place of a grid."""
-        theta = self.evaluator.theta
-        largest = max(float(theta.max(initial=0.0)), -float(theta.min(initial=0.0)))
         v = self.direction
         most = v.largest if isinstance(v, Repeated) else max(float(v.max(initial=0.0)), -float(v.min(initial=0.0)))
-        return float(spacing * most / np.spacing(largest))
+        return spacing * most / self._unit
 
     def level(self, grid: FloatArray) -> float:
         """Return the noise of the last grid as `difference_table_noise`, or its uneven place, if that shows far more.

@@ -20,7 +20,7 @@ from fastcheck.arrays import PIECE, FloatArray
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.directions import CHUNK
-from fastcheck.measure.ladder import Rung, State, doubtful, same, settled
+from fastcheck.measure.ladder import Rung, State, agree, doubtful, settled
 from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
 from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
@@ -264,7 +264,7 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
             longer = _rung(plan, drawn, 2 * step, lost, unit)
             if longer is None:
                 return None
-            if same(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
+            if agree(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
                 found = doubtful(rung, longer), State.REPEATED
         if found is not None and not _meaningless(plan, *found):
             return _probe(plan, number, shortened, *found)
@@ -306,6 +306,5 @@ def _meaningless(plan: Probing, rung: Rung, state: State) -> bool:
 
     A loss that goes up and down many times within each step looks like that; it may have the derivative all the same.
     """
-    return (
-        state is State.REPEATED and abs(rung.slope) <= rung.uncertainty and plan.noise.relative > thresholds.OSCILLATION
-    )
+    flat = abs(rung.slope) <= rung.uncertainty
+    return state is State.REPEATED and flat and plan.noise.relative > thresholds.OSCILLATION

@@ -314,9 +314,8 @@ def _fitted(array: Compared, axis: int | None) -> tuple[FloatArray, FloatArray]:
         spread = np.sqrt(np.mean((runs - 1) ** 2, axis=0))
     known = spread[np.isfinite(spread)]
     spread = np.maximum(spread, np.median(known) if known.size else np.inf)
-    many = (
-        ENTRY if axis is None else 2 * ENTRY
-    )  # rows and columns are many, and what rounds once in each moves all of it
+    # Rows and columns are many, and what rounds once in each moves all of it.
+    many = ENTRY if axis is None else 2 * ENTRY
     return fitted, many * SLACK[array.narrow] * (spread + 1 / np.sqrt(norm))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcheck.errors import InputError
+from fastcheck.judge.verdict import worst
 from fastcheck.report import figures, html, words
 from fastcheck.report.figures import Moment
 from fastcheck.report.report import write_text
@@ -47,7 +48,7 @@ def _page(history: Sequence[Moment], tolerance: float) -> str:
     bad = [one for one in history if one.report.verdict.refuted]
     return html.rendered(
         "history.html.j2",
-        worst=max((one.report.verdict for one in history), key=lambda verdict: verdict.severity, default=None),
+        worst=worst(one.report.verdict for one in history) if history else None,
         title=f"{words.count(len(history), 'check')} during training, "
         + (f"wrong from step {bad[0].step} on" if bad else "none of them wrong"),
         plot=figures.over_training(history, tolerance),

@@ -21,7 +21,6 @@ from typing import cast
 
 import numpy as np
 
-from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import error_norm, error_norm_bound
 from fastcheck.judge.directions import BlockProbes
@@ -215,7 +214,7 @@ def _probed(
         some = next(iter(by_number.values()))
         bound = error_norm_bound(residuals, some.each)
         best = error_norm_bound(np.ones(looks[-1]), some.each) * error_norm(residuals)
-        good = min(slack * thresholds.GOOD * some.tolerance, some.limit)
+        good = some.good(slack)
         open_ = shares[bound > good * shares]
         if 2 * np.count_nonzero(best <= good * open_) <= len(open_):  # done, or more would not do it for most
             break
@@ -237,7 +236,7 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     screened.joint = tuple(probes)
     screened.look()
     bound = screened.bound_of_error / one.norm if one.norm else 0.0
-    if bound <= min(slack * thresholds.GOOD * screened.tolerance, screened.limit):
+    if bound <= screened.good(slack):
         return True
     longest = probe_step(plan, one.norm, plan.natural(one.number))
     if bound <= screened.limit and NEARLY * one.scale * min(probe.step for probe in probes) >= longest:

@@ -30,3 +30,21 @@ def functions(np):
 NAMES = list(functions(SimpleNamespace()))
 FEW = ("power", "dense", "two outputs")
 EACH = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+
+
+def square_off_in(dtype, factor):
+    """Return a square for torch whose backward pass is off by a factor, in one precision alone."""
+    torch = pytest.importorskip("torch")
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return (2 * factor if x.dtype is dtype else 2.0) * x * g
+
+    return Square.apply

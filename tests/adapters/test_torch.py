@@ -12,6 +12,7 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError, LossError, MissingDependencyError
 from fastcheck.judge.verdict import Verdict
+from tests.adapters.functions import square_off_in
 from tests.adapters.processes import printed
 
 torch = pytest.importorskip("torch")
@@ -351,19 +352,8 @@ def test_a_function_that_takes_float32_alone_is_checked_in_it():
 
 
 def test_a_gradient_that_is_wrong_in_float32_alone_does_not_pass():
-    class Half(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**2
-
-        @staticmethod
-        def backward(ctx, g):
-            (x,) = ctx.saved_tensors
-            return (2.1 if x.dtype == torch.float32 else 2.0) * x * g
-
     w = torch.linspace(0.5, 2, 8).requires_grad_()
-    report = fastcheck.torch.check(lambda w: Half.apply(w).sum(), w)
+    report = fastcheck.torch.check(lambda w: square_off_in(torch.float32, 1.05)(w).sum(), w)
     assert report.verdict is Verdict.SUSPICIOUS
     assert kinds(report)[0] == "own_precision"
 

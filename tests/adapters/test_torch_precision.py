@@ -7,6 +7,7 @@ import pytest
 
 import fastcheck
 from fastcheck.judge.verdict import Verdict
+from tests.adapters.functions import square_off_in
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -133,22 +134,10 @@ def test_bfloat16_modules(seed):
     assert model[0].weight.dtype is torch.bfloat16
 
 
-class InBfloat16Wrong(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return (3.0 if x.dtype == torch.bfloat16 else 2.0) * x * g
-
-
 def test_bfloat16_functions():
     x = torch.linspace(0.5, 2, 16, dtype=torch.bfloat16)
     assert fastcheck.torch.check_function(torch.tanh, x).verdict is Verdict.CORRECT
-    report = fastcheck.torch.check_function(InBfloat16Wrong.apply, x)
+    report = fastcheck.torch.check_function(square_off_in(torch.bfloat16, 1.5), x)
     assert report.verdict is Verdict.SUSPICIOUS
     assert kinds(report)[0] == "own_precision"
 
@@ -166,20 +155,6 @@ def test_a_right_gradient_that_cancels_in_float32_is_excused():
     assert not report.verdict.refuted
 
 
-class LowIsOff(torch.autograd.Function):
-    """A square whose gradient is off in float32 alone."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 2 * g * x * (1.5 if x.dtype == torch.float32 else 1)
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_rounding_is_told_from_an_error_that_low_precision_always_has(seed):
     """What is squared has unit variance: in float32 the gradient is rounding all over, of any sign."""
@@ -187,7 +162,8 @@ def test_rounding_is_told_from_an_error_that_low_precision_always_has(seed):
     model, X = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False)), torch.randn(6, 4)
     report = fastcheck.torch.check(lambda m, X: m(X).square().mean(), model, args=(X,))
     assert report.verdict is Verdict.CORRECT, str(report)
-    report = fastcheck.torch.check(lambda m, X: (LowIsOff.apply(m(X)) * X[:, :3]).mean(), model, args=(X,))
+    off = square_off_in(torch.float32, 1.5)
+    report = fastcheck.torch.check(lambda m, X: (off(m(X)) * X[:, :3]).mean(), model, args=(X,))
     assert report.verdict is Verdict.SUSPICIOUS, str(report)
     assert kinds(report)[0] == "own_precision"
 
