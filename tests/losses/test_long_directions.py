@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck.arrays import PIECE, same
+from fastcheck.arrays import PIECE, equal
 from fastcheck.losses.evaluator import written
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import LONG, Repeated, generic_direction
@@ -73,12 +73,12 @@ def test_a_direction_through_many_parameters_repeats_and_is_scaled_by_blocks():
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (PIECE + 5,), (3, PIECE), (PIECE, 3), (1, PIECE + 1)])
 def test_arrays_are_the_same_or_not(shape):
     a = np.ones(shape)
-    assert same(a, a.copy())
-    assert not same(a, np.ones((*shape, 2)))
+    assert equal(a, a.copy())
+    assert not equal(a, np.ones((*shape, 2)))
     b = a.copy()
     if a.size:
         b[(-1,) * a.ndim] = 2.0
-        assert not same(a, b)
+        assert not equal(a, b)
 
 
 @pytest.mark.parametrize("form", ["function", "tree"])
