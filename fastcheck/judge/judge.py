@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastcheck import thresholds
-from fastcheck.findings import Kind
 from fastcheck.judge.coordinates import Comparison
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdict import Verdict, worst
@@ -112,12 +111,12 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
     if not block.size:
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
     whole = compared is not None and compared.norms.count == block.size and compared.checked
-    if one is None or not one.probes or (one.inconclusive and whole):
+    doubtful = one is not None and _is_doubtful(outcome, one, compared)
+    if one is None or not one.probes or ((one.inconclusive or doubtful) and whole):
         verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
         if verdict.passed and one is not None and not _as_sharp(outcome, one, compared):
             verdict = Verdict.INCONCLUSIVE
         return Judged(block, verdict, compared)
-    doubtful = _is_doubtful(outcome, one, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
     if compared is not None and len(compared.wrong) and not doubtful:
         verdict = worst([verdict, compared.verdict])
@@ -157,7 +156,7 @@ def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None
         unmistakable = one.difference > thresholds.UNMISTAKABLE and len(one.repeated) >= thresholds.LOOKS[0]
         return noise > thresholds.NO_DIGITS or not unmistakable
     located = outcome.located.get(one.block.name)
-    if located is None or not any(finding.kind is Kind.NOT_LOCATED for finding in located.findings):
+    if located is None or not located.nowhere:
         return False
     return any(probe.shortened for other in outcome.directions for probe in other.probes)
 

@@ -81,6 +81,10 @@ class Direction(Protocol):
         """Write its entries, shape (n,)."""
         ...
 
+    def exact(self, step: float) -> bool:
+        """Say whether theta plus the step along it is a vector of floats, so that it can be had back from there."""
+        ...
+
 
 def written(direction: FloatArray | Direction) -> FloatArray:
     """Return a direction as an array."""
@@ -295,25 +299,34 @@ class PerturbedLoss(ABC):
         part = self._work[start : start + len(direction)]
         saved = self.theta[start : start + len(direction)]
         values = np.full(len(steps), math.nan)
-        left = math.nan  # what tells the point that the last evaluation was to leave as it was
+        before, left = math.nan, math.nan  # the last step, and what tells that its evaluation left the point as it was
         try:
             for k, t in enumerate(steps.tolist()):
                 if isinstance(direction, np.ndarray):
                     np.multiply(direction, t, out=part)
                     part += saved
-                elif k and t == -steps[k - 1] and float(part @ saved) == left:  # to draw it costs more than a small net
-                    np.subtract(part, saved, out=part)
-                    np.subtract(saved, part, out=part)
                 else:
-                    direction.write(part)
-                    part *= t
-                    part += saved
-                if not isinstance(direction, np.ndarray):
-                    left = float(part @ saved)
+                    self._move(part, saved, direction, t, before if float(part @ saved) == left else math.nan)
+                    before, left = t, float(part @ saved)
                 values[k] = self._value(self._direction_in(start))
         finally:
             part[:] = saved
         return values
+
+    @staticmethod
+    def _move(part: FloatArray, saved: FloatArray, direction: Direction, t: float, before: float) -> None:
+        """Move a part of theta from a step before, NaN for none, to another: to draw a direction costs a small net."""
+        if t == -before:
+            np.subtract(part, saved, out=part)
+            np.subtract(saved, part, out=part)
+            return
+        if not math.isnan(before) and direction.exact(before):
+            part -= saved
+            part /= before
+        else:
+            direction.write(part)
+        part *= t
+        part += saved
 
     def _value(self, place: str) -> float:
         try:

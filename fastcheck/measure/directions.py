@@ -1,9 +1,9 @@
 """Random directions that nobody has to keep: each part can be drawn again, by anyone, in any order.
 
-The generator is counter-based (Philox; Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC
-2011): its key is the run's seed and the number of the block, its counter the probe and the chunk of coordinates. So
-a run stores no matrix of directions, every worker draws the same one, and half a direction is the same numbers as in
-the whole of it.
+Each chunk of coordinates has a generator of its own, whose seed is the run's with the numbers of the block, the probe
+and the chunk (numpy's SeedSequence; M. E. O'Neill, "Developing a seed_seq alternative", 2015). So a run stores no
+matrix of directions, every worker draws the same one, and half a direction is the same numbers as in the whole of it.
+The generator is SFC64 (C. Doty-Humphrey, PractRand): drawing is most of what a screen of a large net adds to its loss.
 
 Those of a screen are Gaussian. Cotangents, and the tangents that linearity is tried with, are vectors that no error can
 hide behind: signs at random, magnitudes away from zero. An entry is s (1/2 + U), s = +1 or -1 and U uniform on [0, 1].
@@ -22,7 +22,7 @@ from fastcheck.arrays import FloatArray
 
 __all__ = ["CHUNK", "COTANGENT", "TANGENT", "bounded", "gaussian", "unit", "visible"]
 
-CHUNK = 1 << 16  # coordinates that share a counter; part of the definition of a direction
+CHUNK = 1 << 16  # coordinates that share a generator; part of the definition of a direction
 _WORD = 1 << 64
 
 
@@ -32,12 +32,11 @@ def gaussian(seed: int, block: int, probe: int, start: int, stop: int, out: Floa
     They are written to `out`, shape (stop - start,), where it is given.
     """
     out = np.empty(max(0, stop - start)) if out is None else out
-    key = np.array([seed % _WORD, block], dtype=np.uint64)
     for chunk in range(start // CHUNK, -(-stop // CHUNK)):
         first = chunk * CHUNK
         low, high = max(start, first), min(stop, first + CHUNK)
-        counter = np.array([0, 0, probe, chunk], dtype=np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        own = np.random.SeedSequence(seed % _WORD, spawn_key=(block, probe, chunk))
+        generator = np.random.Generator(np.random.SFC64(own))
         if low == first:
             generator.standard_normal(out=out[low - start : high - start])
         else:

@@ -78,7 +78,21 @@ def look_again(
                 seen[k] = replace(seen[k], status=before)  # what only longer steps crossed, the first one did not
     for place, ladder in zip(coordinates.tolist(), rungs, strict=False):
         run.keep(evaluator, place, ladder)
+    # A parameter below its whole ladder may live on a scale of its own, and J turn many times over at every step.
+    own = np.abs(evaluator.theta[coordinates[: len(seen)]])
+    small = np.flatnonzero((own > 0) & (own < LADDER[-1] * first[: len(seen)]))
+    if small.size:
+        closer = look_again(run, evaluator, base, coordinates[small], own[small] / LADDER[0], loss_error, wanted[small])
+        for k, one in zip(small.tolist(), closer, strict=False):
+            seen[k] = _better(seen[k], one)
     return seen
+
+
+def _better(longer: Estimate, shorter: Estimate) -> Estimate:
+    """Return the measurement by shorter steps, unless it is the less certain one and does not contradict the other."""
+    apart = abs(longer.value - shorter.value)
+    same = apart <= longer.uncertainty + shorter.uncertainty and longer.uncertainty <= shorter.uncertainty
+    return longer if same or math.isnan(shorter.value) else shorter
 
 
 def _is_vague(seen: Estimate, wanted: float) -> bool:

@@ -188,11 +188,20 @@ def uneven(theta: FloatArray) -> bool:
     return bool(max(float(theta.max()), -float(theta.min())) > UNEVEN * smallest)
 
 
+def _magnitudes(theta: FloatArray, scale: float) -> FloatArray:
+    """Return how far to move each entry of a block: by its scale, or by its own size where that is far smaller.
+
+    J may turn many times over on the way that one of 1e-9 goes with those of size one, and would seem to be noise.
+    """
+    own = np.abs(theta)
+    return np.where((own > 0) & (own * UNEVEN < scale), own, scale)
+
+
 def scale_by_magnitudes(evaluator: Evaluator, direction: FloatArray) -> None:
-    """Scale a direction in place, shape (P,): by each block's typical magnitude, in uneven ones by each entry's own."""
+    """Scale a direction in place, shape (P,): by each block's typical magnitude, or by each entry's own."""
     for block, scale in zip(evaluator.layout.blocks, scale_of_blocks(evaluator), strict=True):
         part = evaluator.theta[block.slice]
-        direction[block.slice] *= np.abs(part) if uneven(part) else scale
+        direction[block.slice] *= np.abs(part) if uneven(part) else _magnitudes(part, scale)
 
 
 @dataclass
@@ -228,9 +237,15 @@ class Repeated:
             part = out[start : start + len(self.drawn)]
             part[:] = self.drawn[: len(part)]
         for block, scale in zip(self.evaluator.layout.blocks, self.scales.tolist(), strict=True):
-            out[block.slice] *= theta[block.slice] if math.isnan(scale) else scale
+            for start in range(block.start, block.stop, PIECE):
+                some = slice(start, min(start + PIECE, block.stop))
+                out[some] *= theta[some] if math.isnan(scale) else _magnitudes(theta[some], scale)
         if self.spacing is not None:
             _round(theta, out, self.spacing, self.parts)
+
+    def exact(self, step: float) -> bool:
+        """See `fastcheck.losses.evaluator.Direction`."""
+        return self.spacing is not None and step / self.spacing * self.parts % 1 == 0
 
 
 def _drawn(evaluator: Evaluator, rng: np.random.Generator) -> FloatArray | Repeated:

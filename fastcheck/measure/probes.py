@@ -226,6 +226,10 @@ class _Drawn:
                 out[part] = _representable(theta[part], out[part], self.rounded)
         self.analytic = float(self.plan.analytic.flat[self.start : self.stop] @ out)
 
+    def exact(self, step: float) -> bool:
+        """See `fastcheck.losses.evaluator.Direction`."""
+        return abs(step) == self.rounded
+
     def along(self, steps: FloatArray) -> FloatArray:
         """Return the losses at theta plus each step along it."""
         direction = self if self.kept is None else self.kept

@@ -73,6 +73,11 @@ class Located:
     places: list[Explained] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def nowhere(self) -> bool:
+        """Whether its error was not located."""
+        return any(finding.kind is Kind.NOT_LOCATED for finding in self.findings)
+
     def derivatives(self) -> Estimates:
         """Return the coordinates measured one by one."""
         places = np.array(sorted(self.measured), dtype=np.int64)
@@ -197,10 +202,10 @@ class _Search:
     def _look_at_all(self) -> None:
         places = range(self.screened.block.start, self.screened.block.stop)
         wrong = [place for place in places if self.coordinates.looks_wrong(place)]
-        if len(wrong) > FEW or 2 * len(wrong) > len(places):
+        if (len(wrong) > FEW or 2 * len(wrong) > len(places)) and any(self.coordinates.look(wrong[:1])):
             self.dense.append(self.region)
-            wrong = wrong[:1]
-        self.coordinates.look(wrong)
+        else:
+            self.coordinates.look(wrong)
         self.incomplete = self.plan.run.over()
 
     # -- single coordinates --------------------------------------------------------------------------------------

@@ -49,14 +49,15 @@ def measure(context: Context) -> Outcome:
     screened = screen(plan, context.blocks, context.settings.confidence)
     failed = [one for one in screened if one.failed]
     located = locate(plan, failed, facts_about(context)) if failed else {}
-    estimates = [one.derivatives() for one in located.values()]
-    small = [one for one in screened if one.probes and one.inconclusive and one.block.size <= FEW]
+    estimates = {name: one.derivatives() for name, one in located.items()}
+    small = [one for one in screened if one.probes and one.block.size <= FEW]
     if context.run.stopped is None and context.noise.relative <= thresholds.NO_DIGITS:
-        small = [one for one in small if one.block.name not in located and not _hopeless(plan, one)]
-        blocks = tuple((one.number, one.block) for one in small)
-        if small and context.run.stopped is None:
-            estimates += full.measure(replace(context, blocks=blocks), [None] * len(small)).estimates
-    return Outcome(context, estimates, screened, located, settings=chosen(screened))
+        small = [one for one in small if (located[one.block.name].nowhere if one.failed else one.inconclusive)]
+        blocks = tuple((one.number, one.block) for one in small if one.failed or not _hopeless(plan, one))
+        if blocks and context.run.stopped is None:
+            found = full.measure(replace(context, blocks=blocks), [None] * len(blocks)).estimates
+            estimates |= {one.block.name: one for one in found}
+    return Outcome(context, list(estimates.values()), screened, located, settings=chosen(screened))
 
 
 def _hopeless(plan: Probing, one: BlockProbes) -> bool:

@@ -9,7 +9,7 @@ import fastcheck
 from fastcheck.arrays import PIECE, equal
 from fastcheck.losses.evaluator import written
 from fastcheck.losses.python import PythonLoss
-from fastcheck.measure.noise import LONG, Repeated, generic_direction
+from fastcheck.measure.noise import EVEN, LONG, PARTS, PLACES, Repeated, generic_direction
 from fastcheck.parameters import Parameters
 
 
@@ -23,6 +23,9 @@ class Drawn:
     def write(self, out):
         self.times += 1
         out[:] = np.random.default_rng(1).standard_normal(self.size)
+
+    def exact(self, step):
+        return False
 
 
 def evaluator(theta, loss=lambda p: float(np.sum(np.sin(p)))):
@@ -68,6 +71,27 @@ def test_a_direction_through_many_parameters_repeats_and_is_scaled_by_blocks():
     for k in (1, 2, 3, 6):
         assert np.array_equal((theta + k * 2.0**-20 * rounded) - theta, k * 2.0**-20 * rounded)
     assert period < LONG
+
+
+def test_a_direction_of_exact_points_is_had_back_from_them():
+    rng = np.random.default_rng(3)
+    params = {"a": rng.standard_normal(LONG), "b": 1e3 * rng.standard_normal(900), "c": np.logspace(-9, 3, 1000)}
+    layout = Parameters.of(params)
+    loss = PythonLoss(lambda p: float(sum(np.sum(np.sin(v)) for v in p.values())), layout, layout.flatten(params))
+    direction = generic_direction(loss, rng)
+    assert isinstance(direction, Repeated)
+    times, write = [], direction.write
+    direction.write = lambda out: (times.append(1), write(out))
+    for spacing, parts, places, drawn in (
+        (2.0**-27, 1, PLACES, 2),  # the uneven place is no multiple, and nothing can be had back from there
+        (2.0**-13, PARTS, PLACES, 1),
+        (2.0**-27, 1, PLACES[EVEN[1:]] + 1, 1),
+    ):
+        direction.spacing, direction.parts = spacing, parts
+        expected = loss.along(0, written(direction), spacing * places)
+        times.clear()
+        np.testing.assert_array_equal(loss.along(0, direction, spacing * places), expected)
+        assert len(times) == drawn
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (PIECE + 5,), (3, PIECE), (PIECE, 3), (1, PIECE + 1)])

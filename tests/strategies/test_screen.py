@@ -203,13 +203,51 @@ def scientific(seed):
     return loss, (np.cos(x) + np.prod(t) / t * (1 - t * t)) / size, w
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [*range(5), 22, 107, 108, 136])
 def test_entries_of_very_different_sizes_are_moved_by_their_own(seed):
     loss, gradient, w = scientific(seed)
     assert screen(loss, gradient, w, seed=seed).verdict is Verdict.CORRECT
     gradient[4] *= -1
     report = screen(loss, gradient, w, seed=seed)
     assert [c.index for c in report.wrong] == [(4,)]
+
+
+@pytest.mark.parametrize("mode", ["full", "sample", "screen"])
+@pytest.mark.parametrize(("n", "seed"), [(4, 2), (4, 11), (12, 3), (12, 38), (40, 1), (40, 14), (200, 0), (200, 9)])
+def test_one_entry_on_a_scale_far_below_all_others_is_no_noise_and_no_false_alarm(n, seed, mode):
+    rng = np.random.default_rng(seed)
+    size = np.append(np.full(n - 1, 1e6), 1e-9)
+    w = size * rng.uniform(0.5, 2, n)
+
+    def loss(p):
+        return float(np.sum(np.sin(p / size)) + 0.3 * np.sum(np.tanh(p[1:] / size[1:]) * np.cos(p[:-1] / size[:-1])))
+
+    x = w / size
+    gradient = np.cos(x)
+    gradient[1:] += 0.3 * (1 - np.tanh(x[1:]) ** 2) * np.cos(x[:-1])
+    gradient[:-1] -= 0.3 * np.tanh(x[1:]) * np.sin(x[:-1])
+    gradient /= size
+    report = fastcheck.check(loss, gradient, w, mode=mode, samples=n if mode == "sample" else None, seed=seed)
+    assert report.verdict in (Verdict.CORRECT, Verdict.INCONCLUSIVE)
+    assert report.settings["noise"] < 1e-12
+    gradient[-1] *= -1
+    report = fastcheck.check(loss, gradient, w, mode=mode, samples=n if mode == "sample" else None, seed=seed)
+    assert report.verdict is Verdict.WRONG or (report.verdict is Verdict.INCONCLUSIVE and (n, seed) == (200, 9))
+    assert [c.index for c in report.wrong] == [(n - 1,)] * report.verdict.refuted
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_entries_that_decayed_to_next_to_nothing_are_measured_on_the_scale_of_their_block(mode):
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(60)
+    w[::5] *= 1e-13
+    a = rng.standard_normal((80, 60))
+    report = fastcheck.check(lambda p: float(np.sum(np.tanh(a @ p))), a.T @ (1 - np.tanh(a @ w) ** 2), w, mode=mode)
+    assert report.verdict is Verdict.CORRECT
+    wrong = a.T @ (1 - np.tanh(a @ w) ** 2)
+    wrong[5] *= 1.1
+    report = fastcheck.check(lambda p: float(np.sum(np.tanh(a @ p))), wrong, w, mode=mode)
+    assert [c.index for c in report.wrong] == [(5,)]
 
 
 def test_a_loss_that_changes_far_within_every_step_is_no_false_alarm():
