@@ -8,8 +8,9 @@ generic point nearby, if the gradient is a function that can be asked there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.judge import Judged, Verdicts, judge
 from fastcheck.judge.verdict import Verdict
-from fastcheck.measure.noise import scale_by_magnitudes, scale_of_blocks
+from fastcheck.measure.noise import FLOAT64_EPS, scale_by_magnitudes, scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.run import OutOfBudget
 from fastcheck.strategies import strategy_for
@@ -31,6 +32,8 @@ __all__ = ["decided_elsewhere"]
 
 JOG = 1e-9  # a step after which a gradient that means something is nearly the same,
 CHANGED = 1e-2  # and what rounding leaves of zero has changed by more than this share of itself
+JOGS = 4  # points beside one elsewhere that show how noisy J is there,
+JOGGED = 4 * FLOAT64_EPS  # each a few roundings of the parameters away
 NAMED = 6  # blocks named in a sentence
 
 
@@ -88,7 +91,10 @@ def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator
         here = context.base if not point.any() else float(context.evaluator.along(0, point, np.ones(1))[0])
         if np.isfinite(here):  # else it overflows there, and tells nothing
             unit = size if keep == 0 else 1.0
-            moves = {block: move for block, move in moves.items() if _keeps(context, point, here, block, unit * move)}
+            # Near theta the noise is that at theta; far away J may be noisier, which is asked where it decides.
+            scatter = cache(partial(_scatter, context, point, here)) if keep == 0 else float
+            kept = [block for block, move in moves.items() if _keeps(context, point, here, block, unit * move, scatter)]
+            moves = {block: moves[block] for block in kept}
     yield from (one for one in left if one.block in moves)
 
 
@@ -112,16 +118,28 @@ def _meaningful(context: Context, blocks: Sequence[Block]) -> list[Block]:
     return [block for block in doubtful if not moved[block] > CHANGED * np.linalg.norm(g[block.slice])]
 
 
-def _keeps(context: Context, point: FloatArray, here: float, block: Block, move: FloatArray) -> bool:
-    """Say whether J at theta + point, where it is `here`, stays there when a block moves."""
+def _keeps(
+    context: Context, point: FloatArray, here: float, block: Block, move: FloatArray, scatter: Callable[[], float]
+) -> bool:
+    """Say whether J at theta + point, where it is `here`, stays there when a block moves, as far as its noise tells."""
     allowed = 2 * context.loss_error * max(1.0, abs(here) / max(abs(context.base), 1e-300))
     for far in thresholds.FAR:
         moved = point.copy()
         moved[block.slice] += far * move
         there = float(context.evaluator.along(0, moved, np.ones(1))[0])
-        if not abs(there - here) <= allowed * (1 + abs(far)):
+        moved_by = abs(there - here) / (1 + abs(far))
+        if not moved_by <= allowed and not moved_by <= scatter():
             return False
     return True
+
+
+def _scatter(context: Context, point: FloatArray, here: float) -> float:
+    """Return what the rounding of theta + point makes of J there, at most."""
+    rng, values = np.random.default_rng(context.seed), []
+    for _ in range(JOGS):
+        jogged = (context.theta + point) * (1 + JOGGED * rng.uniform(-1, 1, context.theta.size)) - context.theta
+        values.append(float(context.evaluator.along(0, jogged, np.ones(1))[0]))
+    return thresholds.SAFETY * context.judge.z * max(abs(value - here) for value in values)
 
 
 def _away(context: Context, keep: float, size: float, rng: np.random.Generator) -> FloatArray:

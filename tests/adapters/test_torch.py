@@ -220,6 +220,30 @@ def test_batch_normalisation_starts_from_the_same_statistics(train):
     assert ("constant" in kinds(report)) == train
 
 
+@pytest.mark.parametrize(
+    ("norm", "seed"), [("batch", 7), ("batch", 19), ("instance", 5), ("instance", 22), ("group", 3)]
+)
+@pytest.mark.parametrize("mode", ["full", "screen"])
+def test_a_bias_that_a_normalisation_takes_out_is_told_also_where_the_loss_is_noisier_than_at_theta(seed, mode, norm):
+    norms = {
+        "batch": nn.BatchNorm2d,
+        "instance": nn.InstanceNorm2d,
+        "group": lambda channels: nn.GroupNorm(2, channels),
+    }
+    torch.manual_seed(seed)
+    norm = norms[norm]
+    layers = [nn.Conv2d(3, 2, 1), norm(2), nn.Tanh(), nn.Conv2d(2, 2, 1), norm(2), nn.Tanh(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(200, 3)).double()
+    X, y = torch.randn(2, 3, 10, 10).double(), torch.randint(3, (2,))
+    report = fastcheck.torch.check(cross_entropy, model, args=(X, y), mode=mode)
+    assert report.verdict is Verdict.CORRECT
+    assert {"0.bias", "3.bias"} == set(next(f for f in report.findings if f.kind == "constant").evidence["constant"])
+    cross_entropy(model, X, y).backward()
+    wrong = {name: p.grad * (name != "7.bias") for name, p in model.named_parameters()}
+    report = fastcheck.torch.check(cross_entropy, model, args=(X, y), gradient=wrong, mode=mode)
+    assert report.blocks["7.bias"].verdict.refuted
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_buffers_that_the_loss_depends_on(in_place):
     class Counts(nn.Module):
