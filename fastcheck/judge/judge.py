@@ -116,6 +116,10 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
         verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
         if verdict.passed and one is not None and not _as_sharp(outcome, one, compared):
             verdict = Verdict.INCONCLUSIVE
+        if one is not None and compared and not len(compared.wrong) and verdict.refuted:
+            # What may fool directions may fool the norm of all coordinates as well.
+            small = outcome.context.noise.relative > thresholds.IMPRECISE and compared.excess <= thresholds.UNMISTAKABLE
+            verdict = Verdict.INCONCLUSIVE if doubtful or small else verdict
         return Judged(block, verdict, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
     if compared is not None and len(compared.wrong) and not doubtful:
@@ -153,7 +157,7 @@ def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None
         return False
     noise = outcome.context.noise.relative
     if noise > thresholds.IMPRECISE:
-        unmistakable = one.difference > thresholds.UNMISTAKABLE and len(one.repeated) >= thresholds.LOOKS[0]
+        unmistakable = one.excess > thresholds.UNMISTAKABLE and len(one.repeated) >= thresholds.LOOKS[0]
         return noise > thresholds.NO_DIGITS or not unmistakable
     located = outcome.located.get(one.block.name)
     if located is None or not located.nowhere:
