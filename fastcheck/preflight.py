@@ -1,7 +1,7 @@
 """Before anything is measured: is the loss a function of theta at all?
 
-Four evaluations on a well-behaved loss: J, the gradient, J again, J a step away, J back. When two calls at one theta
-differ, up to four more tell why.
+Four evaluations on a well-behaved loss: J, the gradient, J again, J a step away, J back; a bound `Network` needs the
+first alone. When two calls at one theta differ, up to four more tell why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastcheck.arrays import FloatArray, equal
 from fastcheck.errors import FastcheckError, InputError, LossError, said
 from fastcheck.findings import Finding, Kind
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.losses.evaluator import Evaluator, as_float
+from fastcheck.losses.evaluator import Evaluator, as_float, measures_itself
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import FAINTEST, generic_direction
 from fastcheck.parameters import ROOT, Parameters, leaves
@@ -100,6 +100,8 @@ def preflight(
     fatal = [finding for finding in findings if finding.kind in (Kind.LOSS_CHANGES_PARAMS, Kind.LOSS_CHANGES_ARGS)]
     if fatal:
         return Preflight(base, 0.0, analytic, tuple(findings), fatal=True)
+    if measures_itself(getattr(evaluator, "loss", None)):  # a function of theta, as fastcheck made it
+        return Preflight(base, 0.0, analytic, tuple(findings))
     again = _loss_at_theta(evaluator)
     if _differ(base, again):
         why = _why_different(evaluator, gradient, draws or Draws(), base, again)

@@ -47,6 +47,10 @@ class MeasuresItself(Protocol):
     args: tuple[Any, ...]
     step: float
 
+    def value(self, theta: FloatArray, layout: Parameters) -> float:
+        """Return the loss at theta, shape (P,)."""
+        ...
+
     def measure(
         self,
         theta: FloatArray,
@@ -274,12 +278,16 @@ class PerturbedLoss(ABC):
         return self._value("at theta")
 
     def _returned(self, tree: Any, counts: int = 1) -> Any:
-        """Return what the loss does, run as its owner runs it, after a look at what may end the run."""
+        """Return what the loss does with a tree."""
+        return self._called(self.loss, tree, *self.args, counts=counts)
+
+    def _called(self, function: Callable[..., Any], *args: Any, counts: int = 1) -> Any:
+        """Return what a function does, run as its owner runs it, after a look at what may end the run."""
         if self.before_each is not None:
             self.before_each()
         self.evaluations += counts
         with self._theirs():
-            return self.loss(tree, *self.args)
+            return function(*args)
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray, equal
 from fastcheck.errors import said
-from fastcheck.losses.evaluator import PerturbedLoss, as_float
+from fastcheck.losses.evaluator import PerturbedLoss, as_float, measures_itself
 from fastcheck.parameters import Parameters, leaves
 
 __all__ = ["PythonLoss", "as_float"]
@@ -77,6 +77,8 @@ class PythonLoss(PerturbedLoss):
 
     def call(self) -> Any:
         """Call the loss at the working theta and return what it returned."""
+        if self._views and measures_itself(self.loss):  # it takes theta as it is, and needs no look at a tree
+            return self._called(self.loss.value, self._work, self.layout)
         return self._returned(self._tree if self._views else self.layout.astype_user(self._work))
 
     def represent(self, coordinates: IntArray, values: FloatArray) -> FloatArray:

@@ -325,14 +325,19 @@ class _Line:
         """Return the noise of the last grid as `difference_table_noise`, or its uneven place, if that shows far more.
 
         A J that moves by a whole number of roundings from place to place is without noise on an even grid: one in ten
-        is, nearly. Its uneven place then misses the polynomial through the others by what was rounded.
+        is, nearly. Its uneven place then misses the polynomial through the others by what was rounded. Where it does
+        not, and they leave nothing beyond the rounding of J, no other grid would show more.
         """
         even = grid[EVEN]
         level = difference_table_noise(even)
-        if level > 0 and self.exact:
+        left, rounding = _left_over(even), ROUNDED * FLOAT64_EPS * float(np.abs(even).max())
+        smooth = math.isnan(level) and left <= rounding
+        if (level > 0 or smooth) and self.exact:
             missed = abs(float(grid[UNEVEN_ONE] - even[0] - INTERPOLATED @ (even - even[0])))
-            if missed > thresholds.STANDS_OUT * max(level, _left_over(even)):
+            if missed > thresholds.STANDS_OUT * (left if smooth else max(level, left)):
                 return missed / math.sqrt(1 + float(INTERPOLATED @ INTERPOLATED))
+            if smooth:
+                return rounding
         return level
 
     def away(self, spacing: float) -> float:

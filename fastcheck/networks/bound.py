@@ -80,9 +80,10 @@ class BoundNetwork:
     def __call__(self, params: Any) -> float:
         """Return the loss of the network at params, a tree of float arrays with the names that the layers use."""
         layout = Parameters.of(params)
-        return self._value(layout.flatten(params), layout)
+        return self.value(layout.flatten(params), layout)
 
-    def _value(self, theta: FloatArray, layout: Parameters) -> float:
+    def value(self, theta: FloatArray, layout: Parameters) -> float:
+        """See `fastcheck.losses.evaluator.MeasuresItself`."""
         forward = self.network.forward(theta, layout, self.x, self.y)
         value = forward.data_term()
         for name, strength in self.network.penalties(self.network.l2, "l2").items():
@@ -119,7 +120,7 @@ class BoundNetwork:
                 moved = layout.flatten(layout.astype_user(moved))
             try:
                 with np.errstate(all="ignore") if size else nullcontext():
-                    ours = self._value(moved, layout)
+                    ours = self.value(moved, layout)
                     theirs = ours if self.like is None else self._theirs(layout.astype_user(moved))
             except InputError:
                 if not size:
