@@ -326,18 +326,18 @@ class _Line:
 
         A J that moves by a whole number of roundings from place to place is without noise on an even grid: one in ten
         is, nearly. Its uneven place then misses the polynomial through the others by what was rounded. Where it does
-        not, and they leave nothing beyond the rounding of J, no other grid would show more.
+        not, J has no grain, and nothing is left beyond its rounding, no other grid would show more.
         """
         even = grid[EVEN]
-        level = difference_table_noise(even)
-        left, rounding = _left_over(even), ROUNDED * FLOAT64_EPS * float(np.abs(even).max())
-        smooth = math.isnan(level) and left <= rounding
-        if (level > 0 or smooth) and self.exact:
-            missed = abs(float(grid[UNEVEN_ONE] - even[0] - INTERPOLATED @ (even - even[0])))
-            if missed > thresholds.STANDS_OUT * (left if smooth else max(level, left)):
-                return missed / math.sqrt(1 + float(INTERPOLATED @ INTERPOLATED))
-            if smooth:
-                return rounding
+        level, left = difference_table_noise(even), _left_over(even)
+        if level == 0 or not self.exact:
+            return level
+        missed = abs(float(grid[UNEVEN_ONE] - even[0] - INTERPOLATED @ (even - even[0])))
+        if level > 0 and missed > thresholds.STANDS_OUT * max(level, left):
+            return missed / math.sqrt(1 + float(INTERPOLATED @ INTERPOLATED))
+        nothing = left <= ROUNDED * FLOAT64_EPS * float(np.abs(even).max()) and missed <= thresholds.STANDS_OUT * left
+        if math.isnan(level) and nothing and not grain_of(self.seen):
+            return left
         return level
 
     def away(self, spacing: float) -> float:

@@ -14,6 +14,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, said
 from fastcheck.estimates import Measured
 from fastcheck.networks.engines import ENGINES, Request
+from fastcheck.networks.windows import mark_duplicates
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
 
@@ -213,6 +214,7 @@ class BoundNetwork:
                 raise InputError(
                     f"the loss of the network is {forward.data_term()} at theta; no difference can be measured."
                 )
+            mark_duplicates(forward.operators, self.x)
             request = Request(self.network, forward, layout, theta, chosen, coordinates is None, h, workers)
             return ENGINES[engine](request)
 

@@ -15,7 +15,6 @@ from fastcheck.networks.layers import Embedding, Layer, Slot
 from fastcheck.networks.losses import LOSSES, LossAt
 from fastcheck.networks.operators import Operator, Weighted
 from fastcheck.networks.unweighted import Residue
-from fastcheck.networks.windows import mark_duplicates
 from fastcheck.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -187,7 +186,6 @@ class Network:
                 raise InputError(f"layer {i} (Embedding): only the first layer can be one.")
             operators += layer.forward(out, values, f"layer {i} ({type(layer).__name__})")
             out = operators[-1].out if operators else x
-        mark_duplicates(operators, x)
         loss = LOSSES[self.loss](np.ascontiguousarray(out.reshape(-1, out.shape[-1])), y)
         factor = self.scale / (x.shape[-1] if self.reduction == "mean" else 1)
         return ForwardPass(tuple(operators), loss, factor)
