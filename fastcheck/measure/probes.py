@@ -34,6 +34,7 @@ __all__ = ["Probe", "Probing", "measure", "probe_step"]
 RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
 NEAR = RATIO + 1  # residuals up to this many uncertainties would drown at the next shorter step: try a longer one
+HARDLY = 32.0  # uncertainties of truncation: a quarter of the step still does
 LOSES = 4.0  # times the noise of J that the rounding of theta may cost before the direction is rounded instead
 FEW = 256  # coordinates of a block that are measured one by one where directions do not decide
 LONGEST = 2.0**-7  # step, in units of the block's parameters
@@ -62,6 +63,8 @@ class Probe:
         What it came to.
     shortened : int
         How often the step was shortened.
+    at_first : float
+        The residual at the step it began with, in units of its uncertainty there.
     """
 
     number: int
@@ -72,6 +75,22 @@ class Probe:
     uncertainty: float
     state: State
     shortened: int
+    at_first: float = 0.0
+
+    def next_step(self, step: float) -> float:
+        """Return the step to begin the next direction with, where this one began with a step.
+
+        Nearer to what worked, if that had to be shortened twice. Where it was hardly too long, so far that its truncation
+        drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short.
+        """
+        if self.shortened > 1:
+            return min(step, self.step * NEAR)
+        return step * _drowning(self.at_first) if self.shortened == 1 and self.at_first <= HARDLY else step
+
+
+def _drowning(ratio: float) -> float:
+    """Return by how much to shorten a step, for a truncation of so many uncertainties to be half of one at most."""
+    return float(2.0 ** -math.ceil(math.log2(2 * ratio) / 3))
 
 
 @dataclass(frozen=True)
@@ -271,14 +290,15 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
             if agree(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
                 found = doubtful(rung, longer), State.REPEATED
         if found is not None and not _meaningless(plan, *found):
-            return _probe(plan, number, shortened, *found)
+            return _probe(plan, number, shortened, rungs[0], *found)
         step /= RATIO
-    return _probe(plan, number, RUNGS, rungs[-1], State.UNSETTLED)
+    return _probe(plan, number, RUNGS, rungs[0], rungs[-1], State.UNSETTLED)
 
 
-def _probe(plan: Probing, number: int, shortened: int, rung: Rung, state: State) -> Probe:
+def _probe(plan: Probing, number: int, shortened: int, first: Rung, rung: Rung, state: State) -> Probe:
+    at_first = abs(first.residual) / first.uncertainty if first.uncertainty else 0.0
     deviation = plan.deviation(rung.step)
-    return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened)
+    return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened, at_first)
 
 
 def _rung(plan: Probing, drawn: _Drawn, step: float, lost: float, unit: float) -> Rung | None:

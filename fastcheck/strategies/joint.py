@@ -25,7 +25,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.judge.bounds import error_norm, error_norm_bound
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.ladder import State
-from fastcheck.measure.probes import NEAR, Probe, Probing, measure, probe_step
+from fastcheck.measure.probes import Probe, Probing, measure, probe_step
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
 
@@ -208,8 +208,7 @@ def _probed(
             probes.append(probe)
             if probe.state is not State.CLEAN:
                 return probes
-            if probe.shortened > 1:
-                step = min(step, probe.step * NEAR)
+            step = probe.next_step(step)
         residuals = np.array([probe.residual for probe in probes])
         some = next(iter(by_number.values()))
         bound = error_norm_bound(residuals, some.each)

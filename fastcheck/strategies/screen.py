@@ -19,7 +19,7 @@ from fastcheck.estimates import Status
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.noise import uneven
-from fastcheck.measure.probes import FEW, NEAR, Probe, Probing, probe_step
+from fastcheck.measure.probes import FEW, Probe, Probing, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
@@ -139,9 +139,7 @@ def _screen_block(plan: Probing, one: BlockProbes, step: float, looks: Sequence[
             if probe is None:
                 return
             one.probes.append(probe)
-            # A step that had to be shortened twice was too long for this block; begin nearer to what worked
-            if probe.shortened > 1:
-                step = min(step, probe.step * NEAR)
+            step = probe.next_step(step)
         one.look()
         if one.settled:
             return
