@@ -101,7 +101,8 @@ UNMISTAKABLE = 0.2
 NO_DIGITS = 1e-4
 """unless the relative noise is above this: what is taken for noise may then be the loss itself, an oscillation."""
 OSCILLATION = 1e-2
-"""And above this a slope within its noise is none: J may go up and down many times within each step."""
+"""And above this a slope within its noise is none, along a direction or at a coordinate: J may go up and down many
+times within each step."""
 FITTED = 3
 """Directions that must agree on a factor: two are fitted by one in a hundred as well,"""
 ROUGHLY = 1e-6

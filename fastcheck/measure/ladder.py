@@ -88,9 +88,14 @@ class Ladder:
         return float(self.ahead[0] / self.ahead[1])
 
     @property
+    def largest(self) -> float:
+        """The largest |loss|."""
+        return float(max(abs(self.base), np.abs(self.plus).max(), np.abs(self.minus).max()))
+
+    @property
     def spacing(self) -> float:
         """Distance of floats at the largest loss: no value is known better."""
-        return float(np.spacing(max(abs(self.base), np.abs(self.plus).max(), np.abs(self.minus).max())))
+        return float(np.spacing(self.largest))
 
     def shown(self, k: int, truncation: float) -> float:
         """Return the error of a loss value that the shorter steps show, if the derivative of rung k is right.
@@ -155,6 +160,9 @@ def resolve(
     if _still_changes(ladder.central, ladder.rounding):
         return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
     value, rounded, truncated, rung = _best_pair(ladder)
+    flat = abs(value) <= thresholds.STANDS_OUT * (rounded + truncated)
+    if flat and ladder.error > thresholds.OSCILLATION * ladder.largest:  # J may turn many times over within each step
+        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
     explained = ladder.rounding + rounded + truncated
     crossed = _crossed(np.abs(ladder.central - value), explained, rung, ladder.ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH

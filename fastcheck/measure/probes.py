@@ -80,8 +80,8 @@ class Probe:
     def next_step(self, step: float) -> float:
         """Return the step to begin the next direction with, where this one began with a step.
 
-        Nearer to what worked, if that had to be shortened twice. Where it was hardly too long, so far that its truncation
-        drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short.
+        Nearer to what worked, if that had to be shortened twice. Where it was hardly too long, so far that its
+        truncation drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short.
         """
         if self.shortened > 1:
             return min(step, self.step * NEAR)

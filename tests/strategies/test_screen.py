@@ -237,6 +237,19 @@ def test_one_entry_on_a_scale_far_below_all_others_is_no_noise_and_no_false_alar
 
 
 @pytest.mark.parametrize("mode", ["full", "screen"])
+@pytest.mark.parametrize(("n", "seed"), [(4, 0), (12, 9), (40, 1)])
+def test_a_zero_on_a_scale_far_below_all_others_is_no_proof_of_anything(n, seed, mode):
+    rng = np.random.default_rng(seed)
+    size = np.append(np.full(n - 1, 1e6), 1e-9)
+    w = size * rng.uniform(0.5, 2, n)
+    w[-1] = 0.0  # its scale cannot be known
+    report = fastcheck.check(
+        lambda p: float(np.sum(np.sin(p / size + 0.3))), np.cos(w / size + 0.3) / size, w, mode=mode, seed=seed
+    )
+    assert report.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
 def test_entries_that_decayed_to_next_to_nothing_are_measured_on_the_scale_of_their_block(mode):
     rng = np.random.default_rng(0)
     w = rng.standard_normal(60)
