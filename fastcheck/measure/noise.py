@@ -181,6 +181,8 @@ def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
 def uneven(theta: FloatArray) -> bool:
     """Say whether a block's entries live on scales so different that one step can't serve them all."""
     some = np.abs(theta[:: max(1, len(theta) // SOME)])
+    if not some.size or (len(some) == len(theta) and some.max() <= UNEVEN * some.min()):
+        return False
     some = some[some > 0]
     if some.size < 2:
         return False

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
 from fastcheck.estimates import SCHEMES, TINY, Estimate, Estimates, Scheme, Status
+from fastcheck.judge.coordinates import Comparison
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.measure.looks import LADDER, look_again, look_along
@@ -182,21 +184,17 @@ def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArra
                 bends[shard.coordinates] = np.abs(values[:, ends].sum(axis=1) - 2 * plan.context.base) / (
                     2 * reach * shard.steps
                 )
+        measured = _quotients(plan, shard.coordinates, shard.steps, values)
         for block, rows in pieces(shard.rows):
             part = slice(at, at + rows.stop - rows.start)
-            _quotients(plan, block, rows, shard.coordinates[part], shard.steps[part], values[part])
+            block.value[rows], block.rounding[rows], block.truncation[rows] = (each[part] for each in measured)
             at = part.stop
 
 
 def _quotients(
-    plan: Differencing,
-    found: Estimates,
-    rows: IntArray | slice,
-    places: IntArray,
-    steps: FloatArray,
-    values: FloatArray,
-) -> None:
-    """Write the quotients of some rows and their uncertainty."""
+    plan: Differencing, places: IntArray, steps: FloatArray, values: FloatArray
+) -> tuple[FloatArray, NDArray[np.float32], NDArray[np.float32]]:
+    """Return the quotients at some places and the pieces of their uncertainty, rounding and truncation."""
     scheme, evaluator = plan.scheme, plan.evaluator
     divisor = steps
     low_precision = is_low_precision(evaluator)
@@ -209,26 +207,25 @@ def _quotients(
     with np.errstate(invalid="ignore", divide="ignore"):
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
-    found.value[rows] = quotient
     if scheme.subtracts:
         rounding = plan.context.noise.random_error(plan.context.judge.z) * scheme.amplification / divisor
     else:
-        rounding = np.full(
-            len(steps),
-            thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient),
-        )
-    with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
-        found.rounding[rows] = np.maximum(rounding, TINY)
-    found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
-    if scheme.subtracts and plan.context.noise.grain:  # half a quantum is a bound, and no deviation that averages out
-        with np.errstate(over="ignore", divide="ignore"):
-            found.truncation[rows] += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
+        layout = evaluator.layout
+        block, largest = np.searchsorted(layout.stops, places, side="right"), np.zeros(len(layout.blocks))
+        np.maximum.at(largest, block, np.nan_to_num(np.abs(quotient)))
+        rounding = thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * largest[block]
+    truncation = plan.steps.truncation_of(evaluator, places).astype(np.float32)
+    with np.errstate(over="ignore", divide="ignore"):  # a step so short that nothing can be known: infinite
+        rounded = np.maximum(rounding, TINY).astype(np.float32)
+        if scheme.subtracts and plan.context.noise.grain:  # half a quantum is a bound, and none that averages out
+            truncation += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * step_quantisation(evaluator, places, steps) * np.abs(quotient)
-        found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)
+        truncation += np.where(np.isfinite(uneven), uneven, 0.0)
     elif not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
-        found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
+        truncation += np.where(np.isfinite(lost), lost, 0.0)
+    return quotient, rounded, truncation
 
 
 def _second_looks(plan: Differencing, number: int, found: Estimates, complete: bool) -> bool:
@@ -241,6 +238,9 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
             found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
+    compared = _compared(plan, number, found)
+    if not compared.clear and not (complete and compared.missing):
+        return True
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
@@ -265,6 +265,15 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
+def _compared(plan: Differencing, number: int, found: Estimates) -> Comparison:
+    """Return what the judge makes of a block, from before where nothing was measured since."""
+    analytic, eps, _ = plan.context.of_block(number)
+    if found.compared is None:
+        found.compared = plan.context.judge, plan.context.judge.compare(found, analytic, eps)
+    compared: Comparison = found.compared[1]
+    return compared
+
+
 def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
     """Forget the first measurement of every row that stands out and was not looked at again: it is no evidence.
 
@@ -284,9 +293,8 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     blame, the derivative along them shows it; if not, the coordinates shared a systematic error, and the block's
     uncertainty is that much larger. And where noise hides the single coordinates, the block may still be seen wrong.
     """
-    analytic, eps, _ = plan.context.of_block(number)
-    compared = plan.context.judge.compare(found, analytic, eps)
-    found.compared = plan.context.judge, compared
+    analytic = plan.context.of_block(number)[0]
+    compared = _compared(plan, number, found)
     stands_out = compared.excess > plan.context.judge.tolerance
     if (
         plan.context.run.stopped
@@ -401,7 +409,8 @@ def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float) 
     steps = plan.steps.of(plan.evaluator, places) / factor
     trial = Estimates.empty(found.block, places)
     for part, values in plan.context.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
-        _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
+        measured = _quotients(plan, places[part], steps[part], values)
+        trial.value[part], trial.rounding[part], trial.truncation[part] = measured
     return trial
 
 
@@ -418,6 +427,7 @@ def _shorter(plan: Differencing, found: Estimates, rows: IntArray, factor: float
     found.value[rows[refutes]] = trial.value[refutes]
     found.rounding[rows[refutes]] = trial.rounding[refutes]
     found.truncation[rows[refutes]] = trial.truncation[refutes]
+    found.compared = None
 
 
 def _first_was_right(
