@@ -298,7 +298,7 @@ class PerturbedLoss(ABC):
         """See `Evaluator.along`."""
         part = self._work[start : start + len(direction)]
         saved = self.theta[start : start + len(direction)]
-        values = np.full(len(steps), math.nan)
+        values, place = np.full(len(steps), math.nan), self._direction_in(start)
         before, left = math.nan, math.nan  # the last step, and what tells that its evaluation left the point as it was
         try:
             for k, t in enumerate(steps.tolist()):
@@ -308,7 +308,7 @@ class PerturbedLoss(ABC):
                 else:
                     self._move(part, saved, direction, t, before if float(part @ saved) == left else math.nan)
                     before, left = t, float(part @ saved)
-                values[k] = self._value(self._direction_in(start))
+                values[k] = self._value(place)
         finally:
             part[:] = saved
         return values
