@@ -109,11 +109,11 @@ def _remainders(context: Context, direction: FloatArray, steps: FloatArray) -> F
     values = evaluator.along(0, direction, steps)
     predicted = np.zeros(len(steps))
     for start in range(0, len(direction), CHUNK):
-        places = np.arange(start, min(start + CHUNK, len(direction)))
-        at = evaluator.theta[places]
+        part = slice(start, min(start + CHUNK, len(direction)))
+        places, at = np.arange(part.start, part.stop), evaluator.theta[part]
         for k, t in enumerate(steps.tolist()):
-            moved = evaluator.represent(places, at + t * direction[places]) - at
-            predicted[k] += float(g[places] @ moved)
+            moved = evaluator.represent(places, at + t * direction[part]) - at
+            predicted[k] += float(g[part] @ moved)
     return np.asarray(values - context.base - predicted)
 
 

@@ -164,35 +164,38 @@ def choose_steps(
     own: dict[int, tuple[float, float]] = {}
     per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
     relative = np.array([uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
-    climbs, of = [], []
+    climbs = []
     for number in selected:
         block = blocks[number]
         if not block.size:
             continue
         each = relative[number] and block.size <= FEW  # quantities of their own units, each with its own scale
-        pilots = block.start + (
-            np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
-        )
+        offsets = np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
+        pilots = block.start + offsets
         unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), scales[number])
         unit[unit == 0] = 1.0
-        for some in np.arange(len(pilots))[:, None] if each else [np.arange(len(pilots))]:
-            swing = max(abs(base), float(np.abs(gradient[pilots[some]] * unit[some]).max()), 1e-300)
+        swings = np.abs(gradient[pilots] * unit)
+        for some in [slice(k, k + 1) for k in range(block.size)] if each else [slice(None)]:
+            swing = max(abs(base), float(swings[some].max()), 1e-300)
             first = min(max((noise.typical / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
-            climbs.append(_Climb(pilots[some], unit[some], _climb(unit[some].tolist(), first, noise, scheme)))
-            of.append((number, each))
-    for (number, each), climb, (h, left) in zip(of, climbs, _climbed(evaluator, climbs, scheme), strict=True):
-        if each:
-            unit = climb.unit
-            own[int(climb.pilots[0])] = float(_power_of_two(h * unit)[0]), left / float(unit[0])
-        size = 1.0 if relative[number] else float(scales[number])
-        per_block[number] = _power_of_two(np.array([h * size]))[0]
-        truncation[number] = left / size
+            rungs = _climb(unit[some].tolist(), first, noise, scheme)
+            climbs.append(_Climb(number, each, pilots[some], unit[some], rungs))
+    for climb, (h, left) in zip(climbs, _climbed(evaluator, climbs, scheme), strict=True):
+        if climb.alone:
+            own[int(climb.pilots[0])] = float(_power_of_two(h * climb.unit)[0]), left / float(climb.unit[0])
+        per_block[climb.number], truncation[climb.number] = h, left
+    climbed = [climb.number for climb in climbs]
+    size = np.where(relative, 1.0, scales)[climbed]
+    per_block[climbed] = _power_of_two(per_block[climbed] * size)
+    truncation[climbed] /= size
     return Steps(per_block, truncation, relative, exact=True, own=own)
 
 
 class _Climb(NamedTuple):
-    """Pilots of a block that climb a ladder of steps, in units of `unit`; both of shape (pilots,)."""
+    """Pilots of a block, or one alone, that climb a ladder of steps, in units of `unit`; both of shape (pilots,)."""
 
+    number: int
+    alone: bool
     pilots: IntArray
     unit: FloatArray
     rungs: Generator[float, list[float], tuple[float, float]]
