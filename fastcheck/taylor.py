@@ -123,7 +123,8 @@ def _lost(context: Context, direction: FloatArray) -> float:
     for number, block in context.blocks:
         g, eps, _ = context.of_block(number)
         largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
-        total += eps * largest * float(np.linalg.norm(direction[block.slice]))
+        part = direction[block.slice]
+        total += eps * largest * math.sqrt(part @ part)
     return thresholds.TAYLOR_LOST * total
 
 

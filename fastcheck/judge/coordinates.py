@@ -58,7 +58,7 @@ class Norms:
             self.excused + other.excused,
         )
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """||g|| + ||n||."""
         return math.sqrt(self.analytic) + math.sqrt(self.measured)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
@@ -142,8 +144,9 @@ def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArr
     a third step bears that out.
     """
     rows = np.empty(0, np.int64)
-    if np.isfinite(found.value).any():
-        typical = thresholds.BENT * math.sqrt(float(np.nanmean(found.value**2)))
+    told = found.value[np.isfinite(found.value)]
+    if len(told):
+        typical = thresholds.BENT * math.sqrt(float(np.mean(told**2)))
         rows = np.flatnonzero(bends > typical + thresholds.STANDS_OUT * found.rounding)
     if len(rows):
         trial, first = _trial(plan, found, rows, SHORTER), found.value[rows]
@@ -160,12 +163,12 @@ def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArr
 
 def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArray | None = None) -> None:
     """Fill in one difference quotient for every row of every block, in one stream, and half the gap of its slopes."""
-    stops = np.cumsum([len(block) for block in found])
+    stops = list(accumulate(map(len, found)))
 
     def pieces(rows: slice) -> Iterator[tuple[Estimates, slice]]:
         """Yield the blocks that some rows of the stream lie in, and which rows of theirs those are."""
-        for k in range(int(np.searchsorted(stops, rows.start, side="right")), len(found)):
-            first = int(stops[k]) - len(found[k])
+        for k in range(bisect_right(stops, rows.start), len(found)):
+            first = stops[k] - len(found[k])
             if first >= rows.stop:
                 return
             yield found[k], slice(max(rows.start - first, 0), min(rows.stop - first, len(found[k])))
@@ -177,7 +180,7 @@ def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArra
     far, near = max(plan.scheme.offsets), min(plan.scheme.offsets)
     ends = [plan.scheme.offsets.index(far), plan.scheme.offsets.index(near)]
     reach = far if plan.scheme.subtracts and near == -far else math.nan  # one-sided schemes tell nothing of the gap
-    for shard, values in plan.context.run.stream(plan.evaluator, int(stops[-1]), probes, plan.scheme.offsets):
+    for shard, values in plan.context.run.stream(plan.evaluator, stops[-1], probes, plan.scheme.offsets):
         at = 0
         if bends is not None:
             with np.errstate(invalid="ignore"):
@@ -234,13 +237,13 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     Where the first pass was not complete, rows without a value are those it did not reach. Say whether the run got to
     the end of it.
     """
-    analytic, eps, _ = plan.context.of_block(number)
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
             found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
     compared = _compared(plan, number, found)
     if not compared.clear and not (complete and compared.missing):
         return True
+    analytic, eps, _ = plan.context.of_block(number)
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
@@ -267,8 +270,8 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
 
 def _compared(plan: Differencing, number: int, found: Estimates) -> Comparison:
     """Return what the judge makes of a block, from before where nothing was measured since."""
-    analytic, eps, _ = plan.context.of_block(number)
     if found.compared is None:
+        analytic, eps, _ = plan.context.of_block(number)
         found.compared = plan.context.judge, plan.context.judge.compare(found, analytic, eps)
     compared: Comparison = found.compared[1]
     return compared
@@ -293,7 +296,6 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     blame, the derivative along them shows it; if not, the coordinates shared a systematic error, and the block's
     uncertainty is that much larger. And where noise hides the single coordinates, the block may still be seen wrong.
     """
-    analytic = plan.context.of_block(number)[0]
     compared = _compared(plan, number, found)
     stands_out = compared.excess > plan.context.judge.tolerance
     if (
@@ -306,6 +308,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     if any(resolved.status is Status.KINK for resolved in found.looks.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
     found.compared = None
+    analytic, _, _ = plan.context.of_block(number)
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
     error = np.zeros(found.block.size)
