@@ -263,7 +263,7 @@ class Judge:
         )
 
     def norm_excess(self, norms: Norms, excused: float = 0.0) -> float:
-        """Return the relative error of a block, or of the whole, in excess of its uncertainty and of what is excused."""
+        """Return the relative error of a block, or of the whole, in excess of its uncertainty, less what is excused."""
         if not norms.count:
             return 0.0
         return excess_of_one(math.sqrt(norms.error - excused), norms.uncertainty(self.z), norms.scale)
@@ -363,7 +363,7 @@ def _norms(
     z: float,
 ) -> Norms:
     if not here.all():
-        g, n, distance, rounding, truncation = (each[here] for each in (g, n, distance, rounding, truncation))
+        g, n, distance, rounding, truncation = g[here], n[here], distance[here], rounding[here], truncation[here]
     # A rounding piece bounds the worst of the run; the standard deviation of one is z times smaller. The sum of two
     # loss errors is divided by two steps, hence the root.
     noise = rounding.astype(np.float64) / (z * math.sqrt(2.0))

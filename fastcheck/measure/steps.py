@@ -260,7 +260,8 @@ def _climb(
         # Where the noise is larger than was measured, none may agree, or the shortest by luck: take the least apart.
         error, good = min(tried)
     between, agreed = good * math.sqrt(RUNG), error == explained(good / RUNG)
-    if agreed and between <= LONGEST and all(explained(good) > VAGUE * (abs(q) * u) for q, u in zip(below, unit, strict=True)):
+    vague = all(explained(good) > VAGUE * (abs(q) * u) for q, u in zip(below, unit, strict=True))
+    if agreed and between <= LONGEST and vague:
         above = yield between
         if apart(below, above) <= explained(good):
             error, good = explained(good), between

@@ -30,6 +30,7 @@ from fastcheck.measure.steps import (
     step_quantisation,
     within_scale,
 )
+from fastcheck.parameters import Block
 
 __all__ = ["Differencing", "derivatives", "measure"]
 
@@ -126,31 +127,34 @@ def derivatives(context: Context) -> FloatArray:
     """
     plan = Differencing.of(context, [number for number, _ in context.blocks])
     context.run.begin()
-    value, bends = (np.full(plan.evaluator.theta.size, np.nan) for _ in range(2))
-    found = [Estimates.empty(block, None, value) for block in plan.evaluator.layout.blocks]
+    size = plan.evaluator.theta.size
+    bends, found = np.full(size, np.nan), Estimates.empty(Block("", (size,), np.dtype(np.float64), 0, size))
     with plan.context.run.interruptible():
-        _first_pass(plan.first or plan, found, bends)
-        for block in found if plan.steps.exact else ():
-            rows = _unsteady(plan, block, bends[block.block.slice])
-            if len(rows):
-                _look(plan, block, rows)
-    return value
+        _first_pass(plan.first or plan, [found], bends)
+        if plan.steps.exact and len(rows := _unsteady(plan, found, bends)):
+            _look(plan, found, rows)
+    return found.value
 
 
 def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArray:
-    """Return the rows whose one-sided quotients are apart, and whose derivative is another one at each shorter step.
+    """Return the places whose one-sided quotients are apart, and whose derivative is another one at each shorter step.
 
     Where the first step was only too long, what is extrapolated from it and a shorter one takes the place of its value:
     a third step bears that out.
     """
-    rows = np.empty(0, np.int64)
-    told = found.value[np.isfinite(found.value)]
-    if len(told):
-        typical = thresholds.BENT * math.sqrt(float(np.mean(told**2)))
-        rows = np.flatnonzero(bends > typical + thresholds.STANDS_OUT * found.rounding)
+    bent, typical = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for block in plan.evaluator.layout.blocks:
+        part = block.slice
+        told = found.value[part][np.isfinite(found.value[part])]
+        if len(told):
+            least = thresholds.BENT * math.sqrt(float(np.mean(told**2)))
+            apart = bends[part] > least + thresholds.STANDS_OUT * found.rounding[part]
+            bent.append(block.start + np.flatnonzero(apart))
+            typical.append(np.full(len(bent[-1]), least, np.float32))
+    rows = np.concatenate(bent)
     if len(rows):
         trial, first = _trial(plan, found, rows, SHORTER), found.value[rows]
-        moved = np.abs(trial.value - first) > typical / SHORTER + found.rounding[rows] + trial.rounding
+        moved = np.abs(trial.value - first) > np.concatenate(typical) / SHORTER + found.rounding[rows] + trial.rounding
         rows, first, value, rounding = rows[moved], first[moved], trial.value[moved], trial.rounding[moved]
     if len(rows):
         value += (value - first) / (SHORTER**plan.scheme.order - 1)
