@@ -23,6 +23,7 @@ __all__ = [
     "PerturbedLoss",
     "Shardable",
     "as_float",
+    "is_shardable",
     "measures_itself",
     "own_loss",
     "written",
@@ -165,7 +166,6 @@ class Evaluator(Protocol):
         ...
 
 
-@runtime_checkable
 class Shardable(Evaluator, Protocol):
     """An evaluator whose grids several workers may share.
 
@@ -180,6 +180,11 @@ class Shardable(Evaluator, Protocol):
     def twin(self) -> Self:
         """Return an evaluator of the same loss around the same theta with private working memory."""
         ...
+
+
+def is_shardable(evaluator: Evaluator) -> TypeGuard[Shardable]:
+    """Say whether an evaluator is; `isinstance` of a protocol asks for every attribute, `untouched` among them."""
+    return hasattr(evaluator, "twin")
 
 
 # -- losses of a private, perturbed theta -----------------------------------------------------------------------------
