@@ -26,7 +26,7 @@ SHARE_OF_BUDGET = 0.02
 LARGEST = 1 << 15  # rows, so that the memory of a shard stays small beside theta
 KNOWN_SECONDS = 0.002
 GROWTH = 4  # of a shard over the one before: the first few are too short to be measured well
-FIRST = 1  # rows that stand for a shard before the first, at least, where the cost of an evaluation is known already
+FIRST = 1  # rows that stand for a shard before the first, where the cost of an evaluation is known already
 
 
 @dataclass
@@ -58,8 +58,7 @@ class Pace:
     def within(cls, budget: float | None, cost: float = 0.0) -> Pace:
         """Return a pace whose shards are short beside a budget in seconds, with what a coordinate may cost."""
         seconds = SHARD_SECONDS if budget is None else min(SHARD_SECONDS, SHARE_OF_BUDGET * budget)
-        unmeasured = KNOWN_SECONDS / cost / GROWTH if cost else 0.0  # a shorter first shard would tell nothing anyway
-        return cls(cost, shard_seconds=seconds, last=max(FIRST, int(unmeasured)))
+        return cls(cost, shard_seconds=seconds, last=FIRST)
 
     def measured(self, rows: int, seconds: float) -> None:
         """Take note of a finished shard."""
