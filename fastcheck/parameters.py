@@ -351,20 +351,7 @@ def _skeleton(tree: Any) -> Any:
 
 def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
     """Return the leaf as an array, or say why it can't be a block."""
-    _refuse_others(leaf, label)
-    refuse_masked(leaf, label)
-    if isinstance(leaf, (str, bytes, bool)) or leaf is None or callable(leaf):
-        raise InputError(
-            f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
-            "Parameters are arrays of floats; pass everything else through args=."
-        )
-    try:
-        array = np.asarray(leaf)
-    except Exception as error:
-        raise InputError(
-            f"{label} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
-            "array."
-        ) from error
+    array = leaf if type(leaf) is np.ndarray else _as_array(leaf, label)
     if array.dtype.kind in "iub":
         raise InputError(
             f"{label} has dtype {array.dtype}: adding a small step to integers does nothing. "
@@ -379,6 +366,24 @@ def _float_leaf(leaf: Any, label: str) -> NDArray[Any]:
         at = f"{label}{bad.tolist()}" if array.ndim else label
         raise InputError(f"{at}={array[tuple(bad)]} is not finite; no derivative exists there.")
     return array
+
+
+def _as_array(leaf: Any, label: str) -> NDArray[Any]:
+    """Return a leaf that is no plain array as one, or say why it can't be."""
+    _refuse_others(leaf, label)
+    refuse_masked(leaf, label)
+    if isinstance(leaf, (str, bytes, bool)) or leaf is None or callable(leaf):
+        raise InputError(
+            f"{label}={leaf!r} (type={type(leaf).__name__}) is not a float array. "
+            "Parameters are arrays of floats; pass everything else through args=."
+        )
+    try:
+        return np.asarray(leaf)
+    except Exception as error:
+        raise InputError(
+            f"{label} (type={type(leaf).__name__}) can't be read as an array: {text_of(error)}. Convert it to a numpy "
+            "array."
+        ) from error
 
 
 def refuse_masked(leaf: Any, label: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,9 +22,7 @@ from fastcheck.estimates import Estimates
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.judge import Verdicts
 from fastcheck.judge.verdict import Verdict
-from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.noise import scale_by_magnitudes
-from fastcheck.parameters import Block
 from fastcheck.report.report import Taylor
 
 __all__ = ["STEPS", "order_of", "second_opinion"]
@@ -46,7 +43,7 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
     than three remainders stand clear of their errors.
     """
     with np.errstate(invalid="ignore"):
-        clear = np.flatnonzero((remainders > thresholds.TAYLOR_CLEAR * errors) & (remainders > 0))[-FITTED:]
+        clear = np.flatnonzero(_is_clear(remainders, errors))[-FITTED:]
     if len(clear) < 3:
         return math.nan
     x, y = np.log(steps[clear]), np.log(remainders[clear])
@@ -54,8 +51,12 @@ def order_of(steps: FloatArray, remainders: FloatArray, errors: FloatArray) -> f
     return float(x @ y / (x @ x))
 
 
+def _is_clear(remainders: FloatArray, errors: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return (remainders > thresholds.TAYLOR_CLEAR * errors) & (remainders > 0)
+
+
 def second_opinion(outcome: Outcome, verdicts: Verdicts) -> tuple[Taylor | None, Verdicts, Finding | None]:
-    """Put the gradient to the Taylor test; 7 evaluations, and one or two more before it contradicts a verdict.
+    """Put the gradient to the Taylor test; 4 to 7 evaluations, and one or two more before it contradicts a verdict.
 
     A screen, whose bounds need no witness, and a gradient of more than a million coordinates go without. Returns the
     test if there is one, the verdicts, without their refutations where it contradicts them, and a finding where it
@@ -64,15 +65,19 @@ def second_opinion(outcome: Outcome, verdicts: Verdicts) -> tuple[Taylor | None,
     context = outcome.context
     if outcome.directions or context.run.stopped or context.run.over() or context.theta.size > MOST:
         return None, verdicts, None
-    chosen = [block for _, block in context.blocks]
-    direction = _direction(context.evaluator, chosen, np.random.default_rng(context.seed))
-    steps = np.array(STEPS)
-    with np.errstate(all="ignore"):
-        signed = _remainders(context, direction, steps)
-    errors = math.sqrt(2) * context.noise.level + context.noise.bias + steps * _lost(context, chosen, direction)
+    direction = _direction(context, np.random.default_rng(context.seed))
+    noise, lost = math.sqrt(2) * context.noise.level + context.noise.bias, _lost(context, direction)
+    steps, signed = np.empty(0), np.empty(0)
+    for more in (STEPS[-FITTED:], STEPS[:-FITTED]):  # longer ones where the shortest do not all tell
+        steps = np.concatenate([more, steps])
+        with np.errstate(all="ignore"):
+            signed = np.concatenate([_remainders(context, direction, np.array(more)), signed])
+        errors = noise + steps * lost
+        if _is_clear(np.abs(signed), errors).all():
+            break
     order = order_of(steps, np.abs(signed), errors)
-    taylor = Taylor(order, STEPS, tuple(np.abs(signed).tolist()))
-    contradiction = _contradiction(outcome, verdicts, direction, order, signed, errors)
+    taylor = Taylor(order, tuple(steps.tolist()), tuple(np.abs(signed).tolist()))
+    contradiction = _contradiction(outcome, verdicts, direction, order, steps, signed, errors)
     if contradiction is None or verdicts.verdict.passed:
         return taylor, verdicts, contradiction
     return taylor, _withdrawn(verdicts), contradiction
@@ -87,14 +92,14 @@ def _withdrawn(verdicts: Verdicts) -> Verdicts:
     return dataclasses.replace(verdicts, verdict=Verdict.INCONCLUSIVE, blocks=blocks)
 
 
-def _direction(evaluator: Evaluator, chosen: Sequence[Block], rng: np.random.Generator) -> FloatArray:
+def _direction(context: Context, rng: np.random.Generator) -> FloatArray:
     """Return a random direction, each coordinate in proportion to the magnitude of its block."""
-    drawn = rng.uniform(-0.5, 0.5, evaluator.theta.size)
+    drawn = rng.uniform(-0.5, 0.5, context.theta.size)
     drawn += np.copysign(0.5, drawn)
-    direction = np.zeros(evaluator.theta.size)
-    for block in chosen:
+    direction = np.zeros(context.theta.size)
+    for _, block in context.blocks:
         direction[block.slice] = drawn[block.slice]
-    scale_by_magnitudes(evaluator, direction)
+    scale_by_magnitudes(context.evaluator, direction)
     return direction
 
 
@@ -104,22 +109,22 @@ def _remainders(context: Context, direction: FloatArray, steps: FloatArray) -> F
     values = evaluator.along(0, direction, steps)
     predicted = np.zeros(len(steps))
     for start in range(0, len(direction), CHUNK):
-        places = np.arange(start, min(start + CHUNK, len(direction)))
-        at = evaluator.theta[places]
+        part = slice(start, min(start + CHUNK, len(direction)))
+        places, at = np.arange(part.start, part.stop), evaluator.theta[part]
         for k, t in enumerate(steps.tolist()):
-            moved = evaluator.represent(places, at + t * direction[places]) - at
-            predicted[k] += float(g[places] @ moved)
+            moved = evaluator.represent(places, at + t * direction[part]) - at
+            predicted[k] += float(g[part] @ moved)
     return np.asarray(values - context.base - predicted)
 
 
-def _lost(context: Context, chosen: Sequence[Block], direction: FloatArray) -> float:
+def _lost(context: Context, direction: FloatArray) -> float:
     """Return what the gradient's own rounding may have cost g.v, in units of the loss."""
-    numbers = {block: number for number, block in enumerate(context.evaluator.layout.blocks)}
     total = 0.0
-    for block in chosen:
-        g = context.analytic.flat[block.slice]
+    for number, block in context.blocks:
+        g, eps, _ = context.of_block(number)
         largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
-        total += float(context.analytic.eps[numbers[block]]) * largest * float(np.linalg.norm(direction[block.slice]))
+        part = direction[block.slice]
+        total += eps * largest * math.sqrt(part @ part)
     return thresholds.TAYLOR_LOST * total
 
 
@@ -128,6 +133,7 @@ def _contradiction(
     verdicts: Verdicts,
     direction: FloatArray,
     order: float,
+    steps: FloatArray,
     signed: FloatArray,
     errors: FloatArray,
 ) -> Finding | None:
@@ -137,7 +143,8 @@ def _contradiction(
     context = outcome.context
     with np.errstate(invalid="ignore"):
         k = int(np.flatnonzero(np.abs(signed) > thresholds.TAYLOR_CLEAR * errors)[-1])  # the smallest clear remainder
-    t, slope = STEPS[k], abs(float(signed[k])) / STEPS[k]
+    t = float(steps[k])
+    slope = abs(float(signed[k])) / t
     evidence = {"order": order, "slope": slope}
     kinks = any(one.compared.kinks for one in verdicts.blocks.values() if one.compared is not None)
     if verdicts.verdict.passed and thresholds.LINEAR[0] < order < thresholds.LINEAR[1] and not kinks:

@@ -53,9 +53,18 @@ def test_the_remainders_are_those_of_a_cubic_in_closed_form():
     v = math.sqrt(report.taylor.remainders[-1] / 6) / STEPS[-1]  # of the smallest step, its cube left out
     assert 1.0 <= v <= 2.0  # half to all of the parameter's magnitude
     with mpmath.workdps(50):
-        exact = [[float(abs(6 * (s * v * t) ** 2 + (s * v * t) ** 3)) for t in STEPS] for s in (1, -1)]
+        exact = [[float(abs(6 * (s * v * t) ** 2 + (s * v * t) ** 3)) for t in report.taylor.steps] for s in (1, -1)]
     assert any(np.allclose(report.taylor.remainders, one, rtol=1e-4) for one in exact)
     assert report.taylor.order == pytest.approx(2, abs=0.02)
+
+
+@pytest.mark.parametrize(("decimals", "taken"), [(17, STEPS[-FITTED:]), (7, STEPS)])
+def test_longer_steps_are_taken_where_the_shortest_do_not_stand_clear(decimals, taken):
+    theta = np.random.default_rng(1).normal(size=30)
+    report = fastcheck.check(lambda t: round(float(np.sum(t**2)), decimals), 2 * theta, theta, mode="full")
+    assert report.taylor.steps == taken
+    assert len(report.taylor.remainders) == len(taken)
+    assert report.taylor.order == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize("mode", ["full", "sample"])
@@ -122,7 +131,7 @@ def test_it_stays_out_of_the_screen_and_survives_the_file(tmp_path):
     screened = fastcheck.check(problem.loss, problem.claimed(), problem.params, args=problem.args, mode="screen")
     assert screened.taylor is None
     report = fastcheck.check(problem.loss, problem.claimed(), problem.params, args=problem.args, mode="full")
-    assert report.taylor.steps == STEPS
+    assert report.taylor.steps == STEPS[-FITTED:]
     back = Report.load(report.save(tmp_path / "report.json"))
     assert back.taylor == report.taylor
     linear = dataclasses.replace(report, taylor=dataclasses.replace(report.taylor, order=math.nan))

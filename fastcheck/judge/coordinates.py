@@ -58,7 +58,7 @@ class Norms:
             self.excused + other.excused,
         )
 
-    @property
+    @cached_property
     def scale(self) -> float:
         """||g|| + ||n||."""
         return math.sqrt(self.analytic) + math.sqrt(self.measured)
@@ -116,6 +116,8 @@ class Comparison:
     diffuse : bool
         Nearly every coordinate differs a little, none by much more than the others: two functions that are not quite
         the same, rather than a mistake in one place.
+    clear : int
+        Coordinates that differ by more than their uncertainty, however little.
     """
 
     norms: Norms
@@ -132,6 +134,7 @@ class Comparison:
     doubtful: bool = False
     kink_width: float = 0.0
     diffuse: bool = False
+    clear: int = 0
 
     @property
     def checked(self) -> bool:
@@ -186,22 +189,26 @@ class Judge:
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             part = slice(row * CHUNK, row * CHUNK + len(g))
             here = np.isfinite(n)
-            missing += int(np.count_nonzero(~here))
+            missing += len(g) - int(np.count_nonzero(here))
             norms = norms + _norms(g, n, distance, found.rounding[part], found.truncation[part], here, self.z)
-            each = np.where(here, excess(distance, u + own, np.abs(g) + np.abs(n)), 0.0)
-            clear += int(np.count_nonzero(each > 0))
-            suspects |= {part.start + int(k): float(each[k]) for k in np.flatnonzero(each > self.tolerance)}
+            out = np.flatnonzero(here & (distance > u + own))
+            if len(out):
+                clear += len(out)
+                each = excess(distance[out], u[out] + own, np.abs(g[out]) + np.abs(n[out]))
+                errors = zip(out.tolist(), each.tolist(), strict=True)
+                suspects |= {part.start + k: error for k, error in errors if error > self.tolerance}
         lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
         at_kinks = [found.row(place) for place, estimate in found.looks.items() if estimate.status in EXCUSED]
         off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
-        norms = norms + Norms(truncation=lost**2, excused=min(norms.error, float(np.nansum(np.square(off)))))
-        first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
-        norms = norms + Norms(truncation=found.systematic**2)
-        compared = self._verdict(found, analytic, norms, suspects, clear, frozenset(at_kinks))
+        excused = min(norms.error, float(np.nansum(np.square(off)))) if off else 0.0
+        norms = first = norms + Norms(truncation=lost**2, excused=excused)
+        if found.forgiven or found.systematic:
+            first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
+            norms = norms + Norms(truncation=found.systematic**2)
+        compared = self._verdict(found, analytic, norms, suspects, clear, missing, doubt, frozenset(at_kinks))
         unconfirmed = 0.0 if found.cleared else self.norm_excess(first)
         if compared.verdict.passed and unconfirmed and not self.norm_grade(first, unconfirmed).passed:
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE, unconfirmed=unconfirmed)
-        compared = replace(compared, missing=missing, doubt=doubt)
         if compared.verdict.passed and (missing or compared.jumps or compared.unresolved):
             compared = replace(compared, verdict=Verdict.INCONCLUSIVE)
         if compared.verdict.refuted and math.sqrt(norms.error) <= doubt:
@@ -215,6 +222,8 @@ class Judge:
         norms: Norms,
         suspects: Mapping[int, float],
         clear: int,
+        missing: int,
+        doubt: float,
         at_kinks: frozenset[int],
     ) -> Comparison:
         status = [estimate.status for estimate in found.looks.values()]
@@ -243,24 +252,25 @@ class Judge:
             kinks=len(at_kinks),
             jumps=sum(s is Status.JUMP for s in status),
             unresolved=sum(s is Status.UNRESOLVED for s in status),
-            missing=0,
+            missing=missing,
             verdict=verdict,
             wrong=found.places(np.array(bad, dtype=np.int64)),
             resolved=resolved,
             kink_width=math.hypot(*(e.width for e in found.looks.values() if e.status is Status.KINK)),
+            doubt=doubt,
             diffuse=diffuse,
+            clear=clear,
         )
 
-    def norm_excess(self, norms: Norms) -> float:
-        """Return the relative error of a block, or of the whole, in excess of its uncertainty."""
+    def norm_excess(self, norms: Norms, excused: float = 0.0) -> float:
+        """Return the relative error of a block, or of the whole, in excess of its uncertainty, less what is excused."""
         if not norms.count:
             return 0.0
-        return excess_of_one(math.sqrt(norms.error), norms.uncertainty(self.z), norms.scale)
+        return excess_of_one(math.sqrt(norms.error - excused), norms.uncertainty(self.z), norms.scale)
 
     def norm_grade(self, norms: Norms, relative: float) -> Verdict:
         """Grade the relative error of a block, or of the whole; kinks excuse what is at them, and nothing else."""
-        rest = replace(norms, error=norms.error - norms.excused)
-        elsewhere = grade(self.norm_excess(rest), self.tolerance, kinks=False)
+        elsewhere = grade(self.norm_excess(norms, norms.excused), self.tolerance, kinks=False)
         return worst([elsewhere, grade(relative, self.tolerance, kinks=norms.excused > 0)])
 
     def refutes(self, estimate: Estimate, claimed: float) -> bool:
@@ -352,11 +362,12 @@ def _norms(
     here: NDArray[np.bool_],
     z: float,
 ) -> Norms:
-    g, n, distance = g[here], n[here], distance[here]
+    if not here.all():
+        g, n, distance, rounding, truncation = g[here], n[here], distance[here], rounding[here], truncation[here]
     # A rounding piece bounds the worst of the run; the standard deviation of one is z times smaller. The sum of two
     # loss errors is divided by two steps, hence the root.
-    noise = rounding[here].astype(np.float64) / (z * math.sqrt(2.0))
-    systematic = truncation[here].astype(np.float64)
+    noise = rounding.astype(np.float64) / (z * math.sqrt(2.0))
+    systematic = truncation.astype(np.float64)
     return Norms(
         float(distance @ distance),
         float(g @ g),

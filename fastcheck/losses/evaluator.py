@@ -23,6 +23,7 @@ __all__ = [
     "PerturbedLoss",
     "Shardable",
     "as_float",
+    "is_shardable",
     "measures_itself",
     "own_loss",
     "written",
@@ -169,7 +170,6 @@ class Evaluator(Protocol):
         ...
 
 
-@runtime_checkable
 class Shardable(Evaluator, Protocol):
     """An evaluator whose grids several workers may share.
 
@@ -184,6 +184,11 @@ class Shardable(Evaluator, Protocol):
     def twin(self) -> Self:
         """Return an evaluator of the same loss around the same theta with private working memory."""
         ...
+
+
+def is_shardable(evaluator: Evaluator) -> TypeGuard[Shardable]:
+    """Say whether an evaluator is; `isinstance` of a protocol asks for every attribute, `untouched` among them."""
+    return hasattr(evaluator, "twin")
 
 
 # -- losses of a private, perturbed theta -----------------------------------------------------------------------------
@@ -306,7 +311,7 @@ class PerturbedLoss(ABC):
         """See `Evaluator.along`."""
         part = self._work[start : start + len(direction)]
         saved = self.theta[start : start + len(direction)]
-        values = np.full(len(steps), math.nan)
+        values, place = np.full(len(steps), math.nan), self._direction_in(start)
         before, left = math.nan, math.nan  # the last step, and what tells that its evaluation left the point as it was
         try:
             for k, t in enumerate(steps.tolist()):
@@ -316,7 +321,7 @@ class PerturbedLoss(ABC):
                 else:
                     self._move(part, saved, direction, t, before if float(part @ saved) == left else math.nan)
                     before, left = t, float(part @ saved)
-                values[k] = self._value(self._direction_in(start))
+                values[k] = self._value(place)
         finally:
             part[:] = saved
         return values

@@ -84,6 +84,8 @@ def _of_printed(values: FloatArray, base: float) -> float:
 def _digits(text: str) -> int:
     """Return how many significant decimal digits give a number back, or one more than matters."""
     value = float(text)
+    if float(f"{value:.{DIGITS - 1}e}") != value:
+        return DIGITS + 1
     return next((p for p in range(1, DIGITS + 1) if float(f"{value:.{p - 1}e}") == value), DIGITS + 1)
 
 

@@ -148,9 +148,9 @@ def _columns(values: FloatArray) -> tuple[list[float], list[bool]]:
     levels, changes = [], []
     column, gamma = values.astype(np.float64), 1.0
     for k in range(1, len(values) - 1):
-        column = np.diff(column)
+        column = column[1:] - column[:-1]
         gamma *= 0.5 * k / (2 * k - 1)  # gamma_k = (k!)^2 / (2k)!
-        levels.append(math.sqrt(gamma * float(np.mean(column**2))))
+        levels.append(math.sqrt(gamma * float((column**2).sum() / len(column))))
         changes.append(bool(column.min() < 0 < column.max()))
     return levels, changes
 
@@ -181,6 +181,8 @@ def scale_of_blocks(evaluator: Evaluator) -> FloatArray:
 def uneven(theta: FloatArray) -> bool:
     """Say whether a block's entries live on scales so different that one step can't serve them all."""
     some = np.abs(theta[:: max(1, len(theta) // SOME)])
+    if not some.size or (len(some) == len(theta) and some.max() <= UNEVEN * some.min()):
+        return False
     some = some[some > 0]
     if some.size < 2:
         return False

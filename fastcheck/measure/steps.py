@@ -9,8 +9,10 @@ quotients begin to differ by more than the noise explains.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -162,43 +164,76 @@ def choose_steps(
     own: dict[int, tuple[float, float]] = {}
     per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
     relative = np.array([uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
+    climbs = []
     for number in selected:
         block = blocks[number]
         if not block.size:
             continue
         each = relative[number] and block.size <= FEW  # quantities of their own units, each with its own scale
-        pilots = block.start + (
-            np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
-        )
-        size = 1.0 if relative[number] else float(scales[number])
-        unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), size)
+        offsets = np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
+        pilots = block.start + offsets
+        unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), scales[number])
         unit[unit == 0] = 1.0
-        for some in np.arange(len(pilots))[:, None] if each else [np.arange(len(pilots))]:
-            swing = max(abs(base), float(np.abs(gradient[pilots[some]] * unit[some]).max()), 1e-300)
+        swings = np.abs(gradient[pilots] * unit)
+        for some in [slice(k, k + 1) for k in range(block.size)] if each else [slice(None)]:
+            swing = max(abs(base), float(swings[some].max()), 1e-300)
             first = min(max((noise.typical / swing) ** (1 / (scheme.order + 1)), 2.0**-40), LONGEST / RUNG)
-            h, left = _climb(evaluator, pilots[some], unit[some], first, noise, scheme)
-            if each:
-                own[int(pilots[some[0]])] = float(_power_of_two(h * unit[some])[0]), left / float(unit[some[0]])
-            per_block[number] = _power_of_two(np.array([h * size]))[0]
-            truncation[number] = left / size
+            rungs = _climb(unit[some].tolist(), first, noise, scheme)
+            climbs.append(_Climb(number, each, pilots[some], unit[some], rungs))
+    for climb, (h, left) in zip(climbs, _climbed(evaluator, climbs, scheme), strict=True):
+        if climb.alone:
+            own[int(climb.pilots[0])] = float(_power_of_two(h * climb.unit)[0]), left / float(climb.unit[0])
+        per_block[climb.number], truncation[climb.number] = h, left
+    climbed = [climb.number for climb in climbs]
+    size = np.where(relative, 1.0, scales)[climbed]
+    per_block[climbed] = _power_of_two(per_block[climbed] * size)
+    truncation[climbed] /= size
     return Steps(per_block, truncation, relative, exact=True, own=own)
 
 
+class _Climb(NamedTuple):
+    """Pilots of a block, or one alone, that climb a ladder of steps, in units of `unit`; both of shape (pilots,)."""
+
+    number: int
+    alone: bool
+    pilots: IntArray
+    unit: FloatArray
+    rungs: Generator[float, list[float], tuple[float, float]]
+
+
+def _climbed(evaluator: Evaluator, climbs: Sequence[_Climb], scheme: Scheme) -> list[tuple[float, float]]:
+    """Return what each climb does; on every rung the quotients of all that still climb are measured together."""
+    ended: dict[int, tuple[float, float]] = {}
+    asked = {k: next(climb.rungs) for k, climb in enumerate(climbs)}
+    while asked:
+        pilots = np.concatenate([climbs[k].pilots for k in asked])
+        steps = np.concatenate([step * climbs[k].unit for k, step in asked.items()])
+        quotients = iter(_quotients(evaluator, pilots, steps, scheme).tolist())
+        for k in list(asked):
+            try:
+                asked[k] = climbs[k].rungs.send(list(islice(quotients, len(climbs[k].pilots))))
+            except StopIteration as end:
+                del asked[k]
+                ended[k] = end.value
+    return [ended[k] for k in range(len(climbs))]
+
+
 def _climb(
-    evaluator: Evaluator, pilots: IntArray, unit: FloatArray, first: float, noise: Noise, scheme: Scheme
-) -> tuple[float, float]:
+    unit: list[float], first: float, noise: Noise, scheme: Scheme
+) -> Generator[float, list[float], tuple[float, float]]:
     """Return the step, in units of `unit`, and the truncation it leaves, from quotients that agree up a ladder.
 
-    The truncation is in units of the loss: of the derivative, times `unit`.
+    For each step that is yielded, the pilots' quotients are to be sent. The truncation is in units of the loss: of the
+    derivative, times `unit`.
     """
     good = first / RUNG
-    below = _quotients(evaluator, pilots, good * unit, scheme)
+    below = yield good
     error = 0.0
 
-    def apart(low: FloatArray, high: FloatArray) -> float:
+    def apart(low: list[float], high: list[float]) -> float:
         """Return how far two quotients are apart, in units of the loss; a pilot without a value says nothing."""
-        told = np.isfinite(high - low)
-        return float(np.max((np.abs(high - low) * unit)[told])) if told.any() else np.inf
+        told = [abs(b - a) * u for a, b, u in zip(low, high, unit, strict=True) if math.isfinite(b - a)]
+        return max(told, default=math.inf)
 
     def explained(shorter: float) -> float:
         return float(scheme.amplification * noise.error(PILOT_Z) / shorter)
@@ -207,7 +242,7 @@ def _climb(
         longer = good * RUNG
         if longer > LONGEST:
             break
-        above = _quotients(evaluator, pilots, longer * unit, scheme)
+        above = yield longer
         if apart(below, above) > explained(good):
             break
         error = explained(good)
@@ -216,7 +251,7 @@ def _climb(
         tried = []
         for _ in range(RUNGS):
             shorter = good / RUNG
-            lower = _quotients(evaluator, pilots, shorter * unit, scheme)
+            lower = yield shorter
             differ = apart(lower, below)
             tried.append((max(differ, explained(shorter)), good))
             if differ <= explained(shorter):
@@ -225,8 +260,9 @@ def _climb(
         # Where the noise is larger than was measured, none may agree, or the shortest by luck: take the least apart.
         error, good = min(tried)
     between, agreed = good * math.sqrt(RUNG), error == explained(good / RUNG)
-    if agreed and between <= LONGEST and explained(good) > VAGUE * float(np.max(np.abs(below) * unit)):
-        above = _quotients(evaluator, pilots, between * unit, scheme)
+    vague = all(explained(good) > VAGUE * (abs(q) * u) for q, u in zip(below, unit, strict=True))
+    if agreed and between <= LONGEST and vague:
+        above = yield between
         if apart(below, above) <= explained(good):
             error, good = explained(good), between
     # Truncation at `good` hid below the noise of the rung under it; a shorter step leaves that much less of it.

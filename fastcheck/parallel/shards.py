@@ -15,7 +15,7 @@ import numpy as np
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.errors import InputError
-from fastcheck.losses.evaluator import Evaluator, Shardable
+from fastcheck.losses.evaluator import Evaluator, Shardable, is_shardable
 from fastcheck.parallel.crew import Crew, WorkerDiedError, cores, hire
 from fastcheck.parallel.worker import Done, Shard
 
@@ -113,7 +113,7 @@ class Staff:
         InputError
             The backend was named, and there is none such, or the loss can't travel there.
         """
-        if self._barred or self.backend == "serial" or not isinstance(evaluator, Shardable):
+        if self._barred or self.backend == "serial" or not is_shardable(evaluator):
             return None
         if self._crew is not None and self._served is evaluator:
             return self._crew

@@ -103,7 +103,7 @@ class Taylor:
     order : float
         2 for a right gradient of a smooth loss, 1 for a wrong one; NaN where too few remainders stand clear of noise.
     steps : tuple of float
-        In units of the parameters.
+        In units of the parameters, falling; the four shortest, and longer ones where those do not stand clear.
     remainders : tuple of float
         ``|J(theta + t v) - J(theta) - t g.v|``, in units of the loss; NaN where the loss failed.
     """

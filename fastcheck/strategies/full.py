@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
 from fastcheck.estimates import SCHEMES, TINY, Estimate, Estimates, Scheme, Status
+from fastcheck.judge.coordinates import Comparison
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.measure.looks import LADDER, look_again, look_along
@@ -26,6 +30,7 @@ from fastcheck.measure.steps import (
     step_quantisation,
     within_scale,
 )
+from fastcheck.parameters import Block
 
 __all__ = ["Differencing", "derivatives", "measure"]
 
@@ -122,30 +127,34 @@ def derivatives(context: Context) -> FloatArray:
     """
     plan = Differencing.of(context, [number for number, _ in context.blocks])
     context.run.begin()
-    value, bends = (np.full(plan.evaluator.theta.size, np.nan) for _ in range(2))
-    found = [Estimates.empty(block, None, value) for block in plan.evaluator.layout.blocks]
+    size = plan.evaluator.theta.size
+    bends, found = np.full(size, np.nan), Estimates.empty(Block("", (size,), np.dtype(np.float64), 0, size))
     with plan.context.run.interruptible():
-        _first_pass(plan.first or plan, found, bends)
-        for block in found if plan.steps.exact else ():
-            rows = _unsteady(plan, block, bends[block.block.slice])
-            if len(rows):
-                _look(plan, block, rows)
-    return value
+        _first_pass(plan.first or plan, [found], bends)
+        if plan.steps.exact and len(rows := _unsteady(plan, found, bends)):
+            _look(plan, found, rows)
+    return found.value
 
 
 def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArray:
-    """Return the rows whose one-sided quotients are apart, and whose derivative is another one at each shorter step.
+    """Return the places whose one-sided quotients are apart, and whose derivative is another one at each shorter step.
 
     Where the first step was only too long, what is extrapolated from it and a shorter one takes the place of its value:
     a third step bears that out.
     """
-    rows = np.empty(0, np.int64)
-    if np.isfinite(found.value).any():
-        typical = thresholds.BENT * math.sqrt(float(np.nanmean(found.value**2)))
-        rows = np.flatnonzero(bends > typical + thresholds.STANDS_OUT * found.rounding)
+    bent, typical = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for block in plan.evaluator.layout.blocks:
+        part = block.slice
+        told = found.value[part][np.isfinite(found.value[part])]
+        if len(told):
+            least = thresholds.BENT * math.sqrt(float(np.mean(told**2)))
+            apart = bends[part] > least + thresholds.STANDS_OUT * found.rounding[part]
+            bent.append(block.start + np.flatnonzero(apart))
+            typical.append(np.full(len(bent[-1]), least, np.float32))
+    rows = np.concatenate(bent)
     if len(rows):
         trial, first = _trial(plan, found, rows, SHORTER), found.value[rows]
-        moved = np.abs(trial.value - first) > typical / SHORTER + found.rounding[rows] + trial.rounding
+        moved = np.abs(trial.value - first) > np.concatenate(typical) / SHORTER + found.rounding[rows] + trial.rounding
         rows, first, value, rounding = rows[moved], first[moved], trial.value[moved], trial.rounding[moved]
     if len(rows):
         value += (value - first) / (SHORTER**plan.scheme.order - 1)
@@ -158,12 +167,12 @@ def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArr
 
 def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArray | None = None) -> None:
     """Fill in one difference quotient for every row of every block, in one stream, and half the gap of its slopes."""
-    stops = np.cumsum([len(block) for block in found])
+    stops = list(accumulate(map(len, found)))
 
     def pieces(rows: slice) -> Iterator[tuple[Estimates, slice]]:
         """Yield the blocks that some rows of the stream lie in, and which rows of theirs those are."""
-        for k in range(int(np.searchsorted(stops, rows.start, side="right")), len(found)):
-            first = int(stops[k]) - len(found[k])
+        for k in range(bisect_right(stops, rows.start), len(found)):
+            first = stops[k] - len(found[k])
             if first >= rows.stop:
                 return
             yield found[k], slice(max(rows.start - first, 0), min(rows.stop - first, len(found[k])))
@@ -175,28 +184,24 @@ def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArra
     far, near = max(plan.scheme.offsets), min(plan.scheme.offsets)
     ends = [plan.scheme.offsets.index(far), plan.scheme.offsets.index(near)]
     reach = far if plan.scheme.subtracts and near == -far else math.nan  # one-sided schemes tell nothing of the gap
-    for shard, values in plan.context.run.stream(plan.evaluator, int(stops[-1]), probes, plan.scheme.offsets):
+    for shard, values in plan.context.run.stream(plan.evaluator, stops[-1], probes, plan.scheme.offsets):
         at = 0
         if bends is not None:
             with np.errstate(invalid="ignore"):
                 bends[shard.coordinates] = np.abs(values[:, ends].sum(axis=1) - 2 * plan.context.base) / (
                     2 * reach * shard.steps
                 )
+        measured = _quotients(plan, shard.coordinates, shard.steps, values)
         for block, rows in pieces(shard.rows):
             part = slice(at, at + rows.stop - rows.start)
-            _quotients(plan, block, rows, shard.coordinates[part], shard.steps[part], values[part])
+            block.value[rows], block.rounding[rows], block.truncation[rows] = (each[part] for each in measured)
             at = part.stop
 
 
 def _quotients(
-    plan: Differencing,
-    found: Estimates,
-    rows: IntArray | slice,
-    places: IntArray,
-    steps: FloatArray,
-    values: FloatArray,
-) -> None:
-    """Write the quotients of some rows and their uncertainty."""
+    plan: Differencing, places: IntArray, steps: FloatArray, values: FloatArray
+) -> tuple[FloatArray, NDArray[np.float32], NDArray[np.float32]]:
+    """Return the quotients at some places and the pieces of their uncertainty, rounding and truncation."""
     scheme, evaluator = plan.scheme, plan.evaluator
     divisor = steps
     low_precision = is_low_precision(evaluator)
@@ -209,26 +214,25 @@ def _quotients(
     with np.errstate(invalid="ignore", divide="ignore"):
         quotient = scheme.derivative(values, divisor)
         quotient[~np.isfinite(quotient)] = np.nan
-    found.value[rows] = quotient
     if scheme.subtracts:
         rounding = plan.context.noise.random_error(plan.context.judge.z) * scheme.amplification / divisor
     else:
-        rounding = np.full(
-            len(steps),
-            thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * np.abs(quotient).max(initial=0.0, where=quotient == quotient),
-        )
-    with np.errstate(over="ignore"):  # a step so short that nothing can be known: infinite
-        found.rounding[rows] = np.maximum(rounding, TINY)
-    found.truncation[rows] = plan.steps.truncation_of(evaluator, places)
-    if scheme.subtracts and plan.context.noise.grain:  # half a quantum is a bound, and no deviation that averages out
-        with np.errstate(over="ignore", divide="ignore"):
-            found.truncation[rows] += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
+        layout = evaluator.layout
+        block, largest = np.searchsorted(layout.stops, places, side="right"), np.zeros(len(layout.blocks))
+        np.maximum.at(largest, block, np.nan_to_num(np.abs(quotient)))
+        rounding = thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * largest[block]
+    truncation = plan.steps.truncation_of(evaluator, places).astype(np.float32)
+    with np.errstate(over="ignore", divide="ignore"):  # a step so short that nothing can be known: infinite
+        rounded = np.maximum(rounding, TINY).astype(np.float32)
+        if scheme.subtracts and plan.context.noise.grain:  # half a quantum is a bound, and none that averages out
+            truncation += plan.context.noise.bias * scheme.amplification / np.abs(divisor)
     if low_precision and len(scheme.offsets) > 2:  # its weights are those of even steps
         uneven = 2 * step_quantisation(evaluator, places, steps) * np.abs(quotient)
-        found.truncation[rows] += np.where(np.isfinite(uneven), uneven, 0.0)
+        truncation += np.where(np.isfinite(uneven), uneven, 0.0)
     elif not plan.steps.exact and scheme.subtracts:  # theta + h is rounded, and the quotient with it
         lost = np.spacing(np.abs(evaluator.theta[places])) / steps * np.abs(quotient)
-        found.truncation[rows] += np.where(np.isfinite(lost), lost, 0.0)
+        truncation += np.where(np.isfinite(lost), lost, 0.0)
+    return quotient, rounded, truncation
 
 
 def _second_looks(plan: Differencing, number: int, found: Estimates, complete: bool) -> bool:
@@ -237,10 +241,13 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     Where the first pass was not complete, rows without a value are those it did not reach. Say whether the run got to
     the end of it.
     """
-    analytic, eps, _ = plan.context.of_block(number)
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
             found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
+    compared = _compared(plan, number, found)
+    if not compared.clear and not (complete and compared.missing):
+        return True
+    analytic, eps, _ = plan.context.of_block(number)
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
@@ -265,6 +272,15 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
             _shorter(plan, found, np.setdiff1d(suspects, batch), factor)
 
 
+def _compared(plan: Differencing, number: int, found: Estimates) -> Comparison:
+    """Return what the judge makes of a block, from before where nothing was measured since."""
+    if found.compared is None:
+        analytic, eps, _ = plan.context.of_block(number)
+        found.compared = plan.context.judge, plan.context.judge.compare(found, analytic, eps)
+    compared: Comparison = found.compared[1]
+    return compared
+
+
 def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
     """Forget the first measurement of every row that stands out and was not looked at again: it is no evidence.
 
@@ -284,9 +300,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     blame, the derivative along them shows it; if not, the coordinates shared a systematic error, and the block's
     uncertainty is that much larger. And where noise hides the single coordinates, the block may still be seen wrong.
     """
-    analytic, eps, _ = plan.context.of_block(number)
-    compared = plan.context.judge.compare(found, analytic, eps)
-    found.compared = plan.context.judge, compared
+    compared = _compared(plan, number, found)
     stands_out = compared.excess > plan.context.judge.tolerance
     if (
         plan.context.run.stopped
@@ -298,6 +312,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     if any(resolved.status is Status.KINK for resolved in found.looks.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
     found.compared = None
+    analytic, _, _ = plan.context.of_block(number)
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
     error = np.zeros(found.block.size)
@@ -401,7 +416,8 @@ def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float) 
     steps = plan.steps.of(plan.evaluator, places) / factor
     trial = Estimates.empty(found.block, places)
     for part, values in plan.context.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
-        _quotients(plan, trial, np.arange(len(rows))[part], places[part], steps[part], values)
+        measured = _quotients(plan, places[part], steps[part], values)
+        trial.value[part], trial.rounding[part], trial.truncation[part] = measured
     return trial
 
 
@@ -418,6 +434,7 @@ def _shorter(plan: Differencing, found: Estimates, rows: IntArray, factor: float
     found.value[rows[refutes]] = trial.value[refutes]
     found.rounding[rows[refutes]] = trial.rounding[refutes]
     found.truncation[rows[refutes]] = trial.truncation[refutes]
+    found.compared = None
 
 
 def _first_was_right(
