@@ -18,22 +18,55 @@ from fastcheck.adapters import framework
 from fastcheck.adapters.pytrees import as_array, double_precision
 from fastcheck.adapters.wide import evaluate, fingerprint, wide_dtype
 
-__all__ = ["Program"]
+__all__ = ["Program", "Trace"]
 
 KEPT = 64  # compiled programs
 
 _compiled: OrderedDict[Any, tuple[Any, set[str]]] = OrderedDict()
 
 
-class Program:
-    """A function of arrays, traced as the user runs it.
+class Trace:
+    """A function of arrays, traced as the user runs it, once for all precisions.
 
     Parameters
     ----------
     function : callable
         ``function(*arrays)`` returns a pytree of arrays; it is called once, to be traced.
-    example : sequence of array
-        Arrays of the shapes and dtypes of the user.
+    example : sequence of jax.ShapeDtypeStruct
+        Shapes and dtypes of the user's arrays.
+
+    Attributes
+    ----------
+    closed : callable
+        Returns the program, a ``jax.core.ClosedJaxpr``; a function, so that no search for generators goes through it.
+    tree : PyTreeDef
+        Of what it returns.
+    told : tuple or None
+        What tells it from others, its constants left out; None where that can't be told.
+    seconds : float
+        That tracing took.
+
+    Raises
+    ------
+    Exception
+        What tracing raises: a branch on a value, say.
+    """
+
+    def __init__(self, function: Callable[..., Any], example: Sequence[Any]) -> None:
+        jax, began = framework("jax"), time.perf_counter()
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+        self.closed = lambda: closed
+        self.tree, told = jax.tree_util.tree_structure(shape), fingerprint(closed)
+        self.told = told and (told, tuple(map(str, closed.in_avals)), bool(jax.config.jax_enable_x64))
+        self.seconds = time.perf_counter() - began
+
+
+class Program:
+    """A traced function, compiled.
+
+    Parameters
+    ----------
+    trace : Trace
     double : bool
         Whether to run it in double precision.
     stacked : int, optional
@@ -44,41 +77,34 @@ class Program:
     narrowed : set of str
         The dtypes that it casts wider numbers to, where it runs in double precision: it then does not.
     seconds : float
-        That tracing took, and the first call.
+        That making it took, and the first call.
 
     Raises
     ------
-    Exception
-        What tracing raises: a branch on a value, a primitive that can't be widened.
+    Unsupported
+        There is a primitive in it that can't be widened.
     """
 
-    def __init__(self, function: Callable[..., Any], example: Sequence[Any], double: bool, stacked: int = 0) -> None:
-        jax = framework("jax")
-        began, self._called = time.perf_counter(), False
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
-        self._tree = jax.tree_util.tree_structure(shape)
-        self._double, told = double, fingerprint(closed)
-        avals = tuple(str(variable.aval) for variable in (*closed.jaxpr.constvars, *closed.jaxpr.invars))
-        key = self._key = (told, avals, double, stacked, bool(jax.config.jax_enable_x64))
-        if told is None or key not in _compiled:
-            made = _made(closed.jaxpr, double, stacked)
-            if told is not None:
-                _compiled[key] = made
-            while len(_compiled) > KEPT:
-                _compiled.popitem(last=False)
-        else:
-            _compiled.move_to_end(key)
-            made = _compiled[key]
-        self._run, self.narrowed = made
+    def __init__(self, trace: Trace, double: bool, stacked: int = 0) -> None:
+        jax, began, self._called = framework("jax"), time.perf_counter(), False
+        self._tree, self._double, closed = trace.tree, double, trace.closed()
         with self._precision():
             self._consts = [_moved(const, double) for const in closed.consts]
-        if double:  # a primitive that can't be widened is seen here, not in the middle of a check
+        key = self._key = trace.told and (trace.told, double, stacked)
+        made = _compiled.pop(key, None)
+        if made is None:
+            made = _made(closed.jaxpr, double, stacked)
             with self._precision():
                 given = [
                     jax.ShapeDtypeStruct((1, *x.shape) if k < stacked else x.shape, wide_dtype(x.dtype))
                     for k, x in enumerate(closed.in_avals)
                 ]
-                jax.eval_shape(self._run, self._consts, *given)
+                jax.eval_shape(made[0], self._consts, *given)
+        if key is not None:
+            _compiled[key] = made
+            while len(_compiled) > KEPT:
+                _compiled.popitem(last=False)
+        self._run, self.narrowed = made
         self.seconds = time.perf_counter() - began
 
     def __call__(self, *arrays: Any) -> Any:
@@ -94,7 +120,7 @@ class Program:
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Return what tells the program from others, as a checkpoint asks; a program is never pickled."""
-        if self._key[0] is None:
+        if self._key is None:
             raise TypeError("the program of a callback or of a custom kernel has no text")
         return (self._key, [np.asarray(const) for const in self._consts])
 
