@@ -127,7 +127,7 @@ class Traced:
             raise TypeError(f"dtype={self._dtype} was asked for")
         how = OWN if own else DOUBLE if any(x.dtype == np.float64 for x in tree.values()) else AS_GIVEN
         arrays, count = self._arrays(args, how is DOUBLE), len(self.leaves.arrays)
-        shapes = tuple((x.shape, str(x.dtype)) for x in arrays)
+        shapes = tuple((x.shape, x.dtype) for x in arrays)
         key = (function.__name__, how, stacked, shapes)
         if key not in self._programs:
             as_run = self._arrays(args, False) if how is DOUBLE else arrays
