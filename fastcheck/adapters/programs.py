@@ -55,7 +55,7 @@ class Trace:
     def __init__(self, function: Callable[..., Any], example: Sequence[Any]) -> None:
         jax, began = framework("jax"), time.perf_counter()
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
-        self.closed = lambda: closed
+        self.closed: Callable[[], Any] = lambda: closed
         self.tree, told = jax.tree_util.tree_structure(shape), fingerprint(closed)
         self.told = told and (told, tuple(map(str, closed.in_avals)), bool(jax.config.jax_enable_x64))
         self.seconds = time.perf_counter() - began
@@ -91,7 +91,7 @@ class Program:
         with self._precision():
             self._consts = [_moved(const, double) for const in closed.consts]
         key = self._key = trace.told and (trace.told, double, stacked)
-        made = _compiled.pop(key, None)
+        made: tuple[Any, set[str]] | None = _compiled.pop(key, None)
         if made is None:
             made = _made(closed.jaxpr, double, stacked)
             with self._precision():
@@ -104,7 +104,8 @@ class Program:
             _compiled[key] = made
             while len(_compiled) > KEPT:
                 _compiled.popitem(last=False)
-        self._run, self.narrowed = made
+        self._run: Callable[..., Any] = made[0]
+        self.narrowed: set[str] = made[1]
         self.seconds = time.perf_counter() - began
 
     def __call__(self, *arrays: Any) -> Any:

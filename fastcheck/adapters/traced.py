@@ -72,8 +72,8 @@ class Traced:
     @property
     def seconds(self) -> float:
         """Seconds that tracing and compiling took."""
-        made = [*self._traces.values(), *(one for one in self._programs.values() if isinstance(one, Program))]
-        return sum(one.seconds for one in made)
+        made = (*self._traces.values(), *self._programs.values())
+        return sum(one.seconds for one in made if isinstance(one, (Trace, Program)))
 
     def params(self) -> dict[str, Any]:
         """Return the leaves by name."""
