@@ -60,6 +60,12 @@ class Trace:
         self.told = told and (told, tuple(map(str, closed.in_avals)), bool(jax.config.jax_enable_x64))
         self.seconds = time.perf_counter() - began
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Return what tells the program from others, as a checkpoint asks; it is never pickled."""
+        if self.told is None:
+            raise TypeError("the program of a callback or of a custom kernel has no text")
+        return (self.told, [np.asarray(const) for const in self.closed().consts])
+
 
 class Program:
     """A traced function, compiled.
@@ -87,10 +93,10 @@ class Program:
 
     def __init__(self, trace: Trace, double: bool, stacked: int = 0) -> None:
         jax, began, self._called = framework("jax"), time.perf_counter(), False
-        self._tree, self._double, closed = trace.tree, double, trace.closed()
+        self._trace, self._double, self._stacked, closed = trace, double, stacked, trace.closed()
         with self._precision():
             self._consts = [_moved(const, double) for const in closed.consts]
-        key = self._key = trace.told and (trace.told, double, stacked)
+        key = trace.told and (trace.told, double, stacked)
         made: tuple[Any, set[str]] | None = _compiled.pop(key, None)
         if made is None:
             made = _made(closed.jaxpr, double, stacked)
@@ -117,13 +123,11 @@ class Program:
             found = [as_array(out) for out in outs]
         if not self._called:
             self.seconds, self._called = self.seconds + time.perf_counter() - began, True
-        return jax.tree_util.tree_unflatten(self._tree, found)
+        return jax.tree_util.tree_unflatten(self._trace.tree, found)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """Return what tells the program from others, as a checkpoint asks; a program is never pickled."""
-        if self._key is None:
-            raise TypeError("the program of a callback or of a custom kernel has no text")
-        return (self._key, [np.asarray(const) for const in self._consts])
+        """Return what tells the program from others, as a checkpoint asks; it is never pickled."""
+        return (self._trace, self._double, self._stacked)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return double_precision() if self._double else nullcontext()
