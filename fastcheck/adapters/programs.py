@@ -100,12 +100,13 @@ class Program:
         made: tuple[Any, set[str]] | None = _compiled.pop(key, None)
         if made is None:
             made = _made(closed.jaxpr, double, stacked)
-            with self._precision():
+            if double:  # a primitive that can't be widened is seen here, not in the middle of a check
                 given = [
                     jax.ShapeDtypeStruct((1, *x.shape) if k < stacked else x.shape, wide_dtype(x.dtype))
                     for k, x in enumerate(closed.in_avals)
                 ]
-                jax.eval_shape(made[0], self._consts, *given)
+                with self._precision():
+                    jax.eval_shape(made[0], self._consts, *given)
         if key is not None:
             _compiled[key] = made
             while len(_compiled) > KEPT:
