@@ -75,8 +75,10 @@ def test_torch_against_gradcheck(ratio, dims, mode, fast):
         )
 
 
+@pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(("dims", "mode"), [(SMALL, "full"), (SMALL, "screen"), (MEDIUM, "screen")])
-def test_jax_against_check_grads(ratio, dims, mode):
+def test_jax_against_check_grads(ratio, dims, mode, jitted):
+    """check_grads is given the loss jitted, without which it takes several times as long; fastcheck traces it anew."""
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     check_grads = pytest.importorskip("jax.test_util").check_grads
@@ -92,14 +94,16 @@ def test_jax_against_check_grads(ratio, dims, mode):
             return jnp.mean(jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(len(y)), y])
 
         compiled = jax.jit(lambda params: loss(params, X, y))
+        known, args = (compiled, ()) if jitted else (loss, (X, y))
 
         def theirs():
             with suppress(AssertionError):  # it calls some right gradients wrong; what is timed is the same
                 check_grads(compiled, (params,), order=1, modes=["rev"])
 
         ratio(
-            f"jax {'-'.join(map(str, dims))} {mode}, against check_grads(order=1, modes=['rev']) (one direction)",
-            lambda: fastcheck.jax.check(loss, params, args=(X, y), mode=mode).raise_if_wrong(),
+            f"jax {'-'.join(map(str, dims))} {mode}{', jitted' if jitted else ''}, "
+            "against check_grads(order=1, modes=['rev']) (one direction)",
+            lambda: fastcheck.jax.check(known, params, args=args, mode=mode).raise_if_wrong(),
             theirs,
             0,
             rounds=3,

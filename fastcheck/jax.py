@@ -22,7 +22,7 @@ from fastcheck.adapters.curvature import curvature
 from fastcheck.adapters.precision import in_double, remark, without_rounding
 from fastcheck.adapters.pytrees import Leaves
 from fastcheck.adapters.second import FIRST, cut_off_named, reverse_of, twice_differentiable, validated_order
-from fastcheck.adapters.traced import TracedFunction, TracedLoss
+from fastcheck.adapters.traced import FEWEST, WIDEST, TracedFunction, TracedLoss
 from fastcheck.errors import InputError
 from fastcheck.products.kernels import compared
 from fastcheck.report import Report
@@ -89,9 +89,10 @@ def check(
     wanted = _dtype(dtype)
     leaves = Leaves(params, wanted)
     traced = TracedLoss((lambda *inputs: loss(*inputs)[0]) if has_aux else loss, leaves, as_args(args), wanted)
+    widest = FEWEST if options.get("mode") == "screen" else WIDEST  # a screen asks for few at a time
     try:
         report = measured(
-            traced.side_by_side() if wanted in (None, np.float64) and "bounds" not in options else traced,
+            traced.side_by_side(widest) if wanted in (None, np.float64) and "bounds" not in options else traced,
             _claimed(gradient, traced) if gradient is not None else traced.gradient,
             leaves.arrays,
             traced.args,

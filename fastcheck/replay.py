@@ -14,7 +14,7 @@ import random
 import sys
 import threading
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -37,6 +37,7 @@ FEW = 8
 _ONE_AT_A_TIME = threading.RLock()  # threads share the generators
 _CLOSED = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 _BARE = (str, bytes, bytearray, int, float, complex, bool, type(None), np.ndarray, np.generic, range, slice)
+_HOLDERS = (dict, OrderedDict, list, tuple, set)
 
 
 class Draws:
@@ -224,6 +225,8 @@ def _reached(roots: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         if not waiting:
             return
         name, value = waiting.popleft()
+        if type(value) in _HOLDERS and not value:  # most of what a module of torch has
+            continue
         if isinstance(value, _BARE) or id(value) in seen or hasattr(type(value), "__array__"):
             if type(value) is float:
                 yield name, value

@@ -14,6 +14,7 @@ from fastcheck.errors import InputError
 from fastcheck.findings import Finding
 from fastcheck.losses.batched import Batched
 from fastcheck.losses.evaluator import MeasuresItself
+from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.report import Report
 
 __all__ = ["alone", "call_of", "concluded", "measured", "multiplied", "named", "refuse_no_function"]
@@ -92,7 +93,8 @@ def concluded(
     """
     another = subject is not None and bool(subject.narrowed or subject.own - {"float64", "complex128"})
     if subject is not None and another and not any(f.kind == "low_precision" for f in report.findings):
-        report = with_own_precision(report, subject)
+        with one_blas_thread(look=False):  # others would wait for work, and take it from the threads of the framework
+            report = with_own_precision(report, subject)
     seconds = time.perf_counter() - began
     settings = {**report.settings, **({} if compilation is None else {"compilation": compilation()})}
     report = replace(report, findings=(*report.findings, *remarks), seconds=seconds, settings=settings)

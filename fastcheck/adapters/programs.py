@@ -18,22 +18,61 @@ from fastcheck.adapters import framework
 from fastcheck.adapters.pytrees import as_array, double_precision
 from fastcheck.adapters.wide import evaluate, fingerprint, wide_dtype
 
-__all__ = ["Program"]
+__all__ = ["Program", "Trace"]
 
 KEPT = 64  # compiled programs
 
 _compiled: OrderedDict[Any, tuple[Any, set[str]]] = OrderedDict()
 
 
-class Program:
-    """A function of arrays, traced as the user runs it.
+class Trace:
+    """A function of arrays, traced as the user runs it, once for all precisions.
 
     Parameters
     ----------
     function : callable
         ``function(*arrays)`` returns a pytree of arrays; it is called once, to be traced.
-    example : sequence of array
-        Arrays of the shapes and dtypes of the user.
+    example : sequence of jax.ShapeDtypeStruct
+        Shapes and dtypes of the user's arrays.
+
+    Attributes
+    ----------
+    closed : callable
+        Returns the program, a ``jax.core.ClosedJaxpr``; a function, so that no search for generators goes through it.
+    tree : PyTreeDef
+        Of what it returns.
+    told : tuple or None
+        What tells it from others, its constants left out; None where that can't be told.
+    seconds : float
+        That tracing took.
+
+    Raises
+    ------
+    Exception
+        What tracing raises: a branch on a value, say.
+    """
+
+    def __init__(self, function: Callable[..., Any], example: Sequence[Any]) -> None:
+        jax, began = framework("jax"), time.perf_counter()
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
+        self.closed: Callable[[], Any] = lambda: closed
+        self.tree, told = jax.tree_util.tree_structure(shape), fingerprint(closed)
+        self.told = told and (told, tuple(map(str, closed.in_avals)), bool(jax.config.jax_enable_x64))
+        self.seconds = time.perf_counter() - began
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Return what tells the program from others, as a checkpoint asks; it is never pickled."""
+        if self.told is None:
+            raise TypeError("the program of a callback or of a custom kernel has no text")
+        return (self.told, [np.asarray(const) for const in self.closed().consts])
+
+
+class Program:
+    """A traced function, compiled.
+
+    Parameters
+    ----------
+    trace : Trace
     double : bool
         Whether to run it in double precision.
     stacked : int, optional
@@ -44,41 +83,36 @@ class Program:
     narrowed : set of str
         The dtypes that it casts wider numbers to, where it runs in double precision: it then does not.
     seconds : float
-        That tracing took, and the first call.
+        That making it took, and the first call.
 
     Raises
     ------
-    Exception
-        What tracing raises: a branch on a value, a primitive that can't be widened.
+    Unsupported
+        There is a primitive in it that can't be widened.
     """
 
-    def __init__(self, function: Callable[..., Any], example: Sequence[Any], double: bool, stacked: int = 0) -> None:
-        jax = framework("jax")
-        began, self._called = time.perf_counter(), False
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
-        self._tree = jax.tree_util.tree_structure(shape)
-        self._double, told = double, fingerprint(closed)
-        avals = tuple(str(variable.aval) for variable in (*closed.jaxpr.constvars, *closed.jaxpr.invars))
-        key = self._key = (told, avals, double, stacked, bool(jax.config.jax_enable_x64))
-        if told is None or key not in _compiled:
-            made = _made(closed.jaxpr, double, stacked)
-            if told is not None:
-                _compiled[key] = made
-            while len(_compiled) > KEPT:
-                _compiled.popitem(last=False)
-        else:
-            _compiled.move_to_end(key)
-            made = _compiled[key]
-        self._run, self.narrowed = made
+    def __init__(self, trace: Trace, double: bool, stacked: int = 0) -> None:
+        jax, began, self._called = framework("jax"), time.perf_counter(), False
+        self._trace, self._double, self._stacked, closed = trace, double, stacked, trace.closed()
         with self._precision():
             self._consts = [_moved(const, double) for const in closed.consts]
-        if double:  # a primitive that can't be widened is seen here, not in the middle of a check
-            with self._precision():
+        key = trace.told and (trace.told, double, stacked)
+        made: tuple[Any, set[str]] | None = _compiled.pop(key, None)
+        if made is None:
+            made = _made(closed.jaxpr, double, stacked)
+            if double:  # a primitive that can't be widened is seen here, not in the middle of a check
                 given = [
                     jax.ShapeDtypeStruct((1, *x.shape) if k < stacked else x.shape, wide_dtype(x.dtype))
                     for k, x in enumerate(closed.in_avals)
                 ]
-                jax.eval_shape(self._run, self._consts, *given)
+                with self._precision():
+                    jax.eval_shape(made[0], self._consts, *given)
+        if key is not None:
+            _compiled[key] = made
+            while len(_compiled) > KEPT:
+                _compiled.popitem(last=False)
+        self._run: Callable[..., Any] = made[0]
+        self.narrowed: set[str] = made[1]
         self.seconds = time.perf_counter() - began
 
     def __call__(self, *arrays: Any) -> Any:
@@ -90,13 +124,11 @@ class Program:
             found = [as_array(out) for out in outs]
         if not self._called:
             self.seconds, self._called = self.seconds + time.perf_counter() - began, True
-        return jax.tree_util.tree_unflatten(self._tree, found)
+        return jax.tree_util.tree_unflatten(self._trace.tree, found)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """Return what tells the program from others, as a checkpoint asks; a program is never pickled."""
-        if self._key[0] is None:
-            raise TypeError("the program of a callback or of a custom kernel has no text")
-        return (self._key, [np.asarray(const) for const in self._consts])
+        """Return what tells the program from others, as a checkpoint asks; it is never pickled."""
+        return (self._trace, self._double, self._stacked)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return double_precision() if self._double else nullcontext()

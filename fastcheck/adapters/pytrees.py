@@ -38,7 +38,7 @@ class Leaves:
         self._jax = framework("jax")
         self._treedef = self._jax.tree_util.tree_structure(tree)
         self._all = list(by_name(self._jax, tree, first).items())
-        own = {name: self._own_dtype(leaf) for name, leaf in self._all}
+        own = {name: self._dtype(leaf) for name, leaf in self._all}
         self.dtypes = {name: each for name, each in own.items() if each is not None}
         self.own = {str(each) for each in self.dtypes.values()}
         self.arrays = {
@@ -55,12 +55,10 @@ class Leaves:
         made = {name: complex_(x[..., 0], x[..., 1]) if self.is_complex(name) else x for name, x in values.items()}
         return self._jax.tree_util.tree_unflatten(self._treedef, [made.get(name, leaf) for name, leaf in self._all])
 
-    def values(self, tree: Mapping[str, Any], own: bool) -> list[Any]:
-        """Return arrays by name in order, in the leaves' own precision if asked."""
+    def own_dtype(self, name: str) -> Any:
+        """Return the dtype of a leaf's array in the leaf's own precision: of the two parts of a complex one."""
         real = {"complex64": "float32", "complex128": "float64"}
-        names = {name: real.get(str(dtype), dtype) for name, dtype in self.dtypes.items()}
-        asarray = self._jax.numpy.asarray
-        return [asarray(tree[name], dtype=names[name] if own else None) for name in self.arrays]
+        return np.dtype(real.get(str(self.dtypes[name]), self.dtypes[name]))
 
     def real(self, name: str) -> Any:
         """Return a leaf as it is, a complex one as its two parts on a last axis."""
@@ -82,7 +80,7 @@ class Leaves:
                 found[name] = _carried(leaf.conj(), leaf.dtype) if split else as_array(leaf)
         return found
 
-    def _own_dtype(self, leaf: Any) -> Any:
+    def _dtype(self, leaf: Any) -> Any:
         """Return the dtype that jax gives a leaf here; None where it is not floating."""
         if not isinstance(leaf, (float, complex, np.ndarray, np.inexact, self._jax.Array)):
             return None

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastcheck.adapters import Sealed, framework
 from fastcheck.adapters.precision import flat, in_double, is_double, refuse_another, weights_like
-from fastcheck.adapters.programs import Program
+from fastcheck.adapters.programs import Program, Trace
 from fastcheck.adapters.pytrees import Leaves, as_argument, as_array, by_name, double_precision
 from fastcheck.errors import InputError
 from fastcheck.losses.batched import batched
@@ -59,6 +59,7 @@ class Traced:
         self.args = self.jax.tree_util.tree_map(lambda x: as_argument(self.jax, x), args)
         self._template, self._argdef = self.jax.tree_util.tree_flatten(self.args)
         self._converted: dict[bool, list[Any]] = {}
+        self._traces: dict[Any, Trace] = {}
         self._programs: dict[Any, Any] = {}
 
     @property
@@ -71,7 +72,8 @@ class Traced:
     @property
     def seconds(self) -> float:
         """Seconds that tracing and compiling took."""
-        return sum(one.seconds for one in self._programs.values() if isinstance(one, Program))
+        made = (*self._traces.values(), *self._programs.values())
+        return sum(one.seconds for one in made if isinstance(one, (Trace, Program)))
 
     def params(self) -> dict[str, Any]:
         """Return the leaves by name."""
@@ -125,7 +127,7 @@ class Traced:
             raise TypeError(f"dtype={self._dtype} was asked for")
         how = OWN if own else DOUBLE if any(x.dtype == np.float64 for x in tree.values()) else AS_GIVEN
         arrays, count = self._arrays(args, how is DOUBLE), len(self.leaves.arrays)
-        shapes = tuple((x.shape, str(x.dtype)) for x in arrays)
+        shapes = tuple((x.shape, x.dtype) for x in arrays)
         key = (function.__name__, how, stacked, shapes)
         if key not in self._programs:
             as_run = self._arrays(args, False) if how is DOUBLE else arrays
@@ -133,7 +135,7 @@ class Traced:
         program = self._programs[key]
         values = [tree[name] for name in self.leaves.arrays]
         if how is OWN:
-            values = self.leaves.values(tree, own=True)
+            values = [tree[name].astype(self.leaves.own_dtype(name)) for name in self.leaves.arrays]
         return program(*values, *arrays, *(x for vector in vectors for x in vector))
 
     def _program(
@@ -154,15 +156,17 @@ class Traced:
                 rest = rest[length:]
             return function(*parts)
 
-        one_set = {name: x[0] for name, x in tree.items()} if stacked else tree
-        values = self.leaves.values(one_set, own=how is not AS_GIVEN)
-        example = [
-            *values,
-            *map(self.jax.numpy.asarray, arrays),
-            *(self.jax.numpy.asarray(x) for v in vectors for x in v),
+        leaves = [(tree[name], self.leaves.own_dtype(name)) for name in self.leaves.arrays]
+        rest = (*arrays, *(x for vector in vectors for x in vector))
+        shapes = [
+            *((x.shape[1:] if stacked else x.shape, x.dtype if how is AS_GIVEN else own) for x, own in leaves),
+            *((x.shape, self.jax.dtypes.canonicalize_dtype(x.dtype)) for x in rest),
         ]
+        key = (function.__name__, *shapes)
         try:
-            program = Program(flat_function, example, how is DOUBLE, stacked)
+            if key not in self._traces:
+                self._traces[key] = Trace(flat_function, [self.jax.ShapeDtypeStruct(*each) for each in shapes])
+            program = Program(self._traces[key], how is DOUBLE, stacked)
         except Exception:  # a branch on a value, a callback, or an error of the user's own, which is then raised again
             return self._retracing(flat_function, how is DOUBLE, stacked)
         self.narrowed |= program.narrowed
@@ -282,11 +286,11 @@ class TracedLoss(Traced):
         except Exception:
             return _as_number(self.run(self.call, tree, self.args, own=own))
 
-    def side_by_side(self) -> Any:
+    def side_by_side(self, widest: int = WIDEST) -> Any:
         """Return the loss as a `fastcheck.batched` one; as it is where that is impossible or does not pay."""
         tree = in_double(self.leaves.arrays)
         size = sum(array.size for array in tree.values())
-        fits = min(WIDEST, CACHE // (8 * size), 2 * size)
+        fits = min(widest, CACHE // (8 * size), 2 * size)
         if fits < FEWEST:
             return self
         count = 1 << (fits.bit_length() - 1)

@@ -7,6 +7,7 @@ ones, and no cache of jax ever sees a trace of the user's functions with 64 bits
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ INLINED = {
 
 BITS = ("bitcast_convert_type", "nextafter", "rng_uniform")  # of the numbers as they are
 OPAQUE = ("callback", "ffi", "pallas", "shard_map", "custom_partitioning", "infeed", "outfeed", "custom_call")
+VAGUE = (" at 0x", "rray(", "{ lambda")  # in the text of a parameter: another one may look the same
 SCATTERS = ("scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max")  # or with a hyphen
 
 
@@ -72,32 +74,58 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], given: Sequence[Any], narrowed: 
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def fingerprint(closed: Any) -> tuple[str, tuple[bytes, ...]] | None:
+def fingerprint(closed: Any) -> bytes | None:
     """Return what tells a traced program from others, its own constants left out; None where that can't be told."""
-    text = str(closed.jaxpr)
-    if " at 0x" in text or any(word in text for word in OPAQUE):
+    hasher = hashlib.sha256()
+    try:
+        for part in _told(closed.jaxpr):
+            data = part if isinstance(part, bytes) else repr(part).encode()
+            hasher.update(b"%d:" % len(data))
+            hasher.update(data)
+    except (Unsupported, TypeError, KeyError):  # a key of random numbers has no bytes, another jax other parameters
         return None
-    return text, tuple(_inner(closed.jaxpr))
+    return hasher.digest()
 
 
-def _inner(jaxpr: Any) -> Iterator[bytes]:
+def _told(jaxpr: Any) -> Iterator[Any]:
+    """Yield, as text and bytes, what is computed, of which variables and with which parameters.
+
+    That is what a printed jaxpr tells, in a fifth of the time, and the constants inside.
+    """
+    numbers = {variable: number for number, variable in enumerate((*jaxpr.constvars, *jaxpr.invars))}
+
+    def place(atom: Any) -> Any:
+        return (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else numbers[atom]
+
+    yield [str(variable.aval) for variable in jaxpr.constvars]
     for eqn in jaxpr.eqns:
-        for atom in eqn.invars:
-            if hasattr(atom, "val") and np.ndim(atom.val):
-                yield np.asarray(atom.val).tobytes()
-        for sub, consts in _subs(eqn.params):
-            for const in consts:
-                yield np.asarray(const).tobytes()
-            yield from _inner(sub)
+        name, params = eqn.primitive.name, eqn.params
+        if any(word in name for word in OPAQUE):
+            raise Unsupported(name)
+        if name.startswith("custom_") and name in INLINED:  # its rules have been applied, or are not used
+            params = {INLINED[name]: params[INLINED[name]]}
+        yield name, *map(place, eqn.invars)
+        for key, value in params.items():
+            subs = list(_subs(value))
+            text = f"{key}={len(subs) or repr(value)}"
+            if not subs and any(sign in text for sign in VAGUE):
+                raise Unsupported(key)
+            yield text
+            for sub, consts in subs:
+                yield from (np.asarray(const).tobytes() for const in consts)
+                yield from _told(sub)
+        for variable in eqn.outvars:
+            numbers[variable] = len(numbers)
+    yield [place(atom) for atom in jaxpr.outvars]
 
 
-def _subs(params: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
-    for value in params.values():
-        for each in value if isinstance(value, (tuple, list)) else (value,):
-            if hasattr(each, "jaxpr") and hasattr(each, "consts"):
-                yield each.jaxpr, each.consts
-            elif hasattr(each, "eqns"):
-                yield each, ()
+def _subs(value: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """Yield the jaxprs, with their constants, that a parameter of a primitive is, or holds."""
+    for each in value if isinstance(value, (tuple, list)) else (value,):
+        if hasattr(each, "jaxpr") and hasattr(each, "consts"):
+            yield each.jaxpr, each.consts
+        elif hasattr(each, "eqns"):
+            yield each, ()
 
 
 def _wide(value: Any, aval: Any) -> Any:
@@ -127,7 +155,7 @@ def _apply(eqn: Any, values: list[Any], narrowed: set[str]) -> list[Any]:
         return [_scatter(name.replace("-", "_"), params, values)]
     if name in BITS:
         return _as_they_are(eqn, values)
-    if any(True for _ in _subs(params)) or any(word in name for word in OPAQUE):
+    if any(True for value in params.values() for _ in _subs(value)) or any(word in name for word in OPAQUE):
         raise Unsupported(name)
     if name in ("convert_element_type", "reduce_precision"):
         _note(eqn, narrowed)

@@ -50,10 +50,11 @@ class PythonLoss(PerturbedLoss):
         shadow = cls(loss, layout, theta, args)
         if all(block.dtype.itemsize >= theta.itemsize for block in layout.blocks):
             return shadow
-        trial, low = shadow.twin(), cls(loss, layout, theta, args, "user")
+        trial = shadow.twin()
         try:
             trial.call()
         except (Exception, SystemExit) as error:
+            low = cls(loss, layout, theta, args, "user")
             try:
                 low.call()
             except (Exception, SystemExit):  # theta itself fails: the preflight tells it

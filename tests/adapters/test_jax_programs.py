@@ -7,6 +7,7 @@ import pytest
 
 import fastcheck
 from fastcheck.adapters.traced import Traced
+from fastcheck.adapters.wide import fingerprint
 from fastcheck.judge.verdict import Verdict
 
 jax = pytest.importorskip("jax")
@@ -160,6 +161,47 @@ def test_a_scalar_in_a_closure_makes_another_program():
         expected = factor * np.cos(np.float64(np.float32(factor)) * np.asarray(X, np.float64))
         (measured,) = report.numerical.values()
         np.testing.assert_allclose(measured, np.float32(factor) / factor * expected, rtol=1e-7)
+
+
+def scanned(c, factor=2.0):
+    return lambda p: jax.lax.scan(lambda s, x: (s + jnp.sum(c * x) * factor, None), 0.0, p)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "one", "other"),
+    [
+        (lambda c: lambda p: jnp.sum(p * c), 0.0, -0.0),
+        (lambda c: lambda p: jnp.sum(p**c), 2, 3),
+        (lambda c: jax.jit(lambda p: jnp.sum(p * c)), X, 1.0001 * X),
+        (lambda c: jax.jit(lambda p: jnp.sum(p * c)), np.arange(4.0), np.arange(4.0)[::-1]),
+        (lambda c: lambda p: jnp.sum(p * c), jnp.ones(4), jnp.ones(4, int)),
+        (lambda c: scanned(X[0], c), 2.0, 3.0),
+        (lambda c: jax.jit(scanned(c)), X[0], X[1]),
+        (lambda c: lambda p: jnp.sum(p[:c] - p[1 : c + 1]), 2, 3),
+        (lambda c: lambda p: jnp.sum(c(p[0], p[1])), lambda a, b: a - 2 * b, lambda a, b: b - 2 * a),
+        (lambda c: lambda p: (jnp.sum(p), jnp.max(p))[c], 0, 1),
+        (lambda c: lambda p: jax.lax.cond(p[0, 0] > 0, lambda x: x * c, jnp.cos, p[1, 1]), 2.0, 3.0),
+        (lambda c: lambda p: jnp.sum(gelu(p) * c), 2.0, 3.0),
+        (lambda c: lambda p: jnp.sum(jax.nn.relu(p) * c), 2.0, 3.0),
+        (lambda c: lambda p: p.astype(c).sum(), jnp.float16, jnp.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("derive", [lambda f: f, jax.grad])
+def test_what_tells_programs_from_each_other(make, one, other, derive):
+    first, again, changed = (jax.make_jaxpr(derive(make(c)))(X) for c in (one, one, other))
+    assert fingerprint(first) is not None
+    assert fingerprint(first) == fingerprint(again)
+    alike = len(first.consts) == len(changed.consts) and all(map(np.array_equal, first.consts, changed.consts))
+    assert fingerprint(first) != fingerprint(changed) or not alike
+
+
+def test_what_python_computes_inside_is_told_from_nothing():
+    def calls_back(p):
+        return jnp.sum(jax.pure_callback(np.sin, jax.ShapeDtypeStruct(p.shape, p.dtype), p))
+
+    assert fingerprint(jax.make_jaxpr(calls_back)(X)) is None
+    kept = jax.checkpoint(lambda p: jnp.sum(jnp.sin(p)), policy=lambda *_, **__: True)
+    assert fingerprint(jax.make_jaxpr(kept)(X)) is None
 
 
 def test_complex_leaves_and_outputs():
