@@ -196,6 +196,9 @@ def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArra
             part = slice(at, at + rows.stop - rows.start)
             block.value[rows], block.rounding[rows], block.truncation[rows] = (each[part] for each in measured)
             at = part.stop
+    for block in found if not plan.scheme.subtracts else ():
+        largest = np.abs(block.value).max(initial=0.0, where=np.isfinite(block.value))
+        block.rounding[:] = max(thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * largest, TINY)
 
 
 def _quotients(
@@ -217,10 +220,7 @@ def _quotients(
     if scheme.subtracts:
         rounding = plan.context.noise.random_error(plan.context.judge.z) * scheme.amplification / divisor
     else:
-        layout = evaluator.layout
-        block, largest = np.searchsorted(layout.stops, places, side="right"), np.zeros(len(layout.blocks))
-        np.maximum.at(largest, block, np.nan_to_num(np.abs(quotient)))
-        rounding = thresholds.COMPLEX_ROUNDING * FLOAT64_EPS * largest[block]
+        rounding = np.zeros(len(steps))  # nothing is subtracted: that of the block's largest, which is not known yet
     truncation = plan.steps.truncation_of(evaluator, places).astype(np.float32)
     with np.errstate(over="ignore", divide="ignore"):  # a step so short that nothing can be known: infinite
         rounded = np.maximum(rounding, TINY).astype(np.float32)
@@ -418,6 +418,8 @@ def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float) 
     for part, values in plan.context.run.grid(plan.evaluator, places, steps, plan.scheme.offsets):
         measured = _quotients(plan, places[part], steps[part], values)
         trial.value[part], trial.rounding[part], trial.truncation[part] = measured
+    if not plan.scheme.subtracts:
+        trial.rounding[:] = found.rounding[rows]
     return trial
 
 

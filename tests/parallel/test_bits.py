@@ -70,6 +70,19 @@ def test_every_shard_size(monkeypatch, seconds, backend):
     same(expected, bits(COMPILED, backend=backend, workers=3))
 
 
+def test_the_uncertainty_of_a_complex_step_is_that_of_its_block_however_it_is_cut(monkeypatch):
+    scale = np.logspace(-3, 3, 200)
+
+    def report(seconds):
+        monkeypatch.setattr("fastcheck.parallel.shards.SHARD_SECONDS", seconds)
+        monkeypatch.setattr("fastcheck.parallel.shards.Pace.within", lambda budget, cost: full_pace(seconds))
+        theta = np.linspace(-1, 1, 200)
+        loss, gradient = (lambda p: np.sum(np.sin(scale * p))), scale * np.cos(scale * theta)
+        return fastcheck.check(loss, gradient, theta, mode="full", scheme="complex", backend="serial").blocks["theta"]
+
+    assert report(1e-6) == report(1.0)
+
+
 def full_pace(seconds):
     from fastcheck.parallel.shards import Pace
 
