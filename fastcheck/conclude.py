@@ -186,7 +186,7 @@ def _sweep(outcome: Outcome, verdicts: Verdicts, worst: Coordinate) -> Sweep | N
     if kept is None:
         return None
     ahead, behind, plus, minus = kept
-    ladder = Ladder(ahead, behind, plus, minus, context.base, context.loss_error)
+    ladder = Ladder(ahead, behind, plus, minus, context.base, np.full(len(ahead), context.loss_error))
     with np.errstate(all="ignore"):
         columns = (ahead + behind) / 2, ladder.central, ladder.rounding
         told = np.isfinite(ladder.central) & (ahead > 0) & (behind > 0)

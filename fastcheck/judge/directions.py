@@ -73,6 +73,11 @@ class BlockProbes:
         return error_norm(self.residuals)
 
     @property
+    def shortest(self) -> float:
+        """The shortest step that served a direction over the block alone; infinite where none did."""
+        return math.inf if self.joint else min((probe.step for probe in self.probes), default=math.inf)
+
+    @property
     def repeated(self) -> list[Probe]:
         """Probes that stand out and whose residual another step repeated."""
         return [probe for probe in self.probes if probe.state is State.REPEATED]

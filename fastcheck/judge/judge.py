@@ -158,7 +158,7 @@ def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None
     located = outcome.located.get(one.block.name)
     if located is None or not located.nowhere:
         return False
-    return any(probe.shortened for other in outcome.directions for probe in other.probes)
+    return located.contradicted or any(probe.shortened for other in outcome.directions for probe in other.probes)
 
 
 def _of_coordinates(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:

@@ -236,6 +236,43 @@ def test_one_entry_on_a_scale_far_below_all_others_is_no_noise_and_no_false_alar
     assert [c.index for c in report.wrong] == [(n - 1,)] * report.verdict.refuted
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_counted_from_afar_is_measured_with_short_steps(seed):
+    """A time in seconds since 1970: its size tells nothing of the scale on which J changes."""
+    rng = np.random.default_rng(seed)
+    start, w = 1.7e9, 1.7e9 + rng.uniform(-2, 2, 9)
+    a = rng.normal(size=(9, 9)) / 9
+
+    def loss(p):
+        return float(np.sum(np.tanh(a @ (p - start)) ** 2) + 0.1 * np.sum((p - start) ** 2))
+
+    t = np.tanh(a @ (w - start))
+    gradient = a.T @ (2 * t * (1 - t * t)) + 0.2 * (w - start)
+    assert screen(loss, gradient, w, seed=seed).verdict is Verdict.CORRECT
+    gradient[3] *= 1.1
+    assert [c.index for c in screen(loss, gradient, w, seed=seed).wrong] == [(3,)]
+
+
+@pytest.mark.parametrize(("n", "seed"), [(25, 15), (4, 23), (17, 40)])
+def test_a_factor_that_the_largest_derivative_does_not_have_is_none(n, seed):
+    """The directions turn the smallest parameter many times over, and show the same slope at every step."""
+    rng = np.random.default_rng(seed)
+    size = 10 ** np.append(rng.uniform(-8, 12, n - 2), [-11, 12])
+    w = size * rng.normal(size=n)
+
+    def loss(p):
+        return float(np.sum(np.sin(p / size)) + np.sum(np.tanh(p[1:] / size[1:]) * p[:-1] / size[:-1]))
+
+    x = w / size
+    gradient = np.cos(x)
+    gradient[1:] += (1 - np.tanh(x[1:]) ** 2) * x[:-1]
+    gradient[:-1] += np.tanh(x[1:])
+    report = screen(loss, gradient / size, w, seed=seed)
+    assert report.verdict is Verdict.CORRECT
+    report = screen(loss, 1.1 * gradient / size, w, seed=seed)
+    assert report.verdict is Verdict.WRONG
+
+
 @pytest.mark.parametrize("mode", ["full", "screen"])
 def test_entries_that_decayed_to_next_to_nothing_are_measured_on_the_scale_of_their_block(mode):
     rng = np.random.default_rng(0)
