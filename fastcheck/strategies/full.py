@@ -31,6 +31,7 @@ __all__ = ["Differencing", "derivatives", "measure"]
 
 KEPT_BACK = 0.2  # share of the budget for second looks at what the first pass found,
 GRACE = 1.0  # and seconds for them after Ctrl-C: nothing is called wrong without
+UNKNOWN = Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
 SHORTER = 16.0  # a cheaper look before the ladder: the same difference with a step this much shorter
 
 
@@ -240,7 +241,7 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     analytic, eps, _ = plan.context.of_block(number)
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
-            found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
+            found.put(place, UNKNOWN)
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
@@ -368,7 +369,13 @@ def _look(plan: Differencing, found: Estimates, rows: IntArray, errors: FloatArr
     wanted = None if errors is None else np.nan_to_num(thresholds.BORNE_OUT * np.abs(errors), nan=np.inf)
     seen = look_again(plan.context.run, plan.evaluator, plan.context.base, places, steps, loss_error, wanted)
     for place, resolved in zip(places.tolist(), seen, strict=False):  # the run may have been stopped
-        found.put(place, _weighed(plan, found, place, resolved))
+        known = _weighed(plan, found, place, resolved)
+        found.put(place, UNKNOWN if _meaningless(plan, known) else known)
+
+
+def _meaningless(plan: Differencing, seen: Estimate) -> bool:
+    """Say whether J only does not move where it should, while it has next to no digits: see `OSCILLATION`."""
+    return plan.context.noise.relative > thresholds.OSCILLATION and abs(seen.value) <= seen.uncertainty
 
 
 def _weighed(plan: Differencing, found: Estimates, place: int, seen: Estimate) -> Estimate:
