@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import PIECE, FloatArray
+from fastcheck.arrays import PIECE, FloatArray, IntArray
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.directions import CHUNK
 from fastcheck.measure.ladder import Rung, State, agree, doubtful, settled
-from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
+from fastcheck.measure.noise import Noise, Sizes, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
 from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
 from fastcheck.run import Run
@@ -105,13 +105,13 @@ class Probing:
     seed: int
 
     @cached_property
-    def uneven(self) -> dict[int, float]:
-        """Return the blocks whose entries differ too much for one step, with the size that stands for a zero."""
+    def uneven(self) -> dict[int, Sizes]:
+        """Return the blocks whose entries differ too much for one step, with how far to move each."""
         found = {}
         for number, block in enumerate(self.evaluator.layout.blocks):
             part = self.evaluator.theta[block.slice]
             if block.size > FEW and uneven(part):
-                found[number] = float(np.median(np.abs(part[part != 0])))
+                found[number] = Sizes.of(part, self.analytic.flat[block.slice], float(self.scales[number]))
         return found
 
     @cached_property
@@ -136,9 +136,9 @@ class Probing:
         """Return the magnitude of a block's parameters, in units of what a direction over it alone moves."""
         return 1.0 if number in self.uneven else float(self.scales[number])
 
-    def sizes(self, number: int, theta: FloatArray) -> FloatArray:
-        """Return the magnitudes of some entries of an uneven block, with one for the zeros."""
-        return np.where(theta != 0, np.abs(theta), self.uneven[number])
+    def sizes(self, number: int, places: slice | IntArray) -> FloatArray:
+        """Return how far to move some entries of an uneven block, by their places in theta."""
+        return self.uneven[number](self.evaluator.theta[places], self.analytic.flat[places])
 
     def span(self, region: Region) -> tuple[int, int]:
         """Return the first and last plus one place in theta that a region touches."""
@@ -149,10 +149,10 @@ class Probing:
         """Write a direction over a region, as `Region.write`; in an uneven block each entry moves by its size."""
         region.write(self.seed, number, out)
         if region.number in self.uneven:
-            start, _ = self.span(region)
+            start = region.block.start + region.span[0]
             for low in range(0, len(out), PIECE):
                 part = out[low : low + PIECE]
-                part *= self.sizes(region.number, self.evaluator.theta[start + low : start + low + len(part)])
+                part *= self.sizes(region.number, slice(start + low, start + low + len(part)))
 
     def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
         """Return the first place in theta of a region, and a direction over it."""
@@ -166,7 +166,7 @@ class Probing:
         block = self.evaluator.layout.blocks[number]
         g = self.analytic.flat[block.slice]
         if number in self.uneven:
-            g = g * self.sizes(number, self.evaluator.theta[block.slice])
+            g = g * self.sizes(number, block.slice)
         return math.sqrt(float(g @ g))
 
     def unit(self, region: Region) -> float:

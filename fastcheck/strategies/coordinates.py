@@ -58,7 +58,7 @@ def measured(plan: Probing, number: int, places: Sequence[int], reach: float = m
 def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
     """Return the size of each coordinate's parameter: that of its block, or its own where they differ too much."""
     if number in plan.uneven:
-        return plan.sizes(number, plan.evaluator.theta[places])
+        return plan.sizes(number, places)
     return np.full(len(places), plan.scales[number])
 
 

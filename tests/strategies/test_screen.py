@@ -273,6 +273,83 @@ def test_a_factor_that_the_largest_derivative_does_not_have_is_none(n, seed):
     assert report.verdict is Verdict.WRONG
 
 
+def molecule(n):
+    """Distances in metres, with zeros and what the sine of pi leaves of one."""
+    rng = np.random.default_rng(n)
+    x = 1e-10 * np.stack([1.1 * np.arange(n), np.cos(np.pi / 2 * np.arange(n)), np.sin(np.pi * np.arange(n))], 1)
+    i, j = np.triu_indices(n, 1)
+    k, rest = rng.uniform(100, 1000, len(i)), rng.uniform(1e-10, 2e-10, len(i))
+
+    def loss(p):
+        return float(np.sum(k * (np.linalg.norm(p[i] - p[j], axis=1) - rest) ** 2) / 1e-18)
+
+    apart = x[i] - x[j]
+    r = np.linalg.norm(apart, axis=1)
+    pull = (2e18 * k * (r - rest) / r)[:, None] * apart
+    gradient = np.zeros_like(x)
+    np.add.at(gradient, i, pull)
+    np.add.at(gradient, j, -pull)
+    return loss, gradient, x
+
+
+def shrunk(n):
+    """A linear layer, most of whose weights decayed to next to nothing, some to zero."""
+    rng = np.random.default_rng(n)
+    w, a = rng.normal(size=n), rng.normal(size=(40, n)) / n**0.5
+    w[rng.random(n) < 0.7] *= 1e-22
+    w[0] = 0.0
+    return lambda p: float(np.sum(np.tanh(a @ p) ** 2)), a.T @ (2 * np.tanh(a @ w) / np.cosh(a @ w) ** 2), w
+
+
+def own_units(n):
+    """Quantities in units of their own, some of them zero."""
+    rng = np.random.default_rng(n)
+    size = 10 ** rng.uniform(-12, 3, n)
+    w, c = size * rng.normal(size=n), rng.normal(size=n)
+    w[::5] = 0.0
+    return lambda p: float(np.sum(c * np.sin(p / size + 1))), c * np.cos(w / size + 1) / size, w
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
+@pytest.mark.parametrize(
+    ("problem", "n"),
+    [(molecule, 3), (molecule, 9), (shrunk, 20), (shrunk, 300), (own_units, 30), (own_units, 300)],
+)
+def test_zeros_and_next_to_nothing_beside_what_is_not(problem, n, mode):
+    loss, gradient, w = problem(n)
+    assert fastcheck.check(loss, gradient, w, mode=mode).verdict is Verdict.CORRECT
+    entry = np.unravel_index(np.argmin(np.where(gradient == 0, np.inf, np.abs(w))), w.shape)
+    if mode == "screen":  # of entries in units of their own it tells the steepest first
+        entry = np.unravel_index(np.argmax(np.abs(gradient)), w.shape)
+    gradient[entry] = 0.0
+    report = fastcheck.check(loss, gradient, w, mode=mode)
+    assert [c.index for c in report.wrong] == [entry]
+
+
+def test_decayed_entries_that_are_claimed_not_to_matter_are_seen():
+    loss, gradient, w = shrunk(300)
+    gradient[np.argmin(np.where(w == 0, 1, np.abs(w)))] = 0.0
+    assert screen(loss, gradient, w).verdict is Verdict.WRONG
+
+
+def test_uneven_blocks_beside_others_are_moved_together():
+    rng = np.random.default_rng(0)
+    a, params = rng.normal(size=(5, 300)), {"w": rng.normal(size=300), "b": rng.normal(size=5), "c": rng.normal(size=3)}
+    params["w"][100:] *= 1e-20
+
+    def loss(p):
+        return float(np.sum(np.tanh(a @ p["w"] / 10 + p["b"])) + np.sum(np.sin(p["c"])))
+
+    slope = 1 / np.cosh(a @ params["w"] / 10 + params["b"]) ** 2
+    gradient = {"w": a.T @ slope / 10, "b": slope, "c": np.cos(params["c"])}
+    assert screen(loss, gradient, params).verdict is Verdict.CORRECT
+    assert [
+        name
+        for name, block in screen(loss, {**gradient, "w": 1.1 * gradient["w"]}, params).blocks.items()
+        if block.verdict is Verdict.WRONG
+    ] == ["w"]
+
+
 @pytest.mark.parametrize("mode", ["full", "screen"])
 def test_entries_that_decayed_to_next_to_nothing_are_measured_on_the_scale_of_their_block(mode):
     rng = np.random.default_rng(0)
