@@ -218,8 +218,7 @@ class Sizes:
         slope, size = np.abs(gradient), np.full(len(theta), self.scale)
         np.divide(self.slope, slope, out=size, where=slope * self.scale > self.slope)
         size = np.maximum(np.abs(theta), size)
-        size[size == 0] = self.scale  # a zero, and no entry that is not has a derivative
-        return size
+        return np.where(size > 0, size, self.scale)  # a zero, and no entry that is not has a derivative
 
 
 def _magnitudes(theta: FloatArray, scale: float) -> FloatArray:
