@@ -211,7 +211,8 @@ class Sizes:
     @classmethod
     def of(cls, theta: FloatArray, gradient: FloatArray, scale: float) -> Sizes:
         """Return those of a block, given its entries, their derivatives and its scale."""
-        return cls(scale, NOTICED * float(np.max(np.abs(theta * gradient), initial=0.0)))
+        slopes = theta * gradient
+        return cls(scale, NOTICED * max(float(slopes.max(initial=0.0)), -float(slopes.min(initial=0.0))))
 
     def __call__(self, theta: FloatArray, gradient: FloatArray) -> FloatArray:
         """Return how far to move some entries, shape (n,), with these derivatives; never zero."""

@@ -164,10 +164,11 @@ class Probing:
     def norm(self, number: int) -> float:
         """Return ||g|| of a block, in units of what `direction` moves."""
         block = self.evaluator.layout.blocks[number]
-        g = self.analytic.flat[block.slice]
-        if number in self.uneven:
-            g = g * self.sizes(number, block.slice)
-        return math.sqrt(float(g @ g))
+        g = self.analytic.flat
+        if number not in self.uneven:
+            return math.sqrt(float(g[block.slice] @ g[block.slice]))
+        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
+        return math.hypot(*(float(np.linalg.norm(g[piece] * self.sizes(number, piece))) for piece in pieces))
 
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta over a region, in units of what a direction moves."""
