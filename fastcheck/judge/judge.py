@@ -187,8 +187,9 @@ def _of_directions(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
 def _norms(context: Context, one: Judged) -> tuple[float, float, float, float, float]:
     """Return the norms of a block's error, of g, of the true gradient, of the noise, and the error's bound."""
     if one.screened is not None:
-        s = one.screened
-        return s.error, s.norm, s.scale - s.norm, s.uncertainty, s.bound_of_error
+        s, unit = one.screened, one.screened.unit
+        bound = unit * s.stretch * s.bound_of_error
+        return unit * s.error, unit * s.norm, unit * (s.scale - s.norm), unit * s.uncertainty, bound
     if one.compared is None:
         return (math.nan,) * 5
     norms, z = one.compared.norms, context.judge.z

@@ -170,6 +170,20 @@ class Probing:
         pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
         return math.hypot(*(float(np.linalg.norm(g[piece] * self.sizes(number, piece))) for piece in pieces))
 
+    def units(self, number: int) -> tuple[float, float]:
+        """Return what makes ||g|| of the norm of a block, and how much larger a relative error may be than there.
+
+        Along directions that move each entry by a size of its own, it is the error times those sizes that is bounded;
+        the error itself is that over the smallest of them, at most.
+        """
+        block, norm = self.evaluator.layout.blocks[number], self.norm(number)
+        if number not in self.uneven or not norm:
+            return 1.0, 1.0
+        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
+        least = min(float(self.sizes(number, piece).min()) for piece in pieces)
+        unit = float(np.linalg.norm(self.analytic.flat[block.slice])) / norm
+        return unit, 1 / (least * unit)
+
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta over a region, in units of what a direction moves."""
         low, high = region.span

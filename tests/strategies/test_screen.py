@@ -326,6 +326,16 @@ def test_zeros_and_next_to_nothing_beside_what_is_not(problem, n, mode):
     assert [c.index for c in report.wrong] == [entry]
 
 
+@pytest.mark.parametrize("n", [300, 500, 1000, 3000])
+def test_an_error_in_a_decayed_entry_is_seen_from_what_is_stated_on(n):
+    loss, gradient, w = shrunk(n)
+    block = screen(loss, gradient, w).blocks["theta"]
+    norm = np.linalg.norm(gradient)
+    assert block.bound < block.detectable < 1e-4
+    gradient[np.argmin(np.where(w == 0, 1, np.abs(w)))] += 1.1 * block.detectable * norm
+    assert not screen(loss, gradient, w).passed
+
+
 def test_decayed_entries_that_are_claimed_not_to_matter_are_seen():
     loss, gradient, w = shrunk(300)
     gradient[np.argmin(np.where(w == 0, 1, np.abs(w)))] = 0.0
