@@ -111,6 +111,8 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
     if not block.size:
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
     whole = compared is not None and compared.norms.count == block.size and compared.checked
+    if whole and compared is not None and compared.verdict.refuted and not len(compared.wrong):
+        whole = outcome.context.noise.relative <= thresholds.IMPRECISE  # else kinks bias the coordinates alike, too
     doubtful = one is not None and _is_doubtful(outcome, one, compared)
     if one is None or not one.probes or ((one.inconclusive or doubtful) and whole):
         verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
