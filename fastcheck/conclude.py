@@ -151,9 +151,9 @@ def _of_directions(judged: Judged) -> BlockReport:
         size=one.block.size,
         checked=judged.compared.norms.count if judged.compared else 0,
         difference=one.difference,
-        bound=one.bound if math.isfinite(one.bound_of_error) else math.nan,
+        bound=one.stretch * one.bound if math.isfinite(one.bound_of_error) else math.nan,
         uncertainty=one.spread,
-        detectable=one.detectable if not (one.inconclusive or judged.doubtful) else math.inf,
+        detectable=one.stretch * one.detectable if not (one.inconclusive or judged.doubtful) else math.inf,
         verdict=judged.verdict,
         wrong=len(compared.wrong) if compared else 0,
         kinks=one.kinks,
@@ -186,7 +186,7 @@ def _sweep(outcome: Outcome, verdicts: Verdicts, worst: Coordinate) -> Sweep | N
     if kept is None:
         return None
     ahead, behind, plus, minus = kept
-    ladder = Ladder(ahead, behind, plus, minus, context.base, context.loss_error)
+    ladder = Ladder(ahead, behind, plus, minus, context.base, np.full(len(ahead), context.loss_error))
     with np.errstate(all="ignore"):
         columns = (ahead + behind) / 2, ladder.central, ladder.rounding
         told = np.isfinite(ladder.central) & (ahead > 0) & (behind > 0)

@@ -7,6 +7,7 @@ A scheme is a grid of offsets and their coefficients: the derivative of J along 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
 from fastcheck.parameters import Block
 
-__all__ = ["SCHEMES", "TINY", "Estimate", "Estimates", "Measured", "Scheme", "Status", "kinks_coincide"]
+__all__ = ["SCHEMES", "TINY", "UNRESOLVED", "Estimate", "Estimates", "Measured", "Scheme", "Status", "kinks_coincide"]
 
 TINY = float(np.finfo(np.float32).tiny)  # no derivative smaller than this is judged
 
@@ -180,6 +181,9 @@ class Estimate:
         low, high = self.interval
         outside = max(low - claimed, claimed - high) > self.uncertainty
         return self.status is Status.KINK and outside and kinks_coincide(claimed, low, high)
+
+
+UNRESOLVED = Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
 
 
 def kinks_coincide(claimed: float, left: float, right: float) -> bool:

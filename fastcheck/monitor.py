@@ -229,7 +229,7 @@ class Monitor:
             place = self._unseen(one.block, rng)
             resolved = quickly(plan, one.number, place)
             if is_wrong(plan, place, resolved):
-                resolved = measured(plan, one.number, [place])[place]
+                resolved = measured(plan, one.number, [place], one.shortest)[place]
             located.setdefault(one.block.name, Located(one)).measured[place] = resolved
 
     def _unseen(self, block: Block, rng: np.random.Generator) -> int:

@@ -28,6 +28,13 @@ def test_a_smooth_function():
     assert abs(seen.value - math.cos(0.3)) <= seen.uncertainty < 1e-9
 
 
+def test_a_loss_that_is_huge_far_away_has_all_its_digits_close_by():
+    """A square of 1e16 at the longest steps, whose spacing is no noise of the shortest ones."""
+    at = 1.5
+    seen = read(lambda x: 0.1 * x * x + math.tanh(x), at, 4e-16, 2.0**27 * 8.0 ** -np.arange(15.0))
+    assert abs(seen.value - (0.2 * at + 1 - math.tanh(at) ** 2)) <= seen.uncertainty < 1e-4
+
+
 def test_a_noise_that_was_measured_too_small_is_found_out():
     # Of 200 ladders with a thousand times the noise that was measured, the uncertainty covers the error in all but two.
     missed = 0

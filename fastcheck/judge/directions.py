@@ -47,6 +47,9 @@ class BlockProbes:
     singled_out : float
         Uncertainty of the joint residual that came from this block; infinite where none did. No directions over the
         block alone that are less sharp acquit it.
+    unit, stretch : float
+        Where each entry was moved by a size of its own: ||g|| over `norm`, and how much larger ||e|| / ||g|| may be
+        than `bound` and `detectable`, which are those of what was moved.
     """
 
     number: int
@@ -61,6 +64,8 @@ class BlockProbes:
     bound_of_error: float = math.inf
     joint: tuple[Probe, ...] = ()
     singled_out: float = math.inf
+    unit: float = 1.0
+    stretch: float = 1.0
 
     @property
     def residuals(self) -> FloatArray:
@@ -71,6 +76,11 @@ class BlockProbes:
     def error(self) -> float:
         """Estimate of ||e||, noise included."""
         return error_norm(self.residuals)
+
+    @property
+    def shortest(self) -> float:
+        """The shortest step that served a direction over the block alone; infinite where none did."""
+        return math.inf if self.joint else min((probe.step for probe in self.probes), default=math.inf)
 
     @property
     def repeated(self) -> list[Probe]:

@@ -112,14 +112,13 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
         return Judged(block, Verdict.INCONCLUSIVE, compared, one)
     whole = compared is not None and compared.norms.count == block.size and compared.checked
     doubtful = one is not None and _is_doubtful(outcome, one, compared)
+    if whole and compared is not None and compared.verdict.refuted and not len(compared.wrong):
+        # What may fool directions may fool the norm of all coordinates as well.
+        whole = not doubtful and outcome.context.noise.relative <= thresholds.IMPRECISE
     if one is None or not one.probes or ((one.inconclusive or doubtful) and whole):
         verdict = compared.verdict if compared else Verdict.INCONCLUSIVE
         if verdict.passed and one is not None and not _as_sharp(outcome, one, compared):
             verdict = Verdict.INCONCLUSIVE
-        if one is not None and compared and not len(compared.wrong) and verdict.refuted:
-            # What may fool directions may fool the norm of all coordinates as well.
-            small = outcome.context.noise.relative > thresholds.IMPRECISE and compared.excess <= thresholds.UNMISTAKABLE
-            verdict = Verdict.INCONCLUSIVE if doubtful or small else verdict
         return Judged(block, verdict, compared)
     verdict = Verdict.INCONCLUSIVE if doubtful else one.verdict
     if compared is not None and len(compared.wrong) and not doubtful:
@@ -162,7 +161,7 @@ def _is_doubtful(outcome: Outcome, one: BlockProbes, compared: Comparison | None
     located = outcome.located.get(one.block.name)
     if located is None or not located.nowhere:
         return False
-    return any(probe.shortened for other in outcome.directions for probe in other.probes)
+    return located.contradicted or any(probe.shortened for other in outcome.directions for probe in other.probes)
 
 
 def _of_coordinates(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
@@ -191,8 +190,9 @@ def _of_directions(context: Context, blocks: Mapping[str, Judged]) -> Verdicts:
 def _norms(context: Context, one: Judged) -> tuple[float, float, float, float, float]:
     """Return the norms of a block's error, of g, of the true gradient, of the noise, and the error's bound."""
     if one.screened is not None:
-        s = one.screened
-        return s.error, s.norm, s.scale - s.norm, s.uncertainty, s.bound_of_error
+        s, unit = one.screened, one.screened.unit
+        bound = unit * s.stretch * s.bound_of_error
+        return unit * s.error, unit * s.norm, unit * (s.scale - s.norm), unit * s.uncertainty, bound
     if one.compared is None:
         return (math.nan,) * 5
     norms, z = one.compared.norms, context.judge.z

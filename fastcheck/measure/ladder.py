@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray
-from fastcheck.estimates import Estimate, Status, kinks_coincide
+from fastcheck.estimates import UNRESOLVED, Estimate, Status, kinks_coincide
 
 __all__ = ["Ladder", "Rung", "State", "agree", "doubtful", "resolve", "settled"]
 
@@ -32,7 +32,7 @@ class Ladder:
     """Losses down a ladder of steps, and the quotients they make.
 
     `ahead` and `behind` are the achieved steps, falling; `plus`, `minus` and `base` the losses; `error` the largest
-    error of one of them, at the run's confidence.
+    error of those of each rung, at the run's confidence: far away J may be so large that it has no digits here.
     """
 
     ahead: FloatArray
@@ -40,7 +40,7 @@ class Ladder:
     plus: FloatArray
     minus: FloatArray
     base: float
-    error: float
+    error: FloatArray
 
     @classmethod
     def of(
@@ -52,7 +52,9 @@ class Ladder:
         """
         fine = np.isfinite(plus) & np.isfinite(minus) & (ahead > 0) & (behind > 0)
         fine[1:] &= (ahead[1:] <= ahead[:-1] / APART) & (behind[1:] <= behind[:-1] / APART) | (ahead[:-1] <= 0)
-        return cls(ahead[fine], behind[fine], plus[fine], minus[fine], base, error)
+        ahead, behind, plus, minus = ahead[fine], behind[fine], plus[fine], minus[fine]
+        spacing = np.spacing(np.maximum(np.maximum(np.abs(plus), np.abs(minus)), abs(base)))  # none is known better
+        return cls(ahead, behind, plus, minus, base, np.maximum(spacing, error))
 
     def __len__(self) -> int:
         return len(self.ahead)
@@ -91,11 +93,6 @@ class Ladder:
     def largest(self) -> float:
         """The largest |loss|."""
         return float(max(abs(self.base), np.abs(self.plus).max(), np.abs(self.minus).max()))
-
-    @property
-    def spacing(self) -> float:
-        """Distance of floats at the largest loss: no value is known better."""
-        return float(np.spacing(self.largest))
 
     def shown(self, k: int, truncation: float) -> float:
         """Return the error of a loss value that the shorter steps show, if the derivative of rung k is right.
@@ -150,19 +147,19 @@ def resolve(
     """
     ladder = Ladder.of(ahead, behind, plus, minus, base, loss_error)
     if len(ladder) < 3:
-        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
-    ladder = replace(ladder, error=max(loss_error, ladder.stairs(), ladder.spacing))
+        return UNRESOLVED
+    ladder = replace(ladder, error=np.maximum(ladder.error, ladder.stairs()))
     left, right = ladder.left, ladder.right
     if _is_jump(ladder):
         return Estimate(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
     if _has_kink(ladder.gap, ladder.rounding):
         return _at_kink(ladder)
     if _still_changes(ladder.central, ladder.rounding):
-        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
+        return UNRESOLVED
     value, rounded, truncated, rung = _best_pair(ladder)
     flat = abs(value) <= thresholds.STANDS_OUT * (rounded + truncated)
-    if flat and ladder.error > thresholds.OSCILLATION * ladder.largest:  # J may turn many times over within each step
-        return Estimate(math.nan, math.inf, 0.0, math.nan, math.nan, Status.UNRESOLVED)
+    if flat and ladder.error[rung] > thresholds.OSCILLATION * ladder.largest:
+        return UNRESOLVED  # J may turn many times over within each step
     explained = ladder.rounding + rounded + truncated
     crossed = _crossed(np.abs(ladder.central - value), explained, rung, ladder.ratio)
     status = Status.CROSSED if crossed else Status.SMOOTH
@@ -218,7 +215,7 @@ def _best_pair(ladder: Ladder) -> tuple[float, float, float, int]:
             truncation += float(half[k])
         # Steps far longer than an oscillation agree with each other; any shorter one that contradicts them counts.
         truncation = max(truncation, thresholds.TRUNCATION * float(np.max(apart - rounding[k + 1 :])))
-        rounded = float(rounding[k]) * max(1.0, ladder.shown(k, truncation) / ladder.error) if ladder.error else 0.0
+        rounded = float(2 * max(ladder.error[k], ladder.shown(k, truncation)) / (ladder.ahead[k] + ladder.behind[k]))
         total[k] = rounded + truncation
         if total[k] <= best[1] + best[2]:
             best = (float(central[k]), rounded, truncation, k)
@@ -308,9 +305,10 @@ def _at_kink(ladder: Ladder) -> Estimate:
 def _is_jump(ladder: Ladder) -> bool:
     """Say whether J changes by the same amount however small the step."""
     plus, minus, base = ladder.plus, ladder.minus, ladder.base
+    believed = thresholds.JUMPS * float(ladder.error[-4:].max())
     for side in (plus - base, minus - base, plus - minus):
         last = np.abs(side[-4:])
-        if len(last) >= 3 and last[-1] > thresholds.JUMPS * ladder.error and last.max() < thresholds.EVEN * last.min():
+        if len(last) >= 3 and last[-1] > believed and last.max() < thresholds.EVEN * last.min():
             return True
     return False
 

@@ -17,6 +17,7 @@ from fastcheck.run import Run
 
 __all__ = ["LADDER", "look_again", "look_along"]
 
+RUNG = 8.0  # between two steps of the ladder
 LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
 UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
 DOWN = tuple(8.0**-k for k in range(7, 15))  # below it, down to the spacing of theta: no jump is believed before
@@ -32,6 +33,7 @@ def look_again(
     steps: FloatArray,
     loss_error: float,
     wanted: FloatArray | None = None,
+    reach: float = math.inf,
 ) -> list[Estimate]:
     """Measure some coordinates again down the ladder; 16 evaluations each, and 24 more where those told too little.
 
@@ -51,6 +53,8 @@ def look_again(
         Largest error of one loss value, at the run's confidence.
     wanted : float64, shape (m,), optional
         Uncertainties that settle what is asked, where that is more than whether there is a derivative.
+    reach : float
+        A step down to which each ladder goes, because J is known to have a slope there.
 
     Returns
     -------
@@ -67,7 +71,9 @@ def look_again(
         if further is UP:
             chosen = [k for k, one in enumerate(seen) if _is_vague(one, wanted[k]) and first[k] * UP[-1] <= room[k]]
         else:
-            chosen = [k for k, one in enumerate(seen) if _is_shallow(one)]
+            chosen = [k for k, one in enumerate(seen) if _is_shallow(one) or reach < LADDER[-1] * first[k]]
+            if not any(_is_shallow(one) for one in seen):
+                further = tuple(down for down in DOWN if RUNG * down * first.max() > reach)
         more = _measured(run, evaluator, coordinates[chosen], first[chosen], further) if chosen else []
         for k, others in zip(chosen, more, strict=False):
             others[0][others[0] > room[k]] = 0.0

@@ -23,6 +23,7 @@ __all__ = [
     "FAINTEST",
     "Noise",
     "Repeated",
+    "Sizes",
     "difference_table_noise",
     "generic_direction",
     "measure_noise",
@@ -54,6 +55,7 @@ ROUNDINGS = 64.0  # unit roundoffs of J that need no explanation
 FEW = 32  # entries of a block that may each be a quantity of its own, as in a scientific model
 SOME = 1 << 12  # entries of a block that tell its median
 UNEVEN = 1e4  # a block whose entries spread more than this has a step for each entry
+NOTICED = 2.0**-6  # of the largest product of a block's entry and derivative: what J should change by at each entry
 SPACINGS_OF_THETA = 64.0  # that a grid is wide at least, for its uneven places to tell a grain
 CLOSEST = 8.0  # spacings of theta below which a grid tells no noise: whatever the loss makes of theta moves evenly
 LONG = 1 << 16  # parameters from which on a direction through all of them would cost memory, and time to draw
@@ -185,6 +187,38 @@ def uneven(theta: FloatArray) -> bool:
     count = np.count_nonzero(some)
     small = np.count_nonzero(some < largest / UNEVEN) - (some.size - count)  # counted: a median takes far longer
     return bool(count > 1 and (small > 0 if len(theta) <= FEW else 2 * small > count))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How far to move each entry of an uneven block: by its own size, or so far that J should notice.
+
+    An entry of 1e-20 may be a quantity on a scale of its own, or a weight that decayed, or what rounding left of a
+    zero. By how much J changes per size, according to the gradient, tells.
+
+    Attributes
+    ----------
+    scale : float
+        Typical magnitude of the block; no entry is moved further because of its slope.
+    slope : float
+        Change of J that is noticed.
+    """
+
+    scale: float
+    slope: float
+
+    @classmethod
+    def of(cls, theta: FloatArray, gradient: FloatArray, scale: float) -> Sizes:
+        """Return those of a block, given its entries, their derivatives and its scale."""
+        slopes = theta * gradient
+        return cls(scale, NOTICED * max(float(slopes.max(initial=0.0)), -float(slopes.min(initial=0.0))))
+
+    def __call__(self, theta: FloatArray, gradient: FloatArray) -> FloatArray:
+        """Return how far to move some entries, shape (n,), with these derivatives; never zero."""
+        slope, size = np.abs(gradient), np.full(len(theta), self.scale)
+        np.divide(self.slope, slope, out=size, where=slope * self.scale > self.slope)
+        size = np.maximum(np.abs(theta), size)
+        return np.where(size > 0, size, self.scale)  # a zero, and no entry that is not has a derivative
 
 
 def _magnitudes(theta: FloatArray, scale: float) -> FloatArray:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import PIECE, FloatArray
+from fastcheck.arrays import PIECE, FloatArray, IntArray
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.directions import CHUNK
 from fastcheck.measure.ladder import Rung, State, agree, doubtful, settled
-from fastcheck.measure.noise import Noise, scale_of_blocks, uneven
+from fastcheck.measure.noise import Noise, Sizes, scale_of_blocks, uneven
 from fastcheck.measure.regions import Region
 from fastcheck.measure.steps import GRAIN, is_low_precision, unit_of
 from fastcheck.run import Run
@@ -124,13 +124,13 @@ class Probing:
     seed: int
 
     @cached_property
-    def uneven(self) -> dict[int, float]:
-        """Return the blocks whose entries differ too much for one step, with the size that stands for a zero."""
+    def uneven(self) -> dict[int, Sizes]:
+        """Return the blocks whose entries differ too much for one step, with how far to move each."""
         found = {}
         for number, block in enumerate(self.evaluator.layout.blocks):
             part = self.evaluator.theta[block.slice]
             if block.size > FEW and uneven(part):
-                found[number] = float(np.median(np.abs(part[part != 0])))
+                found[number] = Sizes.of(part, self.analytic.flat[block.slice], float(self.scales[number]))
         return found
 
     @cached_property
@@ -155,9 +155,9 @@ class Probing:
         """Return the magnitude of a block's parameters, in units of what a direction over it alone moves."""
         return 1.0 if number in self.uneven else float(self.scales[number])
 
-    def sizes(self, number: int, theta: FloatArray) -> FloatArray:
-        """Return the magnitudes of some entries of an uneven block, with one for the zeros."""
-        return np.where(theta != 0, np.abs(theta), self.uneven[number])
+    def sizes(self, number: int, places: slice | IntArray) -> FloatArray:
+        """Return how far to move some entries of an uneven block, by their places in theta."""
+        return self.uneven[number](self.evaluator.theta[places], self.analytic.flat[places])
 
     def span(self, region: Region) -> tuple[int, int]:
         """Return the first and last plus one place in theta that a region touches."""
@@ -168,10 +168,10 @@ class Probing:
         """Write a direction over a region, as `Region.write`; in an uneven block each entry moves by its size."""
         region.write(self.seed, number, out)
         if region.number in self.uneven:
-            start, _ = self.span(region)
+            start = region.block.start + region.span[0]
             for low in range(0, len(out), PIECE):
                 part = out[low : low + PIECE]
-                part *= self.sizes(region.number, self.evaluator.theta[start + low : start + low + len(part)])
+                part *= self.sizes(region.number, slice(start + low, start + low + len(part)))
 
     def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
         """Return the first place in theta of a region, and a direction over it."""
@@ -183,10 +183,25 @@ class Probing:
     def norm(self, number: int) -> float:
         """Return ||g|| of a block, in units of what `direction` moves."""
         block = self.evaluator.layout.blocks[number]
-        g = self.analytic.flat[block.slice]
-        if number in self.uneven:
-            g = g * self.sizes(number, self.evaluator.theta[block.slice])
-        return math.sqrt(float(g @ g))
+        g = self.analytic.flat
+        if number not in self.uneven:
+            return math.sqrt(float(g[block.slice] @ g[block.slice]))
+        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
+        return math.hypot(*(float(np.linalg.norm(g[piece] * self.sizes(number, piece))) for piece in pieces))
+
+    def units(self, number: int) -> tuple[float, float]:
+        """Return what makes ||g|| of the norm of a block, and how much larger a relative error may be than there.
+
+        Along directions that move each entry by a size of its own, it is the error times those sizes that is bounded;
+        the error itself is that over the smallest of them, at most.
+        """
+        block, norm = self.evaluator.layout.blocks[number], self.norm(number)
+        if number not in self.uneven or not norm:
+            return 1.0, 1.0
+        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
+        least = min(float(self.sizes(number, piece).min()) for piece in pieces)
+        unit = float(np.linalg.norm(self.analytic.flat[block.slice])) / norm
+        return unit, 1 / (least * unit)
 
     def unit(self, region: Region) -> float:
         """Return the largest unit in the last place of theta over a region, in units of what a direction moves."""

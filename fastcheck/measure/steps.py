@@ -20,7 +20,7 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Scheme
 from fastcheck.losses.evaluator import Evaluator
-from fastcheck.measure.noise import FEW, Noise, scale_of_blocks, uneven
+from fastcheck.measure.noise import FEW, Noise, Sizes, scale_of_blocks, uneven
 
 __all__ = ["GRAIN", "Steps", "choose_steps", "fixed_steps", "is_low_precision", "rough", "step_quantisation", "unit_of"]
 
@@ -44,16 +44,20 @@ class Steps:
     Attributes
     ----------
     per_block : float64, shape (blocks,)
-        The step of a coordinate; where `relative` is set it is in units of the coordinate's own magnitude.
+        The step of a coordinate; where `relative` is set it is in units of the coordinate's size, as `sizes` tells it.
     truncation : float64, shape (blocks,)
         Largest truncation error that the pilot leaves possible, in units of the derivative; where `relative` is set,
-        times the coordinate's own magnitude.
+        times the coordinate's size.
     relative : bool, shape (blocks,)
-        The block's entries differ by orders of magnitude: each is stepped in proportion to itself.
+        The block's entries differ by orders of magnitude: each is stepped in proportion to its own size.
     exact : bool
         Divide by the achieved step; otherwise (the user named the step) by the named one, as the textbook does.
     own : mapping of int to (float, float)
         Step and truncation of coordinates that have their own, by place in theta.
+    sizes : mapping of int to Sizes
+        Of the blocks where `relative` is set, by number.
+    gradient : float64, shape (P,)
+        The analytic one, which the sizes need.
     """
 
     per_block: FloatArray
@@ -61,15 +65,24 @@ class Steps:
     relative: np.ndarray[tuple[int], np.dtype[np.bool_]]
     exact: bool
     own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    sizes: Mapping[int, Sizes] = field(default_factory=dict)
+    gradient: FloatArray = field(default_factory=lambda: np.empty(0), repr=False)
+
+    def _sizes(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
+        """Return what the step of each coordinate is in units of, shape (m,): one where it is not relative."""
+        block, sizes = _block_numbers(evaluator, coordinates), np.ones(len(coordinates))
+        for number, of in self.sizes.items():
+            rows = np.flatnonzero(block == number)
+            places = coordinates[rows]
+            sizes[rows] = of(evaluator.theta[places], self.gradient[places])
+        return sizes
 
     def of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the step of each coordinate, shape (m,)."""
         block = _block_numbers(evaluator, coordinates)
         h = self.per_block[block]
         if self.relative.any():
-            size = np.abs(evaluator.theta[coordinates])
-            size[size == 0] = 1.0
-            h = np.where(self.relative[block], _power_of_two(h * size), h)
+            h = np.where(self.relative[block], _power_of_two(h * self._sizes(evaluator, coordinates)), h)
         for place, (step, _) in self.own.items():
             h[coordinates == place] = step
         return _representable(evaluator, coordinates, h)
@@ -77,9 +90,7 @@ class Steps:
     def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the truncation uncertainty of each coordinate, shape (m,)."""
         block = _block_numbers(evaluator, coordinates)
-        size = np.abs(evaluator.theta[coordinates])
-        size[(size == 0) | ~self.relative[block]] = 1.0
-        left = np.asarray(self.truncation[block] / size)
+        left = np.asarray(self.truncation[block] / self._sizes(evaluator, coordinates))
         for place, (_, truncation) in self.own.items():
             left[coordinates == place] = truncation
         return left
@@ -141,7 +152,7 @@ def within_scale(evaluator: Evaluator, coordinates: IntArray, steps: FloatArray)
     own = np.abs(evaluator.theta[coordinates])
     for number in np.unique(block):
         if uneven(evaluator.theta[evaluator.layout.blocks[number].slice]):
-            limits = np.where(block == number, np.where(own > 0, own, 1.0), limits)
+            limits = np.where((block == number) & (own > 0), own, limits)
     return np.minimum(steps, LONGEST * limits)
 
 
@@ -164,16 +175,19 @@ def choose_steps(
     own: dict[int, tuple[float, float]] = {}
     per_block, truncation = scales * 2.0**-20, np.zeros(len(blocks))
     relative = np.array([uneven(evaluator.theta[b.slice]) for b in blocks], dtype=bool)
-    climbs = []
+    climbs, sizes = [], {}
     for number in selected:
         block = blocks[number]
+        if relative[number]:
+            sizes[number] = Sizes.of(evaluator.theta[block.slice], gradient[block.slice], float(scales[number]))
         if not block.size:
             continue
         each = relative[number] and block.size <= FEW  # quantities of their own units, each with its own scale
         offsets = np.arange(block.size) if each else _pilot_coordinates(gradient[block.slice], rng, noise)
         pilots = block.start + offsets
-        unit = np.abs(evaluator.theta[pilots]) if relative[number] else np.full(len(pilots), scales[number])
-        unit[unit == 0] = 1.0
+        unit = np.full(len(pilots), scales[number])
+        if relative[number]:
+            unit = sizes[number](evaluator.theta[pilots], gradient[pilots])
         swings = np.abs(gradient[pilots] * unit)
         for some in [slice(k, k + 1) for k in range(block.size)] if each else [slice(None)]:
             swing = max(abs(base), float(swings[some].max()), 1e-300)
@@ -188,7 +202,7 @@ def choose_steps(
     size = np.where(relative, 1.0, scales)[climbed]
     per_block[climbed] = _power_of_two(per_block[climbed] * size)
     truncation[climbed] /= size
-    return Steps(per_block, truncation, relative, exact=True, own=own)
+    return Steps(per_block, truncation, relative, exact=True, own=own, sizes=sizes, gradient=gradient)
 
 
 class _Climb(NamedTuple):

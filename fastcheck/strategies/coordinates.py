@@ -17,11 +17,11 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.judge.bounds import chi_square_above
+from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.directions import CHUNK
 from fastcheck.measure.looks import LADDER, look_again
 from fastcheck.measure.probes import Probe, Probing
 from fastcheck.measure.regions import Region
-from fastcheck.parameters import Block
 
 __all__ = ["Candidate", "MeasuredCoordinates", "Residuals", "candidates", "is_wrong", "measured", "quickly"]
 
@@ -43,18 +43,22 @@ def quickly(plan: Probing, number: int, place: int) -> Estimate:
     return Estimate(short, rounding, abs(long - short), np.nan, np.nan, Status.SMOOTH)
 
 
-def measured(plan: Probing, number: int, places: Sequence[int]) -> dict[int, Estimate]:
-    """Measure coordinates of a block down the ladder of steps; 16 evaluations each."""
+def measured(plan: Probing, number: int, places: Sequence[int], reach: float = math.inf) -> dict[int, Estimate]:
+    """Measure coordinates of a block down the ladder of steps, to what served directions over it; 16 evaluations each.
+
+    What is large because it is counted from afar (a time, a coordinate on the globe) tells nothing of how short the
+    steps must be; the directions, whose steps are as short as they can be, do.
+    """
     at = np.array(sorted(set(places)), dtype=np.int64)
     steps = _scales(plan, number, at) / LADDER[0]  # the ladder then begins at the size of the parameters
-    seen = look_again(plan.run, plan.evaluator, plan.base, at, steps, plan.noise.error(plan.judge.z))
+    seen = look_again(plan.run, plan.evaluator, plan.base, at, steps, plan.noise.error(plan.judge.z), reach=reach)
     return dict(zip(at.tolist(), seen, strict=False))  # the run may have been stopped
 
 
 def _scales(plan: Probing, number: int, places: IntArray) -> FloatArray:
     """Return the size of each coordinate's parameter: that of its block, or its own where they differ too much."""
     if number in plan.uneven:
-        return plan.sizes(number, plan.evaluator.theta[places])
+        return plan.sizes(number, places)
     return np.full(len(places), plan.scales[number])
 
 
@@ -74,9 +78,9 @@ class MeasuredCoordinates:
         What was measured with two steps.
     """
 
-    def __init__(self, plan: Probing, number: int, block: Block) -> None:
-        self.plan, self.number, self.block = plan, number, block
-        self.region = Region.whole(number, block)
+    def __init__(self, plan: Probing, one: BlockProbes) -> None:
+        self.plan, self.number, self.block, self.reach = plan, one.number, one.block, one.shortest
+        self.region = Region.whole(one.number, one.block)
         self.measured: dict[int, Estimate] = {}
         self.quick: dict[int, Estimate] = {}
 
@@ -89,13 +93,21 @@ class MeasuredCoordinates:
         """Measure coordinates that were not yet, and say which are wrong."""
         new = sorted(set(places) - set(self.measured))
         if new:
-            self.measured |= measured(self.plan, self.number, new)
+            self.measured |= measured(self.plan, self.number, new, self.reach)
         return [self.is_wrong(place) for place in places]
 
     def is_wrong(self, place: int) -> bool:
         """Say whether a coordinate was measured and is wrong."""
         seen = self.measured.get(place)  # none: the run was stopped before
         return seen is not None and is_wrong(self.plan, place, seen)
+
+    def confirms(self, place: int) -> bool:
+        """Measure a coordinate that looks wrong well, and say whether it is, and the quick look can be trusted."""
+        wrong, quick = any(self.look([place])), self.quick.get(place)
+        well = self.measured.get(place)
+        if not wrong or quick is None or well is None:
+            return wrong
+        return abs(quick.value - well.value) <= quick.uncertainty + well.uncertainty
 
     def looks_wrong(self, place: int) -> bool:
         """Measure a coordinate with few evaluations, and say whether it should be looked at."""

@@ -67,7 +67,7 @@ def of_directions(plan: Probing, one: BlockProbes) -> BlockEvidence:
     own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.linalg.norm(g))
     size = None
     if one.number in plan.uneven:
-        size = plan.sizes(one.number, theta)
+        size = plan.sizes(one.number, block.slice)
     return BlockEvidence(
         block,
         g,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
-from fastcheck.estimates import SCHEMES, TINY, Estimate, Estimates, Scheme, Status
+from fastcheck.estimates import SCHEMES, TINY, UNRESOLVED, Estimate, Estimates, Scheme, Status
 from fastcheck.judge.coordinates import Comparison
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
@@ -243,7 +243,7 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     """
     for place in plan.context.run.lost:  # what ended a worker process would end this one
         if found.block.start <= place < found.block.stop:
-            found.put(place, Estimate(np.nan, np.inf, 0.0, np.nan, np.nan, Status.UNRESOLVED))
+            found.put(place, UNRESOLVED)
     compared = _compared(plan, number, found)
     if not compared.clear and not (complete and compared.missing):
         return True

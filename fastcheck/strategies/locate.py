@@ -22,7 +22,7 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.diagnosis.first_wrong_layer import in_order
 from fastcheck.diagnosis.hypothesis import Explained, Rule, explain
 from fastcheck.diagnosis.places import COORDINATES, REGIONS, in_coordinates, in_region
-from fastcheck.estimates import Estimate, Estimates
+from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.ladder import State
@@ -46,7 +46,8 @@ SMALL = 10  # coordinates of a block that are all looked at
 SURPRISE = 4.0  # a half whose residual is larger than the whole's by more than this is measured with more care
 EXAMPLES = 1  # coordinates of errors that have a name that are measured and listed
 FLOOR = 1e-3  # of a block's largest derivative: smaller ones are as good as zero
-CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too
+CERTAIN = 0.25  # uncertainty of a derived half, beside the residual of the whole, above which it is measured too; and
+# share of its block's error up to which a coordinate has none of it
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Located:
         Where its errors are; they hold together.
     findings : list of Finding
         The same in words.
+    contradicted : bool
+        What explained the error along directions is not true of a coordinate that was measured.
     """
 
     screened: BlockProbes
@@ -72,6 +75,7 @@ class Located:
     candidates: list[Explained] = field(default_factory=list)
     places: list[Explained] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    contradicted: bool = False
 
     @property
     def nowhere(self) -> bool:
@@ -102,9 +106,11 @@ def locate(plan: Probing, failed: Sequence[BlockProbes], facts: DataFacts | None
     named = choose([search.found.candidates for search in ordered])
     for search in ordered:
         search.named = search.name in named and not named[search.name].hypothesis.pattern
-    examples = [search for search in ordered if search.named][:EXAMPLES]
-    for search in examples:
-        search.example()
+    examples = 0
+    for search in ordered:
+        if search.named and examples < EXAMPLES:
+            search.example()
+            examples += search.named
     spoiled = False
     for search in ordered:
         if not search.named and not search.single() and not (spoiled and search.is_wrong_somewhere()):
@@ -129,7 +135,7 @@ class _Search:
 
     def __init__(self, plan: Probing, screened: BlockProbes, evidence: Evidence) -> None:
         self.plan, self.screened, self.evidence = plan, screened, evidence
-        self.coordinates = MeasuredCoordinates(plan, screened.number, screened.block)
+        self.coordinates = MeasuredCoordinates(plan, screened)
         self.found = Located(screened, self.coordinates.measured)
         self.region = Region.whole(screened.number, screened.block)
         self.began = plan.evaluator.evaluations
@@ -162,7 +168,8 @@ class _Search:
     def example(self) -> None:
         """Measure the coordinate whose derivative is claimed to be largest, or any one of a gradient of zeros.
 
-        Of an error along theta it is one where theta is large beside the derivative.
+        Of an error along theta it is one where theta is large beside the derivative. A factor that is not there is no
+        factor: the steps along the directions are too long for the coordinate that nearly all of the slope is made of.
         """
         best = self.found.candidates[0]
         kind, facts = best.hypothesis.kind, best.hypothesis.facts
@@ -174,8 +181,17 @@ class _Search:
             np.moveaxis(inside, facts["axis"], 0)[facts["index"]] = True
             g = np.where(inside, g, 0.0)
         g = best.block.vector(g)
-        place = int(np.argmax(g)) if g.any() else int(self.rng.integers(len(g)))
-        self.coordinates.look([self.screened.block.start + place])
+        place = self.screened.block.start + (int(np.argmax(g)) if g.any() else int(self.rng.integers(len(g))))
+        self.coordinates.look([place])
+        if kind is Kind.FACTOR and self._is_right(place):
+            self.named, self.found.contradicted = False, True
+
+    def _is_right(self, place: int) -> bool:
+        """Say whether a coordinate was measured, and has none of the error that its block shows along directions."""
+        seen, claimed = self.coordinates.measured.get(place), float(self.plan.analytic.flat[place])
+        if seen is None or seen.status not in (Status.SMOOTH, Status.CROSSED):
+            return False
+        return abs(claimed - seen.value) + seen.uncertainty < CERTAIN * self.screened.difference * abs(claimed)
 
     def single(self) -> bool:
         """Explain the residuals by single coordinates, and say whether that leaves nothing."""
@@ -202,7 +218,7 @@ class _Search:
     def _look_at_all(self) -> None:
         places = range(self.screened.block.start, self.screened.block.stop)
         wrong = [place for place in places if self.coordinates.looks_wrong(place)]
-        if (len(wrong) > FEW or 2 * len(wrong) > len(places)) and any(self.coordinates.look(wrong[:1])):
+        if (len(wrong) > FEW or 2 * len(wrong) > len(places)) and self.coordinates.confirms(wrong[0]):
             self.dense.append(self.region)
         else:
             self.coordinates.look(wrong)
@@ -279,7 +295,7 @@ class _Search:
                 right += 1
             if len(wrong) == DENSE:
                 break
-        return right < RIGHT and len(wrong) > right and any(self.coordinates.look(wrong[:1]))
+        return right < RIGHT and len(wrong) > right and self.coordinates.confirms(wrong[0])
 
     # -- splitting -----------------------------------------------------------------------------------------------
 

@@ -119,6 +119,8 @@ def screen(
         )
         for n, b in chosen
     ]
+    for one in found:
+        one.unit, one.stretch = plan.units(one.number)
     probed = [one for one in found if one.block.size]
     alone = probed
     if joint and len(probed) > 1:

@@ -236,6 +236,130 @@ def test_one_entry_on_a_scale_far_below_all_others_is_no_noise_and_no_false_alar
     assert [c.index for c in report.wrong] == [(n - 1,)] * report.verdict.refuted
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_counted_from_afar_is_measured_with_short_steps(seed):
+    """A time in seconds since 1970: its size tells nothing of the scale on which J changes."""
+    rng = np.random.default_rng(seed)
+    start, w = 1.7e9, 1.7e9 + rng.uniform(-2, 2, 9)
+    a = rng.normal(size=(9, 9)) / 9
+
+    def loss(p):
+        return float(np.sum(np.tanh(a @ (p - start)) ** 2) + 0.1 * np.sum((p - start) ** 2))
+
+    t = np.tanh(a @ (w - start))
+    gradient = a.T @ (2 * t * (1 - t * t)) + 0.2 * (w - start)
+    assert screen(loss, gradient, w, seed=seed).verdict is Verdict.CORRECT
+    gradient[3] *= 1.1
+    assert [c.index for c in screen(loss, gradient, w, seed=seed).wrong] == [(3,)]
+
+
+@pytest.mark.parametrize(("n", "seed"), [(25, 15), (4, 23), (17, 40)])
+def test_a_factor_that_the_largest_derivative_does_not_have_is_none(n, seed):
+    """The directions turn the smallest parameter many times over, and show the same slope at every step."""
+    rng = np.random.default_rng(seed)
+    size = 10 ** np.append(rng.uniform(-8, 12, n - 2), [-11, 12])
+    w = size * rng.normal(size=n)
+
+    def loss(p):
+        return float(np.sum(np.sin(p / size)) + np.sum(np.tanh(p[1:] / size[1:]) * p[:-1] / size[:-1]))
+
+    x = w / size
+    gradient = np.cos(x)
+    gradient[1:] += (1 - np.tanh(x[1:]) ** 2) * x[:-1]
+    gradient[:-1] += np.tanh(x[1:])
+    report = screen(loss, gradient / size, w, seed=seed)
+    assert report.verdict is Verdict.CORRECT
+    report = screen(loss, 1.1 * gradient / size, w, seed=seed)
+    assert report.verdict is Verdict.WRONG
+
+
+def molecule(n):
+    """Distances in metres, with zeros and what the sine of pi leaves of one."""
+    rng = np.random.default_rng(n)
+    x = 1e-10 * np.stack([1.1 * np.arange(n), np.cos(np.pi / 2 * np.arange(n)), np.sin(np.pi * np.arange(n))], 1)
+    i, j = np.triu_indices(n, 1)
+    k, rest = rng.uniform(100, 1000, len(i)), rng.uniform(1e-10, 2e-10, len(i))
+
+    def loss(p):
+        return float(np.sum(k * (np.linalg.norm(p[i] - p[j], axis=1) - rest) ** 2) / 1e-18)
+
+    apart = x[i] - x[j]
+    r = np.linalg.norm(apart, axis=1)
+    pull = (2e18 * k * (r - rest) / r)[:, None] * apart
+    gradient = np.zeros_like(x)
+    np.add.at(gradient, i, pull)
+    np.add.at(gradient, j, -pull)
+    return loss, gradient, x
+
+
+def shrunk(n):
+    """A linear layer, most of whose weights decayed to next to nothing, some to zero."""
+    rng = np.random.default_rng(n)
+    w, a = rng.normal(size=n), rng.normal(size=(40, n)) / n**0.5
+    w[rng.random(n) < 0.7] *= 1e-22
+    w[0] = 0.0
+    return lambda p: float(np.sum(np.tanh(a @ p) ** 2)), a.T @ (2 * np.tanh(a @ w) / np.cosh(a @ w) ** 2), w
+
+
+def own_units(n):
+    """Quantities in units of their own, some of them zero."""
+    rng = np.random.default_rng(n)
+    size = 10 ** rng.uniform(-12, 3, n)
+    w, c = size * rng.normal(size=n), rng.normal(size=n)
+    w[::5] = 0.0
+    return lambda p: float(np.sum(c * np.sin(p / size + 1))), c * np.cos(w / size + 1) / size, w
+
+
+@pytest.mark.parametrize("mode", ["full", "screen"])
+@pytest.mark.parametrize(
+    ("problem", "n"),
+    [(molecule, 3), (molecule, 9), (shrunk, 20), (shrunk, 300), (own_units, 30), (own_units, 300)],
+)
+def test_zeros_and_next_to_nothing_beside_what_is_not(problem, n, mode):
+    loss, gradient, w = problem(n)
+    assert fastcheck.check(loss, gradient, w, mode=mode).verdict is Verdict.CORRECT
+    entry = np.unravel_index(np.argmin(np.where(gradient == 0, np.inf, np.abs(w))), w.shape)
+    if mode == "screen":  # of entries in units of their own it tells the steepest first
+        entry = np.unravel_index(np.argmax(np.abs(gradient)), w.shape)
+    gradient[entry] = 0.0
+    report = fastcheck.check(loss, gradient, w, mode=mode)
+    assert [c.index for c in report.wrong] == [entry]
+
+
+@pytest.mark.parametrize("n", [300, 500, 1000, 3000])
+def test_an_error_in_a_decayed_entry_is_seen_from_what_is_stated_on(n):
+    loss, gradient, w = shrunk(n)
+    block = screen(loss, gradient, w).blocks["theta"]
+    norm = np.linalg.norm(gradient)
+    assert block.bound < block.detectable < 1e-4
+    gradient[np.argmin(np.where(w == 0, 1, np.abs(w)))] += 1.1 * block.detectable * norm
+    assert not screen(loss, gradient, w).passed
+
+
+def test_decayed_entries_that_are_claimed_not_to_matter_are_seen():
+    loss, gradient, w = shrunk(300)
+    gradient[np.argmin(np.where(w == 0, 1, np.abs(w)))] = 0.0
+    assert screen(loss, gradient, w).verdict is Verdict.WRONG
+
+
+def test_uneven_blocks_beside_others_are_moved_together():
+    rng = np.random.default_rng(0)
+    a, params = rng.normal(size=(5, 300)), {"w": rng.normal(size=300), "b": rng.normal(size=5), "c": rng.normal(size=3)}
+    params["w"][100:] *= 1e-20
+
+    def loss(p):
+        return float(np.sum(np.tanh(a @ p["w"] / 10 + p["b"])) + np.sum(np.sin(p["c"])))
+
+    slope = 1 / np.cosh(a @ params["w"] / 10 + params["b"]) ** 2
+    gradient = {"w": a.T @ slope / 10, "b": slope, "c": np.cos(params["c"])}
+    assert screen(loss, gradient, params).verdict is Verdict.CORRECT
+    assert [
+        name
+        for name, block in screen(loss, {**gradient, "w": 1.1 * gradient["w"]}, params).blocks.items()
+        if block.verdict is Verdict.WRONG
+    ] == ["w"]
+
+
 @pytest.mark.parametrize("mode", ["full", "screen"])
 @pytest.mark.parametrize(("n", "seed"), [(4, 0), (12, 9), (40, 1)])
 def test_a_zero_on_a_scale_far_below_all_others_is_no_proof_of_anything(n, seed, mode):
