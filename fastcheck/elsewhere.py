@@ -3,7 +3,8 @@
 A block whose derivative is zero or below the noise at theta may be one that the loss never depends on (a bias before
 batch normalisation), or theta may be a special point: weights of zero, dead units, a saturated softmax. The first is
 told by moving the block alone, far, at theta and at points around it. In the second case the same check is made at a
-generic point nearby, if the gradient is a function that can be asked there.
+generic point nearby, if the gradient is a function that can be asked there. So it is where all that seems wrong is at
+kinks: of several that coincide (a relu of integers) a right backward pass may take any, and no two slopes tell which.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fastcheck.findings import Finding, Kind, first_of
 from fastcheck.gradients import match_gradient
 from fastcheck.judge.judge import Judged, Verdicts, judge
 from fastcheck.judge.verdict import Verdict
+from fastcheck.measure.ladder import State
 from fastcheck.measure.noise import FLOAT64_EPS, scale_by_magnitudes, scale_of_blocks
 from fastcheck.parameters import Block
 from fastcheck.run import OutOfBudget
@@ -41,20 +43,22 @@ def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, t
     """Decide what can be of the blocks that theta left open; the verdicts then, and what is to be said of it."""
     context = outcome.context
     left = [one for one in verdicts.blocks.values() if _is_open(outcome, one)]
-    if not left or context.settings.unchecked == "allow" or context.run.stopped is not None:
+    kinked = [one.block.name for one in verdicts.blocks.values() if _only_at_kinks(outcome, one)]
+    if not left + kinked or context.settings.unchecked == "allow" or context.run.stopped is not None:
         return verdicts, ()
     rng = np.random.default_rng((context.seed, len(left)))
     decided = {}
     if context.noise.relative <= thresholds.NO_DIGITS:  # else no move says anything
         constant = _constant(context, left, rng)
         decided = {one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in constant}
-    names = [one.block.name for one in left if one.block.name not in decided]
+    names = [one.block.name for one in left if one.block.name not in decided] + kinked
     if callable(context.gradient) and context.noise.relative <= thresholds.IMPRECISE:
         for keep, size in thresholds.NEARBY:
             if not names or context.run.over():
                 break
-            decided |= _nearby(context, names, _away(context, keep, size, rng))
-            names = [name for name in names if name not in decided]
+            found = _nearby(context, names, _away(context, keep, size, rng))
+            decided |= {name: one for name, one in found.items() if one.verdict.passed or name not in kinked}
+            names = [name for name in names if name not in found]
     if not decided:
         return verdicts, ()
     return judge(outcome, decided), tuple(_said(decided))
@@ -72,6 +76,17 @@ def _is_open(outcome: Outcome, one: Judged) -> bool:
     status = {estimate.status for estimate in found.looks.values()}
     at_kinks = Status.KINK in status and one.compared.missing > 0
     return (one.inconclusive and bool(one.compared.norms.count) and not one.compared.missing) or at_kinks
+
+
+def _only_at_kinks(outcome: Outcome, one: Judged) -> bool:
+    """Say whether all that speaks against a block is at kinks: its wrong coordinates, or some of its directions."""
+    if not one.verdict.refuted:
+        return False
+    wrong = [] if one.compared is None else one.compared.wrong.tolist()
+    looks = next((found.looks for found in outcome.estimates if found.block is one.block), {})
+    along = one.screened is not None and any(probe.state is State.KINK for probe in one.screened.probes)
+    at_kinks = (place in looks and looks[place].status is Status.KINK for place in wrong)
+    return all(at_kinks) if wrong else along
 
 
 def _constant(context: Context, left: Sequence[Judged], rng: np.random.Generator) -> Iterator[Judged]:
@@ -188,7 +203,8 @@ def _said(decided: dict[str, Judged]) -> Iterator[Finding]:
         yield Finding(
             Kind.ELSEWHERE,
             nearby[0] if len(nearby) == 1 else None,
-            f"At theta itself the gradient of {first_of(nearby, NAMED)} is zero or below the noise (weights of zero, "
-            "dead or saturated units?), so it was checked at a generic point nearby, and its numbers are from there.",
+            f"At theta itself the gradient of {first_of(nearby, NAMED)} is zero, below the noise or at kinks (weights "
+            "of zero, dead or saturated units?), so it was checked at a generic point nearby, and its numbers are from "
+            "there.",
             {"nearby": nearby},
         )

@@ -500,7 +500,7 @@ class Kind(enum.StrEnum):
     )
     ELSEWHERE = (
         "elsewhere",
-        "At theta a block's gradient is zero or below the noise, so it was checked at a generic point nearby.",
+        "At theta a block's gradient is zero, in the noise or at kinks, so it was checked at a generic point nearby.",
         "",
     )
     CONSTANT = (

@@ -6,6 +6,8 @@ single alarm would have a probability of at most 0.02.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -217,3 +219,36 @@ def test_digits_lost_by_cancellation_are_the_block_s_and_no_coordinate_s(seed):
     gradient["W1"][row, column] *= -1
     report = fastcheck.check(loss, gradient, params, mode="full")
     assert [(c.block, c.index) for c in report.wrong] == [("W1", (row, column))]
+
+
+def of_integers(seed):
+    """Return loss, gradient and params of a relu net of integer weights and data, many of its units at their kinks."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.integers(-2, 3, (20, 5)).astype(float), rng.normal(size=20)
+    params = {"W": rng.integers(-2, 3, (5, 7)).astype(float), "b": np.zeros(7), "v": rng.normal(size=7)}
+
+    def loss(p):
+        return float(np.mean((np.maximum(X @ p["W"] + p["b"], 0) @ p["v"] - y) ** 2))
+
+    def gradient(p):
+        z = X @ p["W"] + p["b"]
+        r = 2 * (np.maximum(z, 0) @ p["v"] - y) / 20
+        dz = np.outer(r, p["v"]) * (z > 0)
+        return {"W": X.T @ dz, "b": dz.sum(0), "v": np.maximum(z, 0).T @ r}
+
+    return loss, gradient, params
+
+
+def times(gradient, name, factor, p):
+    found = gradient(p)
+    return found | {name: factor * found[name]}
+
+
+@pytest.mark.parametrize("mode", ["full", "sample", "screen"])
+def test_kinks_that_coincide_are_no_error_and_hide_none(mode):
+    for seed in range(12):
+        loss, gradient, params = of_integers(seed)
+        assert fastcheck.check(loss, gradient, params, mode=mode, seed=seed).verdict not in ALARMS, seed
+        for name, factor in (("W", 1.05), ("b", -1.0)):
+            wrong = partial(times, gradient, name, factor)
+            assert fastcheck.check(loss, wrong, params, mode=mode, seed=seed).verdict in ALARMS, (seed, name)
