@@ -81,11 +81,13 @@ class Probe:
         """Return the step to begin the next direction with, where this one began with a step.
 
         Nearer to what worked, if that had to be shortened twice. Where it was hardly too long, so far that its
-        truncation drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short.
+        truncation drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short; and what
+        another step repeated is no truncation, and is seen best at long ones.
         """
         if self.shortened > 1:
             return min(step, self.step * NEAR)
-        return step * _drowning(self.at_first) if self.shortened == 1 and self.at_first <= HARDLY else step
+        hardly = self.shortened == 1 and self.state is State.CLEAN and self.at_first <= HARDLY
+        return step * _drowning(self.at_first) if hardly else step
 
 
 def _drowning(ratio: float) -> float:
