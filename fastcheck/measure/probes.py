@@ -9,6 +9,7 @@ and otherwise the step is shortened until it is either repeated or drowned.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -63,8 +64,9 @@ class Probe:
         What it came to.
     shortened : int
         How often the step was shortened.
-    at_first : float
-        The residual at the step it began with, in units of its uncertainty there.
+    truncation : float
+        The residual at the step it began with, in units of its uncertainty there, where J bent smoothly between that
+        step and the next; else infinite.
     """
 
     number: int
@@ -75,7 +77,7 @@ class Probe:
     uncertainty: float
     state: State
     shortened: int
-    at_first: float = 0.0
+    truncation: float = math.inf
 
     def next_step(self, step: float) -> float:
         """Return the step to begin the next direction with, where this one began with a step.
@@ -86,8 +88,8 @@ class Probe:
         """
         if self.shortened > 1:
             return min(step, self.step * NEAR)
-        hardly = self.shortened == 1 and self.state is State.CLEAN and self.at_first <= HARDLY
-        return step * _drowning(self.at_first) if hardly else step
+        hardly = self.shortened == 1 and self.state is State.CLEAN and self.truncation <= HARDLY
+        return step * _drowning(self.truncation) if hardly else step
 
 
 def _drowning(ratio: float) -> float:
@@ -307,15 +309,18 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
             if agree(rung, longer) and abs(longer.gap - 2 * rung.gap) <= 3 * rung.uncertainty:
                 found = doubtful(rung, longer), State.REPEATED
         if found is not None and not _meaningless(plan, *found):
-            return _probe(plan, number, shortened, rungs[0], *found)
+            return _probe(plan, number, shortened, rungs, *found)
         step /= RATIO
-    return _probe(plan, number, RUNGS, rungs[0], rungs[-1], State.UNSETTLED)
+    return _probe(plan, number, RUNGS, rungs, rungs[-1], State.UNSETTLED)
 
 
-def _probe(plan: Probing, number: int, shortened: int, first: Rung, rung: Rung, state: State) -> Probe:
-    at_first = abs(first.residual) / first.uncertainty if first.uncertainty else 0.0
-    deviation = plan.deviation(rung.step)
-    return Probe(number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened, at_first)
+def _probe(plan: Probing, number: int, shortened: int, rungs: Sequence[Rung], rung: Rung, state: State) -> Probe:
+    first, truncation, deviation = rungs[0], math.inf, plan.deviation(rung.step)
+    if len(rungs) > 1 and abs(first.gap - RATIO * rungs[1].gap) <= thresholds.SMOOTHLY * abs(first.gap):
+        truncation = abs(first.residual) / first.uncertainty if first.uncertainty else math.inf
+    return Probe(
+        number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened, truncation
+    )
 
 
 def _rung(plan: Probing, drawn: _Drawn, step: float, lost: float, unit: float) -> Rung | None:
