@@ -125,7 +125,8 @@ def test_a_flipped_coordinate_of_a_trained_net_is_found(trained, seed):
 @pytest.mark.parametrize("name", ["W1", "W2", "W3", "b1"])
 def test_a_scaled_block_of_a_trained_net_is_named(trained, name):
     report = trained.check(lambda tree: tree[name].__imul__(1.01))
-    assert [key for key, block in report.blocks.items() if not block.verdict.passed] == [name]
+    # At the kinks that training slid along, another block is left unchecked in one run of four or so.
+    assert [key for key, block in report.blocks.items() if block.verdict.refuted] == [name]
     (finding,) = [f for f in report.findings if f.kind == "factor"]
     assert finding.block == name
     assert finding.evidence["factor"] == pytest.approx(1.01, rel=1e-3)
