@@ -73,7 +73,7 @@ class BlockReport:
     uncertainty : float
         Of `difference`.
     detectable : float
-        The smallest relative error ||e|| / ||g|| that this run could have seen in the block, of a sample in those of its
+        The smallest relative error ||e|| / ||g|| that this run could have seen in the block, of a sample in those
         coordinates that were drawn; inf where it saw nothing.
     verdict : Verdict
         INCONCLUSIVE marks an unchecked block: its gradient is zero, or below the noise of the loss.
