@@ -76,7 +76,8 @@ def _one_by_one(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding
 
 def _along(outcome: Outcome, blocks: Mapping[str, Judged]) -> tuple[Finding, ...]:
     """Explain the errors along the directions of a screen, and of the coordinates located by them."""
-    context, located = outcome.context, outcome.located
+    context = outcome.context
+    located = {n: one for n, one in outcome.located.items() if n in blocks and blocks[n].verdict.refuted}
     screened = [one.screened for one in blocks.values() if one.screened is not None and one.block.size]
     sure = [one for one in screened if not one.failed or blocks[one.block.name].verdict.refuted]
     rows = tuple(_evidence(context, one, located.get(one.block.name)) for one in sure)

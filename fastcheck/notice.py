@@ -84,10 +84,10 @@ def _located(outcome: Outcome, verdicts: Verdicts) -> Iterator[Finding]:
     """Yield what a search found in blocks that failed a screen, or why it proves nothing."""
     for name, located in outcome.located.items():
         judged = verdicts.blocks[name]
-        if not judged.doubtful:
+        if judged.verdict.refuted:
             nowhere = is_diffuse(judged)  # there is no place to look for
             yield from (finding for finding in located.findings if not (nowhere and finding.kind is Kind.UNKNOWN))
-        elif judged.screened is not None:
+        elif judged.doubtful and judged.screened is not None:
             yield _rounding(name, judged.screened.difference) if judged.screened.rounded else _doubtful(name)
 
 

@@ -18,9 +18,9 @@ from fastcheck.run import Run
 __all__ = ["LADDER", "look_again", "look_along"]
 
 RUNG = 8.0  # between two steps of the ladder
-LADDER = tuple(8.0 * 8.0**-k for k in range(8))  # in units of the first step: from 8 h down to 4e-6 h
-UP = tuple(8.0**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
-DOWN = tuple(8.0**-k for k in range(7, 15))  # below it, down to the spacing of theta: no jump is believed before
+LADDER = tuple(RUNG**-k for k in range(-1, 7))  # in units of the first step: from 8 h down to 4e-6 h
+UP = tuple(RUNG**k for k in (5, 4, 3, 2))  # above the ladder, where nothing on it told enough
+DOWN = tuple(RUNG**-k for k in range(7, 15))  # below it, down to the spacing of theta: no jump is believed before
 SHORT = 2.0**-6  # of the longest step, that of half a parameter
 LONG_LADDER = tuple(64.0 * 4.0**-k for k in range(12))  # wider and finer: a whole block is worth it
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import PIECE, FloatArray
+from fastcheck.arrays import FloatArray, pieces
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.grain import exactly_rounded, grain_in_words, grain_of
 
@@ -270,8 +270,7 @@ class Repeated:
             part = out[start : start + len(self.drawn)]
             part[:] = self.drawn[: len(part)]
         for block, scale in zip(self.evaluator.layout.blocks, self.scales.tolist(), strict=True):
-            for start in range(block.start, block.stop, PIECE):
-                some = slice(start, min(start + PIECE, block.stop))
+            for some in pieces(block.start, block.stop):
                 out[some] *= theta[some] if math.isnan(scale) else _magnitudes(theta[some], scale)
         if self.spacing is not None:
             _round(theta, out, self.spacing, self.parts)
@@ -303,9 +302,9 @@ def _round(theta: FloatArray, direction: FloatArray, spacing: float, parts: int)
     Large parameters (a time in seconds) would otherwise be rounded to places off the grid, and a steep J would seem to
     be noisy. The spacing is a power of two.
     """
-    for start in range(0, len(theta), PIECE):
-        part = direction[start : start + PIECE]
-        unit = parts * np.spacing(np.abs(theta[start : start + PIECE]) + 8 * spacing * np.abs(part)) / spacing
+    for some in pieces(0, len(theta)):
+        part = direction[some]
+        unit = parts * np.spacing(np.abs(theta[some]) + 8 * spacing * np.abs(part)) / spacing
         part[...] = np.round(part / unit) * unit
 
 

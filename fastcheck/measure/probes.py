@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcheck import thresholds
-from fastcheck.arrays import PIECE, FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, pieces
 from fastcheck.gradients import Analytic
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.measure.directions import CHUNK
@@ -173,9 +173,8 @@ class Probing:
         region.write(self.seed, number, out)
         if region.number in self.uneven:
             start = region.block.start + region.span[0]
-            for low in range(0, len(out), PIECE):
-                part = out[low : low + PIECE]
-                part *= self.sizes(region.number, slice(start + low, start + low + len(part)))
+            for part in pieces(0, len(out)):
+                out[part] *= self.sizes(region.number, slice(start + part.start, start + part.stop))
 
     def direction(self, region: Region, number: int) -> tuple[int, FloatArray]:
         """Return the first place in theta of a region, and a direction over it."""
@@ -190,8 +189,8 @@ class Probing:
         g = self.analytic.flat
         if number not in self.uneven:
             return math.sqrt(float(g[block.slice] @ g[block.slice]))
-        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
-        return math.hypot(*(float(np.linalg.norm(g[piece] * self.sizes(number, piece))) for piece in pieces))
+        parts = pieces(block.start, block.stop)
+        return math.hypot(*(float(np.linalg.norm(g[part] * self.sizes(number, part))) for part in parts))
 
     def units(self, number: int) -> tuple[float, float]:
         """Return what makes ||g|| of the norm of a block, and how much larger a relative error may be than there.
@@ -199,11 +198,10 @@ class Probing:
         Along directions that move each entry by a size of its own, it is the error times those sizes that is bounded;
         the error itself is that over the smallest of them, at most.
         """
-        block, norm = self.evaluator.layout.blocks[number], self.norm(number)
-        if number not in self.uneven or not norm:
+        if number not in self.uneven or not (norm := self.norm(number)):
             return 1.0, 1.0
-        pieces = (slice(low, min(low + PIECE, block.stop)) for low in range(block.start, block.stop, PIECE))
-        least = min(float(self.sizes(number, piece).min()) for piece in pieces)
+        block = self.evaluator.layout.blocks[number]
+        least = min(float(self.sizes(number, part).min()) for part in pieces(block.start, block.stop))
         unit = float(np.linalg.norm(self.analytic.flat[block.slice])) / norm
         return unit, 1 / (least * unit)
 
@@ -259,8 +257,7 @@ class _Drawn:
         self.plan.write(self.region, self.number, out)
         theta = self.plan.evaluator.theta[self.start : self.stop]
         if self.rounded is not None:
-            for low in range(0, len(out), PIECE):
-                part = slice(low, low + PIECE)
+            for part in pieces(0, len(out)):
                 out[part] = _representable(theta[part], out[part], self.rounded)
         self.analytic = float(self.plan.analytic.flat[self.start : self.stop] @ out)
 

@@ -8,7 +8,7 @@ import pytest
 import fastcheck
 from fastcheck.errors import GradientError, InputError
 from fastcheck.judge.verdict import Verdict
-from tests.adapters.functions import EACH, functions
+from tests.adapters.functions import EACH, functions, square_by
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -105,36 +105,16 @@ def test_the_hessian_of_a_module():
     assert "own_precision" in kinds(report)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
-    class Flat(torch.autograd.Function):
-        """A square whose second derivative is cut off."""
-
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**2
-
-        @staticmethod
-        def backward(ctx, g):
-            return 2 * ctx.saved_tensors[0].detach() * g
-
-    report = fastcheck.torch.check_hvp(lambda m, X: Flat.apply(m(X)).mean(), model, args=(X,))
+    flat = square_by(lambda ctx, g: 2 * ctx.saved_tensors[0].detach() * g)  # its second derivative is cut off
+    report = fastcheck.torch.check_hvp(lambda m, X: flat(m(X)).mean(), model, args=(X,))
     assert report.verdict is Verdict.WRONG
     with pytest.raises(GradientError):
-        fastcheck.torch.check_hvp(lambda m, X: Flat.apply(m(X)).mean(), model, args=(X,), throw=True)
+        fastcheck.torch.check_hvp(lambda m, X: flat(m(X)).mean(), model, args=(X,), throw=True)
 
 
 def test_a_wrong_gradient_has_no_hessian_to_check():
-    class Wrong(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**2
-
-        @staticmethod
-        def backward(ctx, g):
-            return 3 * ctx.saved_tensors[0] * g
-
-    report = fastcheck.torch.check_hvp(lambda w: Wrong.apply(w).sum(), torch.tensor(W, requires_grad=True))
+    wrong = square_by(lambda ctx, g: 3 * ctx.saved_tensors[0] * g)
+    report = fastcheck.torch.check_hvp(lambda w: wrong(w).sum(), torch.tensor(W, requires_grad=True))
     assert report.verdict is Verdict.WRONG
     assert kinds(report)[0] == "first_derivative"
     cut = jax.custom_vjp(lambda x: x**2)
