@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,12 @@ LONGEST = 2.0**-7  # step, in units of the block's parameters
 AIM = 0.01  # standard deviation of a residual aimed at, in units of tolerance * ||g||,
 FAINT = 1e-6  # a block whose slope is this small beside the whole's is measured as if it were this large
 COARSE = 1e-6  # or of this, where the tolerance is larger: what is tolerated should still be seen
+ALIKE = 4.0  # times what one direction leaves of truncation, and the gap of its slopes, that those of another may be
+SHORTENED = 2  # times that the step of that other one was shortened at most: kinks are few then
+LOUD = 8.0  # uncertainties beyond which a residual is not repeated where that of another direction was
+
+
+Seen = TypeVar("Seen", Rung, "Probe")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,10 @@ class Probe:
     truncation : float
         The residual at the step it began with, in units of its uncertainty there, where J bent smoothly between that
         step and the next; else infinite.
+    gap : float
+        Half the difference of the two one-sided slopes at the step.
+    kink : float
+        What is left of it, at most, as the step goes to zero: what kinks at theta may make of the residual.
     """
 
     number: int
@@ -78,14 +88,49 @@ class Probe:
     state: State
     shortened: int
     truncation: float = math.inf
+    gap: float = math.inf
+    kink: float = math.inf
+
+    @property
+    def loud(self) -> bool:
+        """Whether its residual was repeated at a step not much shorter, and is so large that others need not be."""
+        settled = self.state is State.REPEATED and self.shortened <= SHORTENED
+        return settled and _stands_alone(self.residual, self.slope, self.kink, self.uncertainty)
+
+    def scaled(self, factor: float) -> Probe:
+        """Return the probe in other units: along a direction that is so many times as long."""
+        return replace(
+            self,
+            step=self.step / factor,
+            slope=self.slope * factor,
+            residual=self.residual * factor,
+            deviation=self.deviation * factor,
+            uncertainty=self.uncertainty * factor,
+            gap=self.gap * factor,
+            kink=self.kink * factor,
+        )
+
+    def vouches(self, rung: Seen) -> Seen | None:
+        """Return one step along another direction, to be believed alone: this one's steps tell what is left there.
+
+        None where the residual is not loud beside that, or the gap of the slopes is wider than here: it crossed a kink.
+        """
+        left = ALIKE * max(0.0, self.uncertainty - rung.uncertainty)  # of truncation, beyond the noise
+        told = replace(rung, uncertainty=rung.uncertainty + left)
+        alike = rung.step <= self.step and abs(rung.gap) <= ALIKE * abs(self.gap)
+        loud = self.loud and _stands_alone(rung.residual, rung.slope, self.kink, told.uncertainty)
+        return told if alike and loud else None
 
     def next_step(self, step: float) -> float:
         """Return the step to begin the next direction with, where this one began with a step.
 
-        Nearer to what worked, if that had to be shortened twice. Where it was hardly too long, so far that its
-        truncation drowns in the noise: r k^2 < u / k. Else two steps together are better than one so short; and what
-        another step repeated is no truncation, and is seen best at long ones.
+        What worked, if it was loud: others like it then take one step. Nearer to what worked, if that had to be
+        shortened twice. Where it was hardly too long, so far that its truncation drowns in the noise: r k^2 < u / k.
+        Else two steps together are better than one so short; and what another step repeated is no truncation, and is
+        seen best at long ones.
         """
+        if self.loud:
+            return min(step, self.step)
         if self.shortened > 1:
             return min(step, self.step * NEAR)
         hardly = self.shortened == 1 and self.state is State.CLEAN and self.truncation <= HARDLY
@@ -280,10 +325,13 @@ def probe_step(plan: Probing, norm: float, scale: float) -> float:
     return float(2.0 ** np.round(np.log2(min(wanted, LONGEST * scale))))
 
 
-def measure(plan: Probing, region: Region, number: int, step: float, expected: float = 0.0) -> Probe | None:
+def measure(
+    plan: Probing, region: Region, number: int, step: float, expected: float = 0.0, like: Probe | None = None
+) -> Probe | None:
     """Measure one direction over a region, by its number; 2 evaluations where all is well, None when stopped.
 
-    A residual of up to the expected size is no surprise, and is not repeated at another step.
+    A residual of up to the expected size is no surprise, and is not repeated at another step. Nor is a loud one like
+    that of another direction over the region, which was: `like`.
     """
     drawn = _Drawn(plan, region, number)
     unit, lost = plan.unit(region), plan.lost(region)
@@ -299,6 +347,8 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
         found = settled(rungs)
         if found is None and shortened == 0 and abs(rung.residual) <= expected:
             found = rung, State.REPEATED
+        if found is None and shortened == 0 and like is not None and (told := like.vouches(rung)) is not None:
+            found = told, State.REPEATED
         if found is None and shortened == 0 and rung.uncertainty < abs(rung.residual) < NEAR * rung.uncertainty:
             longer = _rung(plan, drawn, 2 * step, lost, unit)
             if longer is None:
@@ -312,12 +362,21 @@ def measure(plan: Probing, region: Region, number: int, step: float, expected: f
 
 
 def _probe(plan: Probing, number: int, shortened: int, rungs: Sequence[Rung], rung: Rung, state: State) -> Probe:
-    first, truncation, deviation = rungs[0], math.inf, plan.deviation(rung.step)
-    if len(rungs) > 1 and abs(first.gap - RATIO * rungs[1].gap) <= thresholds.SMOOTHLY * abs(first.gap):
-        truncation = abs(first.residual) / first.uncertainty if first.uncertainty else math.inf
-    return Probe(
-        number, rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened, truncation
-    )
+    first, truncation, kink = rungs[0], math.inf, abs(rungs[-1].gap)
+    if len(rungs) > 1:
+        if abs(first.gap - RATIO * rungs[1].gap) <= thresholds.SMOOTHLY * abs(first.gap):
+            truncation = abs(first.residual) / first.uncertainty if first.uncertainty else math.inf
+        longer, shorter = rungs[-2:]  # what closes in proportion to the step is curvature
+        kink = abs(shorter.gap - (longer.gap - shorter.gap) / (RATIO - 1)) + shorter.uncertainty
+    deviation = plan.deviation(rung.step)
+    told = rung.step, rung.slope, rung.residual, deviation, rung.uncertainty, state, shortened, truncation, rung.gap
+    return Probe(number, *told, kink)
+
+
+def _stands_alone(residual: float, slope: float, kink: float, uncertainty: float) -> bool:
+    """Say whether a residual is far clear of its noise, and of what kinks may make of it: a step tells all of it."""
+    straight = kink <= thresholds.COINCIDE * abs(slope) and thresholds.STANDS_OUT * kink < abs(residual)
+    return straight and abs(residual) > LOUD * uncertainty
 
 
 def _rung(plan: Probing, drawn: _Drawn, step: float, lost: float, unit: float) -> Rung | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Estimate, Status
 from fastcheck.judge.bounds import chi_square_above
@@ -29,7 +30,10 @@ STEPS = (2.0**-10, 2.0**-13)  # of a quick measurement, in units of the paramete
 
 
 def quickly(plan: Probing, number: int, place: int) -> Estimate:
-    """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again."""
+    """Measure one coordinate of a block with two steps; 4 evaluations, and good enough to say whether to look again.
+
+    Unresolved where the one-sided slopes do not close up, or the parameter itself is smaller than the steps.
+    """
     steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
     at = np.full(len(steps), place, dtype=np.int64)
     values = np.full((len(steps), 2), np.nan)  # where the run is stopped before
@@ -39,8 +43,11 @@ def quickly(plan: Probing, number: int, place: int) -> Estimate:
     achieved = plan.evaluator.represent(at, theta + steps) - plan.evaluator.represent(at, theta - steps)
     with np.errstate(invalid="ignore", divide="ignore"):
         long, short = ((values[:, 0] - values[:, 1]) / achieved).tolist()
-    rounding = plan.uncertainty(float(steps[-1]))
-    return Estimate(short, rounding, abs(long - short), np.nan, np.nan, Status.SMOOTH)
+        wide, narrow = np.abs(values.sum(axis=1) - 2 * plan.base) / achieved
+        rounding = plan.uncertainty(float(steps[-1]))
+        closes = narrow <= wide * thresholds.OPENS * steps[1] / steps[0] + rounding
+    status = Status.SMOOTH if closes and abs(theta[0]) >= steps[0] else Status.UNRESOLVED
+    return Estimate(short, rounding, abs(long - short), np.nan, np.nan, status)
 
 
 def measured(plan: Probing, number: int, places: Sequence[int], reach: float = math.inf) -> dict[int, Estimate]:

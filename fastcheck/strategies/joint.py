@@ -141,8 +141,9 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
         if loud:
             singled_out = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
             wrong = list(singled_out)
-            for one, uncertainty in singled_out.items():
+            for one, (uncertainty, probe) in singled_out.items():
                 by_number[one.number].singled_out = uncertainty / one.scale
+                by_number[one.number].probes = [probe.scaled(1 / one.scale)] if probe is not None else []
             alone += [by_number[one.number] for one in wrong]
             rest = [by_number[one.number] for one in group.members if one not in wrong]
             waiting += [(_group(plan, rest), lost + plan.evaluator.evaluations - before)] if rest else []
@@ -222,16 +223,7 @@ def _probed(
 
 def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockProbes, slack: float) -> bool:
     """Give a block its share of clean joint probes, if they bound its error well enough; say whether they do."""
-    screened.probes = [
-        replace(
-            probe,
-            slope=math.nan,
-            residual=probe.residual / one.scale,
-            deviation=probe.deviation / one.scale,
-            uncertainty=probe.uncertainty / one.scale,
-        )
-        for probe in probes
-    ]
+    screened.probes = [replace(probe.scaled(1 / one.scale), slope=math.nan, step=probe.step) for probe in probes]
     screened.joint = tuple(probes)
     screened.look()
     bound = screened.bound_of_error / one.norm if one.norm else 0.0
@@ -244,25 +236,28 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     return False
 
 
-def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, float]:
+def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, tuple[float, Probe | None]]:
     """Return the blocks that a residual comes from, by halving the group along the same direction.
 
-    Each with the uncertainty of its share of the residual; infinite where the run was stopped. A thousandth of it may
-    be curvature, which nothing repeats here: should it be an error, the rest of the group shows it again.
+    Each with the uncertainty of its share of the residual, infinite where the run was stopped, and the probe through it
+    alone, if one was made that is as loud. A thousandth of it may be curvature, which nothing repeats here: should it
+    be an error, the rest of the group shows it again.
     """
-    wrong: dict[Member, float] = {}
-    waiting = [(group, loud.residual, loud.uncertainty)]
+    wrong: dict[Member, tuple[float, Probe | None]] = {}
+    waiting: list[tuple[Group, float, float, Probe | None]] = [(group, loud.residual, loud.uncertainty, None)]
     while waiting:
-        part, residual, uncertainty = waiting.pop()
+        part, residual, uncertainty, probe = waiting.pop()
         if len(part.members) == 1:
-            wrong[part.members[0]] = uncertainty
+            alone = None if probe is None else loud.vouches(probe)
+            alone = None if alone is None else replace(alone, kink=loud.kink, shortened=loud.shortened)
+            wrong[part.members[0]] = uncertainty, alone
             continue
         first, second = part.halves()
         probe = plan.along(first, loud.number, loud.step, expected=4 * abs(loud.residual))
         if probe is None:
-            return dict.fromkeys(group.members, math.inf)
-        halves = [(first, probe.residual, probe.uncertainty)]
-        halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty))
+            return dict.fromkeys(group.members, (math.inf, None))
+        halves: list[tuple[Group, float, float, Probe | None]] = [(first, probe.residual, probe.uncertainty, probe)]
+        halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty, None))
         stand_out = [half for half in halves if abs(half[1]) > max(half[2], PART * abs(loud.residual))]
         waiting += stand_out or [max(halves, key=lambda half: abs(half[1]) / half[2])]
     return wrong

@@ -26,7 +26,7 @@ from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.ladder import State
-from fastcheck.measure.probes import Probe, Probing, measure
+from fastcheck.measure.probes import LOUD, Probe, Probing, measure
 from fastcheck.measure.regions import Region, joined
 from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions
@@ -251,7 +251,8 @@ class _Search:
     def _one_more(self, region: Region, seen: Residuals) -> Residuals | None:
         """Measure a further direction over a region."""
         number = max(seen.numbers) + 1
-        probe = measure(self.plan, region, number, self._step())
+        loud = next((probe for probe in self.probes if probe.loud and region is self.region), None)
+        probe = measure(self.plan, region, number, self._step(), like=loud)
         if probe is None or probe.state not in (State.CLEAN, State.REPEATED):
             return None
         residual = probe.residual - self.coordinates.residual(region, number)
@@ -265,6 +266,8 @@ class _Search:
         for one in found:
             if one.place in known.measured or self.over:
                 continue
+            if (left := self._corroborated(one.place, seen)) is not None:
+                return left
             if not any(known.look([one.place])):
                 continue
             error = known.error(one.place)
@@ -274,6 +277,22 @@ class _Search:
             entries = np.array([known.entry(number, one.place) for number in seen.numbers])
             return seen.less(error * entries, np.abs(entries) * known.measured[one.place].uncertainty)
         return None
+
+    def _corroborated(self, place: int, seen: Residuals) -> Residuals | None:
+        """Measure a candidate quickly; return what it leaves where that is nothing, and it is clearly wrong.
+
+        The directions and its own differences are then two witnesses that agree, and no ladder is needed.
+        """
+        known = self.coordinates
+        if not known.looks_wrong(place) or place not in known.quick:
+            return None
+        quick, error = known.quick[place], float(self.plan.analytic.flat[place]) - known.quick[place].value
+        entries = np.array([known.entry(number, place) for number in seen.numbers])
+        left = seen.less(error * entries, np.abs(entries) * quick.uncertainty)
+        if quick.status is not Status.SMOOTH or not left.within_noise or not abs(error) > LOUD * quick.uncertainty:
+            return None
+        known.measured[place] = quick
+        return left
 
     # -- dense or sparse -----------------------------------------------------------------------------------------
 

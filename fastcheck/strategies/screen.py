@@ -7,6 +7,7 @@ sure one wants to be, not on how many coordinates there are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from fastcheck.estimates import Status
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.noise import uneven
-from fastcheck.measure.probes import FEW, Probe, Probing, probe_step
+from fastcheck.measure.probes import FEW, RATIO, Probe, Probing, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
@@ -128,6 +129,9 @@ def screen(
     for one in sorted(alone, key=lambda one: one.block.size):
         if one.block.size:
             step = probe_step(plan, plan.norm_to_measure(one.number), plan.natural(one.number))
+            if one.probes and RATIO * one.probes[0].step < step:  # alone it is seen more sharply
+                one.probes = []
+            step = one.probes[0].step if one.probes else step
             _screen_block(plan, one, step, looks)
             plan.run.advance(one.block.size)
     return found
@@ -137,7 +141,8 @@ def _screen_block(plan: Probing, one: BlockProbes, step: float, looks: Sequence[
     region = Region.whole(one.number, one.block)
     for look in looks:
         while len(one.probes) < look:
-            probe = measure_along(plan, region, len(one.probes), step)
+            loud = next((probe for probe in one.probes if probe.loud), None)
+            probe = measure_along(plan, region, _unused(one.probes), step, like=loud)
             if probe is None:
                 return
             one.probes.append(probe)
@@ -145,3 +150,9 @@ def _screen_block(plan: Probing, one: BlockProbes, step: float, looks: Sequence[
         one.look()
         if one.settled:
             return
+
+
+def _unused(probes: Sequence[Probe]) -> int:
+    """Return the number of the next direction."""
+    used = {probe.number for probe in probes}
+    return next(number for number in itertools.count() if number not in used)

@@ -218,7 +218,7 @@ def test_second_looks_are_kept_too(tmp_path):
     assert twice - once <= once - 2 * wrong["W"].size - ladders
 
 
-@pytest.mark.parametrize("stop", [30, 45, 60, 75, 90])
+@pytest.mark.parametrize("stop", [30, 40, 50, 60, 70])
 def test_a_screen_interrupted_on_the_way_resumes_bit_for_bit(tmp_path, stop):
     path = tmp_path / "run.fastcheck"
     wrong = losses.gradient(losses.PARAMS)
