@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, keep_freed_memory
 from fastcheck.errors import InputError
 from fastcheck.findings import Finding, Kind
 from fastcheck.losses.evaluator import Direction, Evaluator, PerturbedLoss, written
@@ -93,6 +93,7 @@ class Run:
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     def __enter__(self) -> Self:
+        keep_freed_memory()
         self._open.enter_context(one_blas_thread())
         self._open.callback(self.staff.close)
         self._open.callback(self._on_disk, Checkpoint.close)

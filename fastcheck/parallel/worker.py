@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.arithmetic import own
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, keep_freed_memory
 from fastcheck.errors import said
 from fastcheck.losses.evaluator import Evaluator, Shardable
 from fastcheck.parallel.blas import one_blas_thread
@@ -113,6 +113,7 @@ def _revived(payload: Payload) -> tuple[Shardable, bool]:
     if token == payload.token and evaluator is not None:
         return evaluator, False
     _ALIVE.kept = ("", None)  # the old one goes before the new one comes
+    keep_freed_memory()
     evaluator = payload.load()
     _ALIVE.kept = (payload.token, evaluator)
     return evaluator, True
