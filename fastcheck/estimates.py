@@ -249,22 +249,22 @@ class Estimates:
 
     @classmethod
     def of_measured(cls, block: Block, measured: Measured) -> Estimates:
-        """Return the part of dense measurements that lies in a block.
+        """Return the part of dense measurements, whose coordinates rise, that lies in a block.
 
         Their rounding goes with the truncation, as a bound: the coordinates of a unit share its sums, so their errors
         are not independent and don't average out in a norm.
         """
-        inside = np.flatnonzero((measured.coordinates >= block.start) & (measured.coordinates < block.stop))
-        whole = len(inside) == block.size
+        first, stop = np.searchsorted(measured.coordinates, (block.start, block.stop)).tolist()
+        inside = slice(first, stop)
         new = cls(
             block,
-            None if whole else measured.coordinates[inside],
+            None if stop - first == block.size else measured.coordinates[inside],
             measured.value[inside],
-            np.zeros(len(inside), np.float32),
-            (measured.rounding[inside] + measured.truncation[inside]).astype(np.float32),
+            np.zeros(stop - first, np.float32),
+            np.add(measured.rounding[inside], measured.truncation[inside], dtype=np.float32, casting="same_kind"),
         )
-        for row in inside[measured.status[inside] != Status.SMOOTH]:
-            new.looks[int(measured.coordinates[row])] = Estimate.of(measured, int(row))
+        for row in (first + np.flatnonzero(measured.status[inside] != Status.SMOOTH)).tolist():
+            new.looks[int(measured.coordinates[row])] = Estimate.of(measured, row)
         return new
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -31,6 +32,8 @@ from fastcheck.networks.unit import Field, settle
 from fastcheck.parameters import Parameters
 
 __all__ = ["ENGINES", "Request"]
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,14 @@ class Request:
     step: float
     workers: int
 
+    def canonical(self, name: str, vector: NDArray[T]) -> NDArray[T]:
+        """Return the canonical view of a block of a vector like theta."""
+        where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
+        return slot.canonical(self.layout[name].view(vector), where)
+
     def coordinates_of(self, name: str) -> IntArray:
         """Return the coordinate of theta of every entry of a canonical block, flat."""
-        block = self.layout[name]
-        where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
-        ids = np.arange(block.start, block.stop)
-        return slot.canonical(ids.reshape(block.shape, order=block.order), where).ravel()  # type: ignore[call-overload]
+        return self.canonical(name, np.arange(self.layout.size)).ravel()
 
     def tasks(self, operator: Weighted, after: tuple[Operator, ...], marked: NDArray[np.bool_]) -> list[Task]:
         """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
@@ -121,7 +126,7 @@ class Request:
                 tally.penalise(block.slice, part, l2.get(block.name, 0.0), l1.get(block.name, 0.0), self.step)
         # Truncation: h^2 times third derivatives. Every difference that meets a nonlinearity is held below 2^-26, whose
         # square is one unit in the last place: as much again as the rounding of one operation.
-        return tally.measured(self.chosen, 0.25)
+        return tally.measured(self.chosen, slice(None) if self.whole else self.chosen, 0.25)
 
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:
@@ -184,9 +189,11 @@ def _fields(request: Request, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     """Return the fields to measure, and the coordinates that are cheaper one by one (coupled samples, few of them)."""
     fields: list[Field] = []
     direct: list[Task] = []
-    everything = np.ones(request.layout.size, bool)
     for operator, after in request.forward.paths():
-        tasks = request.tasks(operator, after, everything if mask is None else mask)
+        if mask is None and not unit.coupled(after):
+            fields.append(Field(operator, after, np.arange(len(operator.out))))
+            continue
+        tasks = request.tasks(operator, after, np.ones(request.layout.size, bool) if mask is None else mask)
         if not tasks:
             continue
         if unit.coupled(after) and sum(len(task.flat) for task in tasks) <= operator.out.size:
@@ -205,9 +212,9 @@ def _contract(request: Request, field: Field, left: list[Task], tally: Tally) ->
     value = operator.contract(field.central)
     scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
     for name in operator.blocks:
-        at = request.coordinates_of(name)
-        tally.value[at] = factor * value[name].ravel()
-        tally.noise[at] = tally.rounding(factor * scale[name].ravel(), len(field.after))
+        values, noise = request.canonical(name, tally.value), request.canonical(name, tally.noise)
+        np.multiply(value[name].reshape(values.shape), factor, out=values)
+        noise[...] = tally.rounding(factor * scale[name].reshape(noise.shape), len(field.after))
     if field.bits.any():
         left += _kinks(request, field, tally)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +67,23 @@ def chunks(indices: IntArray, width: int) -> Iterator[IntArray]:
 class Tally:
     """Measurements of all P coordinates, filled in block by block: arrays of shape (P,).
 
-    The noise is the rounding of the value; right and left are one-sided slopes.
+    The noise is the rounding of the value; the sides are the slopes to the right and to the left, which are kept only
+    where there are kinks.
     """
 
     def __init__(self, size: int) -> None:
         self.value = np.zeros(size)
-        self.right = np.full(size, np.nan)
-        self.left = np.full(size, np.nan)
         self.noise = np.zeros(size)
         self.status = np.zeros(size, np.uint8)
+        self._parted: list[tuple[IntArray, FloatArray, FloatArray]] = []
+
+    @cached_property
+    def sides(self) -> tuple[FloatArray, FloatArray]:
+        """One-sided slopes, right and left, NaN where they are one; to be asked for when all is measured."""
+        right, left = np.full(len(self.value), np.nan), np.full(len(self.value), np.nan)
+        for at, *sides in self._parted:
+            right[at], left[at] = sides
+        return right, left
 
     @staticmethod
     def rounding(scale: FloatArray, depth: int) -> FloatArray:
@@ -94,8 +103,7 @@ class Tally:
         apart = np.abs(right - left) > 1e-9 * (np.abs(right) + np.abs(left)) + 64 * self.noise[at]
         self.value[at] = value
         self.status[at] = np.where(apart, Status.KINK, np.where(crossed, Status.CROSSED, Status.SMOOTH))
-        self.right[at] = np.where(apart, right, np.nan)
-        self.left[at] = np.where(apart, left, np.nan)
+        self._parted.append((at, np.where(apart, right, np.nan), np.where(apart, left, np.nan)))
 
     def penalise(self, at: slice, w: FloatArray, l2: float, l1: float, h: float) -> None:
         """Add the central difference of l2/2 w^2 + l1 |w| for one block, w flat.
@@ -105,28 +113,25 @@ class Tally:
         slope = l2 * w + l1 * np.sign(w)
         self.value[at] += slope
         self.noise[at] += _EPS * np.abs(slope)
+        if not l1 and not self._parted:
+            return
+        right, left = (side[at] for side in self.sides)
         if l1:
             zero, near = w == 0, (w != 0) & (np.abs(w) < h)
-            one_sided = np.isfinite(self.right[at])
-            self.right[at] = np.where(zero | one_sided, np.where(one_sided, self.right[at], self.value[at]), np.nan)
-            self.left[at] = np.where(zero | one_sided, np.where(one_sided, self.left[at], self.value[at]), np.nan)
-            self.right[at] += np.where(zero, l1, slope)
-            self.left[at] += np.where(zero, -l1, slope)
+            one_sided = np.isfinite(right)
+            right[:] = np.where(zero | one_sided, np.where(one_sided, right, self.value[at]), np.nan)
+            left[:] = np.where(zero | one_sided, np.where(one_sided, left, self.value[at]), np.nan)
+            right += np.where(zero, l1, slope)
+            left += np.where(zero, -l1, slope)
             smooth = self.status[at] == Status.SMOOTH
             self.status[at] = np.where(zero, Status.KINK, np.where(near & smooth, Status.CROSSED, self.status[at]))
         else:
-            self.right[at] += slope
-            self.left[at] += slope
+            right += slope
+            left += slope
 
-    def measured(self, coordinates: NDArray[np.int64], truncation: float) -> Measured:
-        """Return the measurements of some coordinates; ``truncation`` is relative to their rounding."""
-        noise = self.noise[coordinates]
-        return Measured(
-            coordinates,
-            self.value[coordinates],
-            noise,
-            truncation * noise,
-            self.left[coordinates],
-            self.right[coordinates],
-            self.status[coordinates],
-        )
+    def measured(self, coordinates: IntArray, at: IntArray | slice, truncation: float) -> Measured:
+        """Return the measurements of some coordinates, or of all; ``truncation`` is relative to their rounding."""
+        noise, none = self.noise[at], np.broadcast_to(np.nan, len(coordinates))  # that costs no memory
+        parted = bool(self._parted) or "sides" in vars(self)
+        right, left = (side[at] for side in self.sides) if parted else (none, none)
+        return Measured(coordinates, self.value[at], noise, truncation * noise, left, right, self.status[at])

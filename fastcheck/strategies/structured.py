@@ -53,19 +53,22 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     context.run.begin()
     workers = 1 if settings.backend == "serial" else cores() if settings.workers in (None, -1) else settings.workers
     blocks = [block for _, block in context.blocks]
-    some = [np.arange(b.start, b.stop) if p is None else p for b, p in zip(blocks, places, strict=True)]
     found = []
-    whole = sum(map(len, some)) == layout.size
-    context = context.counting(sum(map(len, some)))
+    count = sum(block.size if p is None else len(p) for block, p in zip(blocks, places, strict=True))
+    context = context.counting(count)
     step = settings.step
     if context.run.budget is None:
-        measured = loss.measure(
-            context.theta, layout, None if whole else np.concatenate(some), step=step, workers=workers or 1
-        )
+        some = None if count == layout.size else np.concatenate(list(map(_places, blocks, places)))
+        measured = loss.measure(context.theta, layout, some, step=step, workers=workers or 1)
         found = [Estimates.of_measured(block, measured) for block in blocks]
     else:
-        found = [_in_time(context, block, part, workers or 1) for block, part in zip(blocks, some, strict=True)]
+        parts = zip(blocks, map(_places, blocks, places), strict=True)
+        found = [_in_time(context, block, part, workers or 1) for block, part in parts]
     return Outcome(context, found, settings={"step": loss.step if step is None else step})
+
+
+def _places(block: Block, some: IntArray | None) -> IntArray:
+    return np.arange(block.start, block.stop) if some is None else some
 
 
 def _in_time(context: Context, block: Block, part: IntArray, workers: int) -> Estimates:
