@@ -21,7 +21,7 @@ from fastcheck.judge.bounds import chi_square_above
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.directions import CHUNK
 from fastcheck.measure.looks import LADDER, look_again
-from fastcheck.measure.probes import Probe, Probing
+from fastcheck.measure.probes import LOUD, Probe, Probing
 from fastcheck.measure.regions import Region
 
 __all__ = ["Candidate", "MeasuredCoordinates", "Residuals", "candidates", "is_wrong", "measured", "quickly"]
@@ -121,6 +121,14 @@ class MeasuredCoordinates:
         if place not in self.seen:
             self.quick[place] = quickly(self.plan, self.number, place)
         return self.is_wrong_as(place, self.seen[place])
+
+    def clearly_wrong(self, place: int) -> Estimate | None:
+        """Measure a coordinate with few evaluations, and return that where it is far off, as two steps agree."""
+        looks, quick = self.looks_wrong(place), self.quick.get(place)
+        if not looks or quick is None or quick.status is not Status.SMOOTH:
+            return None
+        error = float(self.plan.analytic.flat[place]) - quick.value
+        return quick if abs(error) > LOUD * quick.uncertainty else None
 
     def is_wrong_as(self, place: int, resolved: Estimate) -> bool:
         """Say whether a coordinate is wrong by a measurement of it."""

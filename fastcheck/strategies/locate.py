@@ -26,7 +26,7 @@ from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.ladder import State
-from fastcheck.measure.probes import LOUD, Probe, Probing, measure
+from fastcheck.measure.probes import Probe, Probing, measure
 from fastcheck.measure.regions import Region, joined
 from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions
@@ -182,6 +182,9 @@ class _Search:
             g = np.where(inside, g, 0.0)
         g = best.block.vector(g)
         place = self.screened.block.start + (int(np.argmax(g)) if g.any() else int(self.rng.integers(len(g))))
+        if (quick := self.coordinates.clearly_wrong(place)) is not None:
+            self.found.measured[place] = quick
+            return
         self.coordinates.look([place])
         if kind is Kind.FACTOR and self._is_right(place):
             self.named, self.found.contradicted = False, True
@@ -279,17 +282,18 @@ class _Search:
         return None
 
     def _corroborated(self, place: int, seen: Residuals) -> Residuals | None:
-        """Measure a candidate quickly; return what it leaves where that is nothing, and it is clearly wrong.
+        """Measure a candidate quickly; return what it leaves where that is nothing and it is clearly wrong.
 
         The directions and its own differences are then two witnesses that agree, and no ladder is needed.
         """
         known = self.coordinates
-        if not known.looks_wrong(place) or place not in known.quick:
+        quick = known.clearly_wrong(place)
+        if quick is None:
             return None
-        quick, error = known.quick[place], float(self.plan.analytic.flat[place]) - known.quick[place].value
+        error = float(self.plan.analytic.flat[place]) - quick.value
         entries = np.array([known.entry(number, place) for number in seen.numbers])
         left = seen.less(error * entries, np.abs(entries) * quick.uncertainty)
-        if quick.status is not Status.SMOOTH or not left.within_noise or not abs(error) > LOUD * quick.uncertainty:
+        if not left.within_noise:
             return None
         known.measured[place] = quick
         return left
