@@ -35,6 +35,15 @@ def quickly(plan: Probing, number: int, place: int) -> Estimate:
     Unresolved where the one-sided slopes do not close up, or the parameter itself is smaller than the steps.
     """
     steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
+    (long, short), (wide, narrow) = _slopes(plan, place, steps)
+    rounding = plan.uncertainty(float(steps[-1]))
+    closes = abs(narrow) <= abs(wide) * thresholds.OPENS * steps[1] / steps[0] + rounding
+    status = Status.SMOOTH if closes and abs(plan.evaluator.theta[place]) >= steps[0] else Status.UNRESOLVED
+    return Estimate(short, rounding, abs(long - short), np.nan, np.nan, status)
+
+
+def _slopes(plan: Probing, place: int, steps: FloatArray) -> tuple[list[float], list[float]]:
+    """Return the central quotient of a coordinate at each step, and half the gap of its one-sided ones."""
     at = np.full(len(steps), place, dtype=np.int64)
     values = np.full((len(steps), 2), np.nan)  # where the run is stopped before
     for rows, losses in plan.run.grid(plan.evaluator, at, steps, (1.0, -1.0)):
@@ -42,12 +51,9 @@ def quickly(plan: Probing, number: int, place: int) -> Estimate:
     theta = plan.evaluator.theta[at]
     achieved = plan.evaluator.represent(at, theta + steps) - plan.evaluator.represent(at, theta - steps)
     with np.errstate(invalid="ignore", divide="ignore"):
-        long, short = ((values[:, 0] - values[:, 1]) / achieved).tolist()
-        wide, narrow = np.abs(values.sum(axis=1) - 2 * plan.base) / achieved
-        rounding = plan.uncertainty(float(steps[-1]))
-        closes = narrow <= wide * thresholds.OPENS * steps[1] / steps[0] + rounding
-    status = Status.SMOOTH if closes and abs(theta[0]) >= steps[0] else Status.UNRESOLVED
-    return Estimate(short, rounding, abs(long - short), np.nan, np.nan, status)
+        central = (values[:, 0] - values[:, 1]) / achieved
+        gap = (values.sum(axis=1) - 2 * plan.base) / achieved
+    return central.tolist(), gap.tolist()
 
 
 def measured(plan: Probing, number: int, places: Sequence[int], reach: float = math.inf) -> dict[int, Estimate]:
@@ -129,6 +135,14 @@ class MeasuredCoordinates:
             return None
         error = float(self.plan.analytic.flat[place]) - quick.value
         return quick if abs(error) > LOUD * quick.uncertainty else None
+
+    def bears_out(self, place: int, quick: Estimate) -> bool:
+        """Say whether a step as short as those of the directions gives what two far longer ones did; 2 evaluations."""
+        at = np.array([place])
+        step = self.reach * (self.plan.sizes(self.number, at) if self.number in self.plan.uneven else np.ones(1))
+        (short,), _ = _slopes(self.plan, place, step)
+        noise, error = self.plan.uncertainty(float(step[0])), float(self.plan.analytic.flat[place]) - quick.value
+        return abs(short - quick.value) <= noise + quick.uncertainty and abs(error) > LOUD * noise
 
     def is_wrong_as(self, place: int, resolved: Estimate) -> bool:
         """Say whether a coordinate is wrong by a measurement of it."""

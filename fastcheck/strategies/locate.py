@@ -182,7 +182,8 @@ class _Search:
             g = np.where(inside, g, 0.0)
         g = best.block.vector(g)
         place = self.screened.block.start + (int(np.argmax(g)) if g.any() else int(self.rng.integers(len(g))))
-        if (quick := self.coordinates.clearly_wrong(place)) is not None:
+        quick = self.coordinates.clearly_wrong(place)
+        if quick is not None and self.coordinates.bears_out(place, quick):
             self.found.measured[place] = quick
             return
         self.coordinates.look([place])
