@@ -44,9 +44,8 @@ class BlockProbes:
     joint : tuple of Probe
         The directions through several blocks at once that the probes are this block's share of; empty where they moved
         this block alone.
-    singled_out : float
-        Uncertainty of the joint residual that came from this block; infinite where none did. No directions over the
-        block alone that are less sharp acquit it.
+    singled_out : Probe or None
+        A joint probe's share that came from this block and stood out; see `acquitted`.
     unit, stretch : float
         Where each entry was moved by a size of its own: ||g|| over `norm`, and how much larger ||e|| / ||g|| may be
         than `bound` and `detectable`, which are those of what was moved.
@@ -63,7 +62,7 @@ class BlockProbes:
     probes: list[Probe] = field(default_factory=list)
     bound_of_error: float = math.inf
     joint: tuple[Probe, ...] = ()
-    singled_out: float = math.inf
+    singled_out: Probe | None = None
     unit: float = 1.0
     stretch: float = 1.0
 
@@ -166,8 +165,25 @@ class BlockProbes:
     @property
     def inconclusive(self) -> bool:
         """Whether the bound is too large beside the gradient, or the gradient is zero: the block is unchecked."""
-        sharp = self.bound <= self.good() or self.uncertainty <= self.singled_out
-        return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sharp)
+        sure = self.bound <= self.good() or self.acquitted
+        return not self.failed and not (self.norm > 0 and self.bound <= self.limit and sure)
+
+    @property
+    def acquitted(self) -> bool:
+        """Whether the directions over the block alone tell as much as the joint one that singled it out.
+
+        They are as sharp, or the same direction with a shorter step gave another residual: an error's would be the
+        same, so that one was of kinks.
+        """
+        one = self.singled_out
+        if one is None or self.uncertainty <= one.uncertainty:
+            return True
+        return any(
+            probe.number == one.number
+            and probe.step < one.step
+            and abs(probe.residual - one.residual) > probe.uncertainty + one.uncertainty
+            for probe in self.probes
+        )
 
     @property
     def kinks(self) -> int:

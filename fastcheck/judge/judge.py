@@ -128,9 +128,9 @@ def _judged(outcome: Outcome, block: Block, compared: Comparison | None, one: Bl
 
 def _as_sharp(outcome: Outcome, one: BlockProbes, compared: Comparison | None) -> bool:
     """Say whether coordinates are known as well as the residual of their block that they are to acquit."""
-    if compared is None or math.isinf(one.singled_out):
+    if compared is None or one.singled_out is None or one.acquitted:
         return True
-    return compared.norms.uncertainty(outcome.context.judge.z) <= one.singled_out
+    return compared.norms.uncertainty(outcome.context.judge.z) <= one.singled_out.uncertainty
 
 
 def is_diffuse(one: Judged) -> bool:

@@ -141,9 +141,9 @@ def screen_jointly(plan: Joint, found: Sequence[BlockProbes], looks: Sequence[in
         if loud:
             singled_out = _bisected(plan, group, max(loud, key=lambda probe: abs(probe.residual) / probe.uncertainty))
             wrong = list(singled_out)
-            for one, (uncertainty, probe) in singled_out.items():
-                by_number[one.number].singled_out = uncertainty / one.scale
-                by_number[one.number].probes = [probe.scaled(1 / one.scale)] if probe is not None else []
+            for one, (share, alone_too) in singled_out.items():
+                by_number[one.number].singled_out = share.scaled(1 / one.scale)
+                by_number[one.number].probes = [alone_too.scaled(1 / one.scale)] if alone_too is not None else []
             alone += [by_number[one.number] for one in wrong]
             rest = [by_number[one.number] for one in group.members if one not in wrong]
             waiting += [(_group(plan, rest), lost + plan.evaluator.evaluations - before)] if rest else []
@@ -236,28 +236,30 @@ def _shared(plan: Joint, one: Member, probes: Sequence[Probe], screened: BlockPr
     return False
 
 
-def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, tuple[float, Probe | None]]:
+def _bisected(plan: Joint, group: Group, loud: Probe) -> dict[Member, tuple[Probe, Probe | None]]:
     """Return the blocks that a residual comes from, by halving the group along the same direction.
 
-    Each with the uncertainty of its share of the residual, infinite where the run was stopped, and the probe through it
-    alone, if one was made that is as loud. A thousandth of it may be curvature, which nothing repeats here: should it
-    be an error, the rest of the group shows it again.
+    Each with its share of the residual, and the probe through it alone, if one was made that is as loud. A thousandth
+    of it may be curvature, which nothing repeats here: should it be an error, the rest of the group shows it again.
+    Where the run was stopped, every block has all of it, and nothing is certain.
     """
-    wrong: dict[Member, tuple[float, Probe | None]] = {}
-    waiting: list[tuple[Group, float, float, Probe | None]] = [(group, loud.residual, loud.uncertainty, None)]
+    wrong: dict[Member, tuple[Probe, Probe | None]] = {}
+    waiting: list[tuple[Group, Probe, bool]] = [(group, loud, False)]
     while waiting:
-        part, residual, uncertainty, probe = waiting.pop()
+        part, share, measured = waiting.pop()
         if len(part.members) == 1:
-            alone = None if probe is None else loud.vouches(probe)
+            alone = loud.vouches(share) if measured else None
             alone = None if alone is None else replace(alone, kink=loud.kink, shortened=loud.shortened)
-            wrong[part.members[0]] = uncertainty, alone
+            wrong[part.members[0]] = share, alone
             continue
         first, second = part.halves()
         probe = plan.along(first, loud.number, loud.step, expected=4 * abs(loud.residual))
         if probe is None:
-            return dict.fromkeys(group.members, (math.inf, None))
-        halves: list[tuple[Group, float, float, Probe | None]] = [(first, probe.residual, probe.uncertainty, probe)]
-        halves.append((second, residual - probe.residual, uncertainty + probe.uncertainty, None))
-        stand_out = [half for half in halves if abs(half[1]) > max(half[2], PART * abs(loud.residual))]
-        waiting += stand_out or [max(halves, key=lambda half: abs(half[1]) / half[2])]
+            return dict.fromkeys(group.members, (replace(loud, uncertainty=math.inf), None))
+        left, uncertainty = share.residual - probe.residual, share.uncertainty + probe.uncertainty
+        halves = [(first, probe, True), (second, replace(share, residual=left, uncertainty=uncertainty), False)]
+        stand_out = [
+            half for half in halves if abs(half[1].residual) > max(half[1].uncertainty, PART * abs(loud.residual))
+        ]
+        waiting += stand_out or [max(halves, key=lambda half: abs(half[1].residual) / half[1].uncertainty)]
     return wrong

@@ -143,10 +143,23 @@ def test_blocks_in_units_far_apart_are_seen_as_well_as_is_said():
         assert [n for n, one in found.blocks.items() if one.verdict.refuted] == [name]
 
 
-@pytest.mark.parametrize(("singled_out", "acquitted"), [(np.inf, True), (1e-4, True), (1e-8, False)])
-def test_only_directions_as_sharp_acquit_a_block_that_was_singled_out(singled_out, acquitted):
+def singled_out(residual, uncertainty, step=1e-2):
+    return Probe(0, step, 1.0, residual, uncertainty / 8, uncertainty, State.REPEATED, 0)
+
+
+@pytest.mark.parametrize(
+    ("accused", "acquitted"),
+    [
+        (None, True),
+        (singled_out(1e-3, 1e-4), True),  # the directions over the block alone are sharper
+        (singled_out(5e-7, 1e-8), False),  # they are not, and it may be so
+        (singled_out(2e-6, 1e-8), True),  # the same direction with a shorter step leaves no room for it
+        (singled_out(2e-6, 1e-8, step=1e-4), False),  # that was the shorter one
+    ],
+)
+def test_what_acquits_a_block_that_was_singled_out(accused, acquitted):
     block = Parameters.of(np.ones(3)).blocks[0]
-    one = BlockProbes(0, block, 1.0, 1e-7, 1e-4, 0.9999, 0.9999, 0.0, singled_out=singled_out)
+    one = BlockProbes(0, block, 1.0, 1e-7, 1e-4, 0.9999, 0.9999, 0.0, singled_out=accused)
     one.probes = [Probe(k, 1e-3, 1.0, 0.0, 1e-7, 1e-6, State.CLEAN, 0) for k in range(3)]
     one.bound_of_error = 1e-5  # enough for a pass, though not for the tolerance
     assert one.inconclusive is not acquitted
