@@ -92,14 +92,16 @@ class Request:
     step: float
     workers: int
 
-    def canonical(self, name: str, vector: NDArray[T]) -> NDArray[T]:
-        """Return the canonical view of a block of a vector like theta."""
+    def canonical(self, name: str, part: NDArray[T]) -> NDArray[T]:
+        """Return the canonical view of a block's part of a vector like theta."""
+        block = self.layout[name]
         where, slot = next((where, slot) for where, slot in self.network.uses() if slot.name == name)
-        return slot.canonical(self.layout[name].view(vector), where)
+        return slot.canonical(part.reshape(block.shape, order=block.order), where)  # type: ignore[call-overload]
 
     def coordinates_of(self, name: str) -> IntArray:
         """Return the coordinate of theta of every entry of a canonical block, flat."""
-        return self.canonical(name, np.arange(self.layout.size)).ravel()
+        block = self.layout[name]
+        return self.canonical(name, np.arange(block.start, block.stop)).ravel()
 
     def tasks(self, operator: Weighted, after: tuple[Operator, ...], marked: NDArray[np.bool_]) -> list[Task]:
         """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
@@ -212,7 +214,8 @@ def _contract(request: Request, field: Field, left: list[Task], tally: Tally) ->
     value = operator.contract(field.central)
     scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
     for name in operator.blocks:
-        values, noise = request.canonical(name, tally.value), request.canonical(name, tally.noise)
+        part = request.layout[name].slice
+        values, noise = request.canonical(name, tally.value[part]), request.canonical(name, tally.noise[part])
         np.multiply(value[name].reshape(values.shape), factor, out=values)
         noise[...] = tally.rounding(factor * scale[name].reshape(noise.shape), len(field.after))
     if field.bits.any():
