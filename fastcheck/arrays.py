@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,11 +32,13 @@ def equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return equal(a[:middle], b[:middle]) and equal(a[middle:], b[middle:])
 
 
+@cache
 def keep_freed_memory() -> None:
     """Let glibc keep the memory that the temporaries of an evaluation leave for the next one; elsewhere do nothing.
 
     A young process gives them back to the system, and faults for each of their pages at every evaluation: two worker
     processes then got done what one does. Freeing one large block raises the sizes up to which memory is kept (the
-    dynamic threshold of mallopt(3)), for as long as the process lives. It is not touched, and costs microseconds.
+    dynamic threshold of mallopt(3)), for as long as the process lives. It is not touched, and costs microseconds. Where
+    MALLOC_TRIM_THRESHOLD_ or its like is set, as Dask does for its workers, that holds.
     """
     np.empty(KEPT, np.uint8)

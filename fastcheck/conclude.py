@@ -185,7 +185,8 @@ def _sweep(outcome: Outcome, verdicts: Verdicts, worst: Coordinate) -> Sweep | N
     kept = context.run.ladders.get((id(context.evaluator), judged.block.coordinate(worst.index)))
     if kept is None:
         return None
-    ahead, behind, plus, minus = kept
+    falling = np.argsort(-(kept[0] + kept[1]), kind="stable")
+    ahead, behind, plus, minus = (each[falling] for each in kept)
     ladder = Ladder(ahead, behind, plus, minus, context.base, np.full(len(ahead), context.loss_error))
     with np.errstate(all="ignore"):
         columns = (ahead + behind) / 2, ladder.central, ladder.rounding

@@ -19,7 +19,7 @@ from fastcheck.gradients import Analytic, match_gradient
 from fastcheck.judge.coordinates import Judge
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.losses import evaluator_for
-from fastcheck.losses.evaluator import Evaluator
+from fastcheck.losses.evaluator import Evaluator, measures_itself
 from fastcheck.losses.python import PythonLoss
 from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
 from fastcheck.measure.steps import Steps
@@ -34,7 +34,7 @@ from fastcheck.settings import Settings
 if TYPE_CHECKING:
     from fastcheck.strategies.sample import Sample
 
-__all__ = ["Context", "Outcome", "prepared"]
+__all__ = ["Context", "Outcome", "prepared", "tells_noise"]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ def prepared(
     if path is not None:
         problem = identity(evaluator, loss, args, seen.base, seen.analytic.flat, settings.as_dict())
         run.checkpoint = Checkpoint(path, problem)
+    if tells_noise(loss, settings, layout.size):
+        return context
     began, before = run.seconds, evaluator.evaluations
     noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
     if not noise.resolved and settings.unchecked == "fail":
@@ -165,6 +167,12 @@ def prepared(
         noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
     cost = run.pace = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)
+
+
+def tells_noise(loss: Callable[..., Any], settings: Settings, count: int) -> bool:
+    """Say whether all coordinates of a loss are measured by its own structure, which then tells its noise as well."""
+    everything = settings.blocks is None and settings.budget is None and settings.mode_for(count, 0.0) == "full"
+    return measures_itself(loss) and everything
 
 
 def _replaying(context: Context, draws: Draws) -> Context:

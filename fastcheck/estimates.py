@@ -113,6 +113,8 @@ class Measured:
         One-sided slopes where they were measured apart, else NaN.
     status : uint8, shape (m,)
         A `Status`.
+    noise : float
+        What rounding its terms makes of the loss itself, as one standard deviation, where all of theta was measured.
     """
 
     coordinates: NDArray[np.int64]
@@ -122,6 +124,7 @@ class Measured:
     left: FloatArray = field(repr=False)
     right: FloatArray = field(repr=False)
     status: NDArray[np.uint8]
+    noise: float = math.nan
 
     @classmethod
     def smooth(

@@ -109,8 +109,11 @@ class Run:
 
     def keep(self, evaluator: Evaluator, place: int, ladder: tuple[FloatArray, ...]) -> None:
         """Remember how a coordinate was looked at again, as long as few are, so that the report can show it."""
+        key = id(evaluator), place
+        if key in self.ladders:
+            ladder = tuple(np.concatenate(pair) for pair in zip(self.ladders[key], ladder, strict=True))
         if len(self.ladders) < LADDERS:
-            self.ladders[id(evaluator), place] = ladder
+            self.ladders[key] = ladder
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Let something be called when the run ends, however it does."""

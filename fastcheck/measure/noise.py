@@ -96,6 +96,12 @@ class Noise:
     kind: str = "float64 rounding"
     still: int = 0
 
+    @classmethod
+    def of_rounding(cls, level: float, base: float) -> Noise:
+        """Return that of a loss whose terms are known: what their rounding makes of J, and that of J itself."""
+        level = math.hypot(level, FLOAT64_EPS * abs(base))
+        return cls(level, level / abs(base) if base else 0.0, True)
+
     def error(self, z: float) -> float:
         """Return the largest error of a loss value: half a quantum, and z standard deviations with safety."""
         return self.bias + self.random_error(z)

@@ -9,6 +9,7 @@ from two nearly equal losses.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -121,6 +122,7 @@ class Request:
 
     def finish(self, tally: Tally) -> Measured:
         """Add the penalties and return the chosen coordinates."""
+        rounded = tally.of_loss(self.theta) if self.whole else math.nan
         l2, l1 = (self.network.penalties(p, "") for p in (self.network.l2, self.network.l1))
         for block in self.layout.blocks:
             if block.name in l2 or block.name in l1:
@@ -128,7 +130,7 @@ class Request:
                 tally.penalise(block.slice, part, l2.get(block.name, 0.0), l1.get(block.name, 0.0), self.step)
         # Truncation: h^2 times third derivatives. Every difference that meets a nonlinearity is held below 2^-26, whose
         # square is one unit in the last place: as much again as the rounding of one operation.
-        return tally.measured(self.chosen, slice(None) if self.whole else self.chosen, 0.25)
+        return tally.measured(self.chosen, slice(None) if self.whole else self.chosen, 0.25, rounded)
 
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:

@@ -5,6 +5,7 @@ Also what both engines write their measurements to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcheck.arrays import FloatArray, IntArray
+from fastcheck.arrays import FloatArray, IntArray, pieces
 from fastcheck.estimates import Measured, Status
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import Bits, Operator
@@ -23,6 +24,7 @@ TINY = 2.0**-70
 """The step that decides at a kink. Differences are propagated, not subtracted, so nothing is lost at such a step; it
 passes a kink only where a pre-activation is nearer to it than its own rounding."""
 
+MARGIN = 16.0  # on the rounding of a derivative
 _HELD = 2**21  # numbers
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -92,7 +94,16 @@ class Tally:
         The constant is an estimate with a margin, not a worst case: relative errors of independent signs add up like
         the terms themselves (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis").
         """
-        return np.asarray(16 * _EPS * (depth + 2) * scale)
+        return np.asarray(MARGIN * _EPS * (depth + 2) * scale)
+
+    def of_loss(self, theta: FloatArray) -> float:
+        """Return the standard deviation of what rounding the products of weights and inputs makes of the loss.
+
+        A derivative's rounding is that of the sum of its terms' sizes; times its weight, it is what rounding the
+        products with that weight makes of J. They are independent, and add up as squares.
+        """
+        parts = pieces(0, len(theta))
+        return math.hypot(*(float(np.linalg.norm(theta[part] * self.noise[part])) for part in parts)) / MARGIN
 
     def settle(self, at: IntArray, right: FloatArray, left: FloatArray, crossed: NDArray[np.bool_]) -> None:
         """Write coordinates measured to both sides with a step so small that only a kink at theta can part them.
@@ -129,9 +140,10 @@ class Tally:
             right += slope
             left += slope
 
-    def measured(self, coordinates: IntArray, at: IntArray | slice, truncation: float) -> Measured:
+    def measured(self, coordinates: IntArray, at: IntArray | slice, truncation: float, rounded: float) -> Measured:
         """Return the measurements of some coordinates, or of all; ``truncation`` is relative to their rounding."""
         noise, none = self.noise[at], np.broadcast_to(np.nan, len(coordinates))  # that costs no memory
         parted = bool(self._parted) or "sides" in vars(self)
         right, left = (side[at] for side in self.sides) if parted else (none, none)
-        return Measured(coordinates, self.value[at], noise, truncation * noise, left, right, self.status[at])
+        told = coordinates, self.value[at], noise, truncation * noise, left, right, self.status[at]
+        return Measured(*told, rounded)

@@ -35,25 +35,28 @@ def quickly(plan: Probing, number: int, place: int) -> Estimate:
     Unresolved where the one-sided slopes do not close up, or the parameter itself is smaller than the steps.
     """
     steps = float(_scales(plan, number, np.array([place]))[0]) * np.array(STEPS)
-    (long, short), (wide, narrow) = _slopes(plan, place, steps)
+    ahead, behind, plus, minus = _losses(plan, place, steps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        long, short = ((plus - minus) / (ahead + behind)).tolist()
+        wide, narrow = np.abs(plus + minus - 2 * plan.base) / (ahead + behind)
     rounding = plan.uncertainty(float(steps[-1]))
-    closes = abs(narrow) <= abs(wide) * thresholds.OPENS * steps[1] / steps[0] + rounding
+    closes = narrow <= wide * thresholds.OPENS * steps[1] / steps[0] + rounding
     status = Status.SMOOTH if closes and abs(plan.evaluator.theta[place]) >= steps[0] else Status.UNRESOLVED
     return Estimate(short, rounding, abs(long - short), np.nan, np.nan, status)
 
 
-def _slopes(plan: Probing, place: int, steps: FloatArray) -> tuple[list[float], list[float]]:
-    """Return the central quotient of a coordinate at each step, and half the gap of its one-sided ones."""
+def _losses(plan: Probing, place: int, steps: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return the achieved steps of a coordinate ahead and behind, and the losses there; the run keeps them."""
     at = np.full(len(steps), place, dtype=np.int64)
     values = np.full((len(steps), 2), np.nan)  # where the run is stopped before
     for rows, losses in plan.run.grid(plan.evaluator, at, steps, (1.0, -1.0)):
         values[rows] = losses
     theta = plan.evaluator.theta[at]
-    achieved = plan.evaluator.represent(at, theta + steps) - plan.evaluator.represent(at, theta - steps)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        central = (values[:, 0] - values[:, 1]) / achieved
-        gap = (values.sum(axis=1) - 2 * plan.base) / achieved
-    return central.tolist(), gap.tolist()
+    ahead = plan.evaluator.represent(at, theta + steps) - theta
+    behind = theta - plan.evaluator.represent(at, theta - steps)
+    ladder = ahead, behind, values[:, 0], values[:, 1]
+    plan.run.keep(plan.evaluator, place, ladder)
+    return ladder
 
 
 def measured(plan: Probing, number: int, places: Sequence[int], reach: float = math.inf) -> dict[int, Estimate]:
@@ -140,9 +143,10 @@ class MeasuredCoordinates:
         """Say whether a step as short as those of the directions gives what two far longer ones did; 2 evaluations."""
         at = np.array([place])
         step = self.reach * (self.plan.sizes(self.number, at) if self.number in self.plan.uneven else np.ones(1))
-        (short,), _ = _slopes(self.plan, place, step)
+        (ahead,), (behind,), (plus,), (minus,) = _losses(self.plan, place, step)
         noise, error = self.plan.uncertainty(float(step[0])), float(self.plan.analytic.flat[place]) - quick.value
-        return abs(short - quick.value) <= noise + quick.uncertainty and abs(error) > LOUD * noise
+        apart = abs((plus - minus) / (ahead + behind) - quick.value) if ahead + behind > 0 else math.inf
+        return bool(apart <= noise + quick.uncertainty and abs(error) > LOUD * noise)
 
     def is_wrong_as(self, place: int, resolved: Estimate) -> bool:
         """Say whether a coordinate is wrong by a measurement of it."""

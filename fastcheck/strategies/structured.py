@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fastcheck.arrays import IntArray
-from fastcheck.context import Context, Outcome
+from fastcheck.context import Context, Outcome, tells_noise
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
 from fastcheck.losses.evaluator import MeasuresItself
+from fastcheck.measure.noise import Noise
 from fastcheck.parallel.crew import cores
 from fastcheck.parameters import Block
 from fastcheck.settings import Settings
@@ -61,6 +63,8 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
         some = None if count == layout.size else np.concatenate(list(map(_places, blocks, places)))
         measured = loss.measure(context.theta, layout, some, step=step, workers=workers or 1)
         found = [Estimates.of_measured(block, measured) for block in blocks]
+        if tells_noise(loss, settings, layout.size):
+            context = replace(context, noise=Noise.of_rounding(measured.noise, context.base))
     else:
         parts = zip(blocks, map(_places, blocks, places), strict=True)
         found = [_in_time(context, block, part, workers or 1) for block, part in parts]
