@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcheck.estimates import Status
+from fastcheck.measure.noise import Noise
 from fastcheck.networks import Dense, Network
 from fastcheck.parameters import Parameters
 
@@ -30,6 +31,21 @@ def measured(case: Case, **options):
 def test_loss_equals_the_naive_twin(case):
     expected = naive.loss(case.net, {n: naive.exact(v) for n, v in case.params.items()}, _data(case), case.y)
     assert case.net.bind(case.x, case.y)(case.params) == pytest.approx(float(expected), rel=1e-13)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_noise_that_a_network_tells_covers_the_rounding_of_its_loss(case, size):
+    """Against 60 digits, at points beside each other."""
+    layout, bound = Parameters.of(case.params), case.net.bind(case.x, case.y)
+    theta = size * layout.flatten(case.params)
+    noise = Noise.of_rounding(bound.measure(theta, layout).noise, bound.value(theta, layout))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        beside = layout.unflatten(theta * (1 + 1e-13 * rng.standard_normal(len(theta))))
+        exact = naive.loss(case.net, {n: naive.exact(v) for n, v in beside.items()}, _data(case), case.y)
+        assert float(abs(exact - bound(beside))) < 2 * noise.level
+    assert noise.relative < 1e3 * np.finfo(np.float64).eps
 
 
 def _data(case):
