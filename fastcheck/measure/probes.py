@@ -30,7 +30,7 @@ from fastcheck.run import Run
 if TYPE_CHECKING:
     from fastcheck.judge.coordinates import Judge
 
-__all__ = ["Probe", "Probing", "measure", "probe_step"]
+__all__ = ["Probe", "Probing", "loud_one", "measure", "probe_step"]
 
 RATIO = 8.0  # between a step and the next shorter one
 RUNGS = 9
@@ -135,6 +135,11 @@ class Probe:
             return min(step, self.step * NEAR)
         hardly = self.shortened == 1 and self.state is State.CLEAN and self.truncation <= HARDLY
         return step * _drowning(self.truncation) if hardly else step
+
+
+def loud_one(probes: Sequence[Probe]) -> Probe | None:
+    """Return the first probe that may vouch for others, if there is one."""
+    return next((probe for probe in probes if probe.loud), None)
 
 
 def _drowning(ratio: float) -> float:

@@ -194,18 +194,16 @@ def _fields(request: Request, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     fields: list[Field] = []
     direct: list[Task] = []
     for operator, after in request.forward.paths():
-        if mask is None and not unit.coupled(after):
-            fields.append(Field(operator, after, np.arange(len(operator.out))))
-            continue
-        tasks = request.tasks(operator, after, np.ones(request.layout.size, bool) if mask is None else mask)
-        if not tasks:
-            continue
-        if unit.coupled(after) and sum(len(task.flat) for task in tasks) <= operator.out.size:
-            direct += tasks
-            continue
         rows = np.arange(len(operator.out))
-        if mask is not None:
-            rows = np.unique(np.concatenate([operator.rows_of(task.name, task.flat) for task in tasks]))
+        if mask is not None or unit.coupled(after):
+            tasks = request.tasks(operator, after, np.ones(request.layout.size, bool) if mask is None else mask)
+            if not tasks:
+                continue
+            if unit.coupled(after) and sum(len(task.flat) for task in tasks) <= operator.out.size:
+                direct += tasks
+                continue
+            if mask is not None:
+                rows = np.unique(np.concatenate([operator.rows_of(task.name, task.flat) for task in tasks]))
         fields.append(Field(operator, after, rows))
     return fields, direct
 

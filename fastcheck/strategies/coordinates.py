@@ -136,25 +136,24 @@ class MeasuredCoordinates:
         looks, quick = self.looks_wrong(place), self.quick.get(place)
         if not looks or quick is None or quick.status is not Status.SMOOTH:
             return None
-        error = float(self.plan.analytic.flat[place]) - quick.value
-        return quick if abs(error) > LOUD * quick.uncertainty else None
+        return quick if abs(self.error(place, quick)) > LOUD * quick.uncertainty else None
 
     def bears_out(self, place: int, quick: Estimate) -> bool:
         """Say whether a step as short as those of the directions gives what two far longer ones did; 2 evaluations."""
         at = np.array([place])
         step = self.reach * (self.plan.sizes(self.number, at) if self.number in self.plan.uneven else np.ones(1))
         (ahead,), (behind,), (plus,), (minus,) = _losses(self.plan, place, step)
-        noise, error = self.plan.uncertainty(float(step[0])), float(self.plan.analytic.flat[place]) - quick.value
+        noise = self.plan.uncertainty(float(step[0]))
         apart = abs((plus - minus) / (ahead + behind) - quick.value) if ahead + behind > 0 else math.inf
-        return bool(apart <= noise + quick.uncertainty and abs(error) > LOUD * noise)
+        return bool(apart <= noise + quick.uncertainty and abs(self.error(place, quick)) > LOUD * noise)
 
     def is_wrong_as(self, place: int, resolved: Estimate) -> bool:
         """Say whether a coordinate is wrong by a measurement of it."""
         return is_wrong(self.plan, place, resolved)
 
-    def error(self, place: int) -> float:
+    def error(self, place: int, seen: Estimate) -> float:
         """Return analytic minus measured."""
-        return float(self.plan.analytic.flat[place]) - self.measured[place].value
+        return float(self.plan.analytic.flat[place]) - seen.value
 
     def entry(self, number: int, place: int) -> float:
         """Return the entry of a direction at a coordinate."""
@@ -164,8 +163,13 @@ class MeasuredCoordinates:
 
     def residual(self, region: Region, number: int) -> float:
         """Return what these coordinates contribute to the residual of a direction over a region."""
-        inside = [place for place in self.measured if region.holds(place)]
-        return math.fsum(self.error(place) * self.entry(number, place) for place in inside)
+        inside = [(place, seen) for place, seen in self.measured.items() if region.holds(place)]
+        return math.fsum(self.error(place, seen) * self.entry(number, place) for place, seen in inside)
+
+    def left_by(self, place: int, estimate: Estimate, seen: Residuals) -> Residuals:
+        """Return what the error of one coordinate leaves of some residuals."""
+        entries = np.array([self.entry(number, place) for number in seen.numbers])
+        return seen.less(self.error(place, estimate) * entries, np.abs(entries) * estimate.uncertainty)
 
 
 # -- which may be wrong -----------------------------------------------------------------------------------------------

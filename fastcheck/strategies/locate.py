@@ -26,7 +26,7 @@ from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.findings import Finding, Kind
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.ladder import State
-from fastcheck.measure.probes import Probe, Probing, measure
+from fastcheck.measure.probes import Probe, Probing, loud_one, measure
 from fastcheck.measure.regions import Region, joined
 from fastcheck.strategies.coordinates import Candidate, MeasuredCoordinates, Residuals, candidates
 from fastcheck.strategies.evidence import of_coordinates, of_directions
@@ -255,8 +255,8 @@ class _Search:
     def _one_more(self, region: Region, seen: Residuals) -> Residuals | None:
         """Measure a further direction over a region."""
         number = max(seen.numbers) + 1
-        loud = next((probe for probe in self.probes if probe.loud and region is self.region), None)
-        probe = measure(self.plan, region, number, self._step(), like=loud)
+        like = loud_one(self.probes) if region is self.region else None
+        probe = measure(self.plan, region, number, self._step(), like=like)
         if probe is None or probe.state not in (State.CLEAN, State.REPEATED):
             return None
         residual = probe.residual - self.coordinates.residual(region, number)
@@ -274,12 +274,11 @@ class _Search:
                 return left
             if not any(known.look([one.place])):
                 continue
-            error = known.error(one.place)
-            if not 0.5 < error / one.error < 2.0:
+            well = known.measured[one.place]
+            if not 0.5 < known.error(one.place, well) / one.error < 2.0:
                 del known.measured[one.place]  # not the error that the directions show: no witness of anything
                 continue
-            entries = np.array([known.entry(number, one.place) for number in seen.numbers])
-            return seen.less(error * entries, np.abs(entries) * known.measured[one.place].uncertainty)
+            return known.left_by(one.place, well, seen)
         return None
 
     def _corroborated(self, place: int, seen: Residuals) -> Residuals | None:
@@ -291,9 +290,7 @@ class _Search:
         quick = known.clearly_wrong(place)
         if quick is None:
             return None
-        error = float(self.plan.analytic.flat[place]) - quick.value
-        entries = np.array([known.entry(number, place) for number in seen.numbers])
-        left = seen.less(error * entries, np.abs(entries) * quick.uncertainty)
+        left = known.left_by(place, quick, seen)
         if not left.within_noise:
             return None
         known.measured[place] = quick

@@ -20,7 +20,7 @@ from fastcheck.estimates import Status
 from fastcheck.judge.bounds import split
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.measure.noise import uneven
-from fastcheck.measure.probes import FEW, RATIO, Probe, Probing, probe_step
+from fastcheck.measure.probes import FEW, RATIO, Probe, Probing, loud_one, probe_step
 from fastcheck.measure.probes import measure as measure_along
 from fastcheck.measure.regions import Region
 from fastcheck.parameters import Block
@@ -141,8 +141,7 @@ def _screen_block(plan: Probing, one: BlockProbes, step: float, looks: Sequence[
     region = Region.whole(one.number, one.block)
     for look in looks:
         while len(one.probes) < look:
-            loud = next((probe for probe in one.probes if probe.loud), None)
-            probe = measure_along(plan, region, _unused(one.probes), step, like=loud)
+            probe = measure_along(plan, region, _unused(one.probes), step, like=loud_one(one.probes))
             if probe is None:
                 return
             one.probes.append(probe)
