@@ -1,11 +1,11 @@
 """Kernels that carry small differences through a network.
 
-Every difference d that meets a nonlinearity f is small (the callers hold it below `REACH`), so f(z + d) - f(z) is
-d * (f'(z) + d f''(z) / 2) up to a relative d^2 |f'''| / 6|f'|, which is below one unit in the last place. The tables
-hold f' and f''/2 of every unit and sample, and ``rho``, how far d may go: to the nearest kink, or to `REACH`. A
-difference that goes further is marked in ``far`` and measured again otherwise.
+What is carried is d = [change of +h] - [change of -h], halved. Every d that meets a nonlinearity f is small (the
+callers hold it below `REACH`), so that it comes out as d f'(z) up to a relative d^2 |f'''| / 6|f'|, which is below one
+unit in the last place. The tables hold f' of every unit and sample, and ``rho``, how far d may go: to the nearest kink,
+or to `REACH`. A difference that goes further is marked in ``far`` and measured again otherwise.
 
-Arrays are C-contiguous float64. M counts the changes carried at once (each unit with both signs), B the samples.
+Arrays are C-contiguous float64. M counts the changes carried at once (S for each of m units), B the samples.
 A pool's entries are addressed by their row u and column v in a cell (i, j): the position in the map is
 (i * stride + u - padding, j * stride + v - padding).
 """
@@ -45,14 +45,14 @@ _sums: Any = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz", "re
 
 
 @kernel  # type: ignore[untyped-decorator]
-def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Flags) -> None:
+def bend(d: FloatArray, slope: FloatArray, rho: FloatArray, far: Flags) -> None:
     """Replace differences before an elementwise function by those after it.
 
     Parameters
     ----------
     d : shape (n, M, B), changed in place
-    c1, c2, rho : shape (n, B)
-        f', f''/2 and the reach at each unit and sample.
+    slope, rho : shape (n, B)
+        f' and the reach at each unit and sample.
     far : uint8, shape (M, B)
         Set where a difference is beyond its reach.
     """
@@ -61,7 +61,7 @@ def bend(d: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, far: Fl
             for b in range(d.shape[2]):
                 x = d[r, k, b]
                 far[k, b] |= abs(x) > rho[r, b]
-                d[r, k, b] = x * (c1[r, b] + c2[r, b] * x)
+                d[r, k, b] = x * slope[r, b]
 
 
 @kernel  # type: ignore[untyped-decorator]
@@ -75,29 +75,24 @@ def outer(w: FloatArray, s: FloatArray, out: FloatArray) -> None:
 
 
 @kernel  # type: ignore[untyped-decorator]
-def outer_bend(
-    w: FloatArray, s: FloatArray, c1: FloatArray, c2: FloatArray, rho: FloatArray, out: FloatArray, far: Flags
-) -> None:
+def outer_bend(w: FloatArray, s: FloatArray, slope: FloatArray, rho: FloatArray, out: FloatArray, far: Flags) -> None:
     """`outer` followed by `bend`, without a trip through memory; ``far`` has shape (m * S, B), ``out`` (n, m, S, B)."""
-    signs = s.shape[1]
+    many = s.shape[1]
     for r in range(w.shape[0]):
         for k in range(w.shape[1]):
-            for t in range(signs):
+            for t in range(many):
                 for b in range(s.shape[2]):
                     x = w[r, k] * s[k, t, b]
-                    far[k * signs + t, b] |= abs(x) > rho[r, b]
-                    out[r, k, t, b] = x * (c1[r, b] + c2[r, b] * x)
+                    far[k * many + t, b] |= abs(x) > rho[r, b]
+                    out[r, k, t, b] = x * slope[r, b]
 
 
 @kernel  # type: ignore[untyped-decorator]
-def label_loss(
-    d: FloatArray, label: Labels, c1: FloatArray, c2: FloatArray, rho: FloatArray, log: bool, far: Flags
-) -> FloatArray:
+def label_loss(d: FloatArray, label: Labels, slope: FloatArray, rho: FloatArray, far: Flags) -> FloatArray:
     """Return the change, shape (M, B), of a loss of the outputs less the label's output.
 
-    With v_k = d_k - d_label and t = sum_k v_k (c1_k + c2_k v_k), the change is t, or log1p(t) if ``log`` (softmax
-    cross-entropy, where c1 is the softmax with the label's own entry put to zero: nothing cancels when the net is
-    sure of itself).
+    It is sum_k slope_k (d_k - d_label). The slope of softmax cross-entropy is the softmax with the label's own entry
+    put to zero: nothing cancels when the net is sure of itself.
     """
     classes, many, samples = d.shape
     out = np.zeros((many, samples))
@@ -109,11 +104,7 @@ def label_loss(
             for b in range(samples):
                 v = d[c, k, b] - own[b]
                 far[k, b] |= abs(v) > rho[c, b]
-                out[k, b] += v * (c1[c, b] + c2[c, b] * v)
-        if log:
-            for b in range(samples):
-                t = out[k, b]
-                out[k, b] = t - t * t / 2
+                out[k, b] += v * slope[c, b]
     return out
 
 
@@ -139,17 +130,16 @@ def sizes(x: FloatArray, zeros: bool) -> FloatArray:
 
 
 @_sums  # type: ignore[untyped-decorator]
-def normalise(
-    d: FloatArray, centred: FloatArray, out: FloatArray, deviation: FloatArray, variance: FloatArray
-) -> FloatArray:
-    """Return the exact change of (x - mean) / sqrt(variance) over the samples, for changes d (n, M, B) of x.
+def normalise(d: FloatArray, out: FloatArray, deviation: FloatArray) -> FloatArray:
+    """Return the change of (x - mean) / deviation over the samples, for changes d of x.
 
     Parameters
     ----------
     d : shape (n, M, B)
-    centred, out : shape (n, B)
-        x - mean, and the normalised x.
-    deviation, variance : shape (n, 1)
+    out : shape (n, B)
+        The normalised x.
+    deviation : shape (n, 1)
+        sqrt(variance + eps).
     """
     moved = np.empty_like(d)
     samples = d.shape[2]
@@ -160,14 +150,10 @@ def normalise(
                 mean += d[r, k, b]
             mean /= samples
             for b in range(samples):
-                e = d[r, k, b] - mean
-                spread += e * (2 * centred[r, b] + e)
+                spread += (d[r, k, b] - mean) * out[r, b]
             spread /= samples
-            # With c the centred x and s the deviation: (c + dc)/s' - c/s = (dc - (c/s) ds)/s'.
-            later = np.sqrt(variance[r, 0] + spread)
-            wider = spread / (later + deviation[r, 0])
             for b in range(samples):
-                moved[r, k, b] = (d[r, k, b] - mean - out[r, b] * wider) / later
+                moved[r, k, b] = (d[r, k, b] - mean - out[r, b] * spread) / deviation[r, 0]
     return moved
 
 
@@ -280,14 +266,12 @@ def pool(
 @kernel  # type: ignore[untyped-decorator]
 def activate_and_pool(
     c1: FloatArray,
-    c2: FloatArray,
     rho: FloatArray,
-    steepest: float,
+    bounds: tuple[float, float],
     share: FloatArray,
     half_gap: FloatArray,
     geometry: Geometry,
     slope: FloatArray,
-    curve: FloatArray,
     joint_reach: FloatArray,
     single_reach: FloatArray,
 ) -> None:
@@ -295,21 +279,22 @@ def activate_and_pool(
 
     Parameters
     ----------
-    c1, c2, rho : shape (C, H, W, B)
-        The tables of the activation.
-    steepest : float
-        Its largest slope next to a kink, at least 1.
+    c1, rho : shape (C, H, W, B)
+        The slopes and the reach of the activation.
+    bounds : (steepest, curvature)
+        Its largest slope next to a kink, at least 1, and its largest half curvature.
     share, half_gap : shape (k, k, C, H', W', B)
         Weight of each position of each cell, and how far the activation may move there.
     geometry : (stride, padding)
-    slope, curve : shape (k, k, C, H', W', B), written
-        Slope and half curvature of the cell by each position; no curvature is written if ``curve`` has size zero.
+    slope : shape (k, k, C, H', W', B), written
+        Slope of the cell by each position.
     joint_reach : shape (C, H', W'), written
         How far all positions of a cell may move at once, of every sample, and meet no kink.
     single_reach : shape (C, H', W', B), written
         How far any one position of a cell may move without a change of argmax, or of the argmax's piece.
     """
     stride, padding = geometry
+    steepest, curvature = bounds
     k, _, channels, rows, columns, samples = share.shape
     smallest = np.empty(samples)
     for c in range(channels):
@@ -322,15 +307,11 @@ def activate_and_pool(
                         y, z = i * stride + u - padding, j * stride + v - padding
                         if not (0 <= y < c1.shape[1] and 0 <= z < c1.shape[2]):
                             slope[u, v, c, i, j] = 0.0
-                            if curve.size:
-                                curve[u, v, c, i, j] = 0.0
                             continue
                         for b in range(samples):
-                            a, q, part = c1[c, y, z, b], c2[c, y, z, b], share[u, v, c, i, j, b]
+                            a, part = c1[c, y, z, b], share[u, v, c, i, j, b]
                             slope[u, v, c, i, j, b] = part * a
-                            if curve.size:
-                                curve[u, v, c, i, j, b] = part * q
-                            rate = abs(a) + abs(q) * REACH
+                            rate = abs(a) + curvature * REACH
                             free = half_gap[u, v, c, i, j, b] / rate if rate > 0 else np.inf
                             free = min(free, rho[c, y, z, b])
                             smallest[b] = min(smallest[b], free)
@@ -349,7 +330,6 @@ def convolve_activate_and_pool(
     w: FloatArray,
     tap: tuple[int, int, int, int],
     slope: FloatArray,
-    curve: FloatArray,
     joint_reach: FloatArray,
     geometry: Geometry,
     corner: Geometry,
@@ -360,11 +340,11 @@ def convolve_activate_and_pool(
     Parameters
     ----------
     d : shape (m, S, B)
-        Change k is of channel ``first + k`` single_reach.
+        Change k is of channel ``first + k``.
     w : shape (O, C, kh, kw)
     tap : (first, y, x, stride)
         First channel, the position in the padded map, stride of the convolution.
-    slope, curve, joint_reach
+    slope, joint_reach
         See `activate_and_pool`.
     geometry : (stride, padding)
         Of the pool.
@@ -381,14 +361,13 @@ def convolve_activate_and_pool(
     stride, padding = geometry
     k = slope.shape[0]
     many, signs, samples = d.shape
-    curved = curve.size > 0
     size = np.zeros(many)
     for t in range(many):
         for s in range(signs):
             for b in range(samples):
                 size[t] = max(size[t], abs(d[t, s, b]))
     met = np.empty((k * k, 4), np.int64)
-    a, q = np.empty(samples), np.empty(samples)
+    a = np.empty(samples)
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
             ci, cj = corner[0] + i, corner[1] + j
@@ -404,24 +383,15 @@ def convolve_activate_and_pool(
                 for t in range(many):
                     most = 0.0
                     a[:] = 0.0
-                    q[:] = 0.0
                     for p in range(count):
                         u, v, y, z = met[p, 0], met[p, 1], met[p, 2], met[p, 3]
                         weight = w[r, first + t, y, z]
                         most = max(most, abs(weight))
                         for b in range(samples):
                             a[b] += weight * slope[u, v, r, ci, cj, b]
-                        if curved:
-                            for b in range(samples):
-                                q[b] += weight * weight * curve[u, v, r, ci, cj, b]
                     if not most * size[t] <= joint_reach[r, ci, cj]:
                         return False
                     for s in range(signs):
-                        if curved:
-                            for b in range(samples):
-                                e = d[t, s, b]
-                                out[r, i, j, t, s, b] = e * (a[b] + q[b] * e)
-                        else:
-                            for b in range(samples):
-                                out[r, i, j, t, s, b] = d[t, s, b] * a[b]
+                        for b in range(samples):
+                            out[r, i, j, t, s, b] = d[t, s, b] * a[b]
     return True

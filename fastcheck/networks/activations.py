@@ -1,8 +1,8 @@
-"""Activations: value, slope, curvature, and the exact difference f(z + d) - f(z) for a d of any size.
+"""Activations: value, slope, and the exact difference f(z + d) - f(z) for a d of any size.
 
 The exact differences are addition theorems (tanh, the exponential family), or exact pieces (the relu family): two
-nearly equal values are never subtracted. The unit engine uses slope and curvature only; the coordinate engine uses
-the exact differences only; so each is a check of the other.
+nearly equal values are never subtracted. The unit engine uses slopes only; the coordinate engine uses the exact
+differences only; so each is a check of the other.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ class Activation:
         The user's word for it.
     value : callable
         z -> f(z); all callables here map float64 arrays of any shape to the same shape.
-    slopes : callable
-        z -> (f'(z), f''(z) / 2), the right-hand ones at a kink.
+    slope : callable
+        z -> f'(z), the right-hand one at a kink.
     difference : callable
         (z, d) -> f(z + d) - f(z), to rounding relative to the difference itself; z and d broadcast.
+    curvature : float
+        The largest |f''(z)| / 2, rounded up; 0 for a function that is linear but for its kinks.
     kinked : bool
         Whether f has a kink at z = 0.
     """
 
     name: str
     value: Callable[[FloatArray], FloatArray]
-    slopes: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+    slope: Callable[[FloatArray], FloatArray]
     difference: Callable[[FloatArray, FloatArray], FloatArray]
+    curvature: float
     kinked: bool = False
 
 
@@ -56,8 +59,9 @@ def leaky_relu(slope: float = 0.01, name: str = "") -> Activation:
     return Activation(
         name or f"leaky_relu({slope:g})",
         value=lambda z: np.where(z > 0, z, slope * z),
-        slopes=lambda z: (np.where(z > 0, 1.0, slope), np.zeros_like(z)),
+        slope=lambda z: np.where(z > 0, 1.0, slope),
         difference=difference,
+        curvature=0.0,
         kinked=True,
     )
 
@@ -71,15 +75,12 @@ def elu(alpha: float = 1.0, name: str = "") -> Activation:
         down = np.where(d <= -z, alpha * np.exp(low) * np.expm1(np.minimum(d, -low)), (z + d) - alpha * np.expm1(low))
         return np.where(z > 0, up, down)
 
-    def slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        below = alpha * np.exp(np.minimum(z, 0.0))
-        return np.where(z > 0, 1.0, below), np.where(z > 0, 0.0, below / 2)
-
     return Activation(
         name or f"elu({alpha:g})",
         value=lambda z: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0.0))),
-        slopes=slopes,
+        slope=lambda z: np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0.0))),
         difference=difference,
+        curvature=abs(alpha) / 2,
         kinked=True,
     )
 
@@ -136,43 +137,39 @@ def _gelu_tanh_difference(z: FloatArray, d: FloatArray) -> FloatArray:
     return np.asarray(z * change + d * (special.expit(inner) + change))
 
 
-def _gelu_tanh_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _gelu_tanh(z: FloatArray) -> FloatArray:
+    return np.asarray(z * special.expit(_gelu_tanh_inner(z)))
+
+
+def _gelu_tanh_slope(z: FloatArray) -> FloatArray:
     inner = _gelu_tanh_inner(z)
     s, c = special.expit(inner), special.expit(-inner)
-    rate, bend = _GELU_SCALE * (1.0 + 3 * _GELU_CUBE * z * z), _GELU_SCALE * 6 * _GELU_CUBE * z
-    return s + z * s * c * rate, s * c * (2 * rate + z * ((c - s) * rate * rate + bend)) / 2
+    return np.asarray(s + z * s * c * _GELU_SCALE * (1.0 + 3 * _GELU_CUBE * z * z))
 
 
-def _sigmoid_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    s, c = special.expit(z), special.expit(-z)
-    return s * c, s * c * (c - s) / 2
+def _sigmoid_slope(z: FloatArray) -> FloatArray:
+    return np.asarray(special.expit(z) * special.expit(-z))
 
 
-def _silu_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    s, c = special.expit(z), special.expit(-z)
-    return s * (1.0 + z * c), s * c * (2.0 + z * (c - s)) / 2
+def _silu_slope(z: FloatArray) -> FloatArray:
+    return np.asarray(special.expit(z) * (1.0 + z * special.expit(-z)))
 
 
-def _gelu_slopes(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return special.ndtr(z) + z * _density(z), _density(z) * (2.0 - z * z) / 2
+def _gelu_slope(z: FloatArray) -> FloatArray:
+    return np.asarray(special.ndtr(z) + z * _density(z))
 
 
 _LIBRARY = (
-    Activation("identity", lambda z: z, lambda z: (np.ones_like(z), np.zeros_like(z)), lambda z, d: d + 0.0 * z),
+    Activation("identity", lambda z: z, np.ones_like, lambda z, d: d + 0.0 * z, 0.0),
     leaky_relu(0.0, "relu"),
     leaky_relu(0.01, "leaky_relu"),
     elu(1.0, "elu"),
-    Activation("tanh", np.tanh, lambda z: (_sech2(z), -np.tanh(z) * _sech2(z)), _tanh_difference),
-    Activation("sigmoid", special.expit, _sigmoid_slopes, _sigmoid_difference),
-    Activation(
-        "softplus",
-        lambda z: np.logaddexp(0.0, z),
-        lambda z: (special.expit(z), _sigmoid_slopes(z)[0] / 2),
-        _softplus_difference,
-    ),
-    Activation("gelu", lambda z: z * special.ndtr(z), _gelu_slopes, _gelu_difference),
-    Activation("gelu_tanh", lambda z: z * special.expit(_gelu_tanh_inner(z)), _gelu_tanh_slopes, _gelu_tanh_difference),
-    Activation("silu", lambda z: z * special.expit(z), _silu_slopes, _silu_difference),
+    Activation("tanh", np.tanh, _sech2, _tanh_difference, 0.4),
+    Activation("sigmoid", special.expit, _sigmoid_slope, _sigmoid_difference, 0.05),
+    Activation("softplus", lambda z: np.logaddexp(0.0, z), special.expit, _softplus_difference, 0.13),
+    Activation("gelu", lambda z: z * special.ndtr(z), _gelu_slope, _gelu_difference, 0.4),
+    Activation("gelu_tanh", _gelu_tanh, _gelu_tanh_slope, _gelu_tanh_difference, 0.4),
+    Activation("silu", lambda z: z * special.expit(z), _silu_slope, _silu_difference, 0.26),
 )
 
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in _LIBRARY}

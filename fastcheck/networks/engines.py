@@ -13,12 +13,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
@@ -77,7 +77,7 @@ def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: f
         tally.settle(at[met], factor * again.right.sum(axis=1), factor * again.left.sum(axis=1), crossed)
 
 
-_ALONE = 0.06  # seconds of work left that are not worth starting threads for
+_ALONE = 0.03  # seconds of work left that are not worth starting threads for
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,11 @@ class Request:
 
 
 def _run(jobs: list[Callable[[], None]], workers: int) -> None:
-    """Run independent jobs in this thread, or over joblib's threads when the first ones show that it is worth it."""
+    """Run independent jobs in this thread, or over several when the first ones show that it is worth it.
+
+    A pool of the standard library, and not joblib's: that looks for results every hundredth of a second, which is as
+    long as a whole measurement of a small net takes.
+    """
     waiting = deque(jobs)
     started = time.perf_counter()
     left = 0.0
@@ -143,7 +147,9 @@ def _run(jobs: list[Callable[[], None]], workers: int) -> None:
         spent = time.perf_counter() - started
         left = spent / (len(jobs) - len(waiting)) * len(waiting)
     if waiting:
-        Parallel(n_jobs=workers, backend="threading")(delayed(job)() for job in waiting)
+        with ThreadPoolExecutor(workers, "fastcheck") as pool:
+            for _ in pool.map(lambda job: job(), waiting):
+                pass
 
 
 def _by_coordinate(request: Request) -> Measured:
@@ -182,10 +188,10 @@ def _by_unit(request: Request) -> Measured:
         [partial(settle, field, loss, met, h) for field, met in zip(fields, crossed, strict=True) if met.any()],
         request.workers,
     )
-    again: list[list[Task]] = [[] for _ in fields]
-    _run([partial(_contract, request, *pair, tally) for pair in zip(fields, again, strict=True)], request.workers)
+    # In this thread: two that fill large arrays at once wait for each other's pages of memory.
+    again = [task for field in fields for task in _contract(request, field, tally)]
     # A kink seen from entries that move together in one coordinate is decided by moving that coordinate.
-    _reference(request, [*direct, *(task for tasks in again for task in tasks)], tally)
+    _reference(request, [*direct, *again], tally)
     return request.finish(tally)
 
 
@@ -208,8 +214,8 @@ def _fields(request: Request, mask: NDArray[np.bool_] | None) -> tuple[list[Fiel
     return fields, direct
 
 
-def _contract(request: Request, field: Field, left: list[Task], tally: Tally) -> None:
-    """Write the slopes by the parameters; add to ``left`` the coordinates that a kink leaves to the reference."""
+def _contract(request: Request, field: Field, tally: Tally) -> list[Task]:
+    """Write the slopes by the parameters; return the coordinates that a kink leaves to the reference."""
     operator, factor = field.operator, request.forward.factor
     value = operator.contract(field.central)
     scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
@@ -218,8 +224,7 @@ def _contract(request: Request, field: Field, left: list[Task], tally: Tally) ->
         values, noise = request.canonical(name, tally.value[part]), request.canonical(name, tally.noise[part])
         np.multiply(value[name].reshape(values.shape), factor, out=values)
         noise[...] = tally.rounding(factor * scale[name].reshape(noise.shape), len(field.after))
-    if field.bits.any():
-        left += _kinks(request, field, tally)
+    return _kinks(request, field, tally) if field.bits.any() else []
 
 
 def _kinks(request: Request, field: Field, tally: Tally) -> list[Task]:

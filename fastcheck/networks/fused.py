@@ -42,7 +42,7 @@ def through_pool(convolution: Convolve, following: tuple[Operator, ...], change:
     first = 0 if change.rows is None else change.rows.start
     tap = (first, y + convolution.padding, x + convolution.padding, convolution.stride)
     cells = Cells.of(pool, bend)
-    tables, geometry = (cells.slope, cells.curve, cells.joint_reach), (pool.stride, pool.padding)
+    tables, geometry = (cells.slope, cells.joint_reach), (pool.stride, pool.padding)
     d = np.ascontiguousarray(change.d)
     if not kernels.convolve_activate_and_pool(d, convolution.w, tap, *tables, geometry, (y0, x0), out):
         return None
@@ -55,8 +55,8 @@ class Cells:
 
     Attributes
     ----------
-    slope, curve : float64, shape (k, k, C, H', W', B)
-        Slope and half curvature by each position; ``curve`` has size zero if there is no curvature.
+    slope : float64, shape (k, k, C, H', W', B)
+        Slope by each position.
     joint_reach : float64, shape (C, H', W')
         How far all positions of a cell may move at once, of every sample, and meet no kink.
     single_reach : float64, shape (C, H', W', B)
@@ -64,7 +64,6 @@ class Cells:
     """
 
     slope: FloatArray
-    curve: FloatArray
     joint_reach: FloatArray
     single_reach: FloatArray
 
@@ -73,13 +72,11 @@ class Cells:
         """Return the pool together with the activation that stands below it; the pool keeps them."""
         if pool.cells is None:
             share, half_gap = pool.shares
-            straight = (np.full_like(pool.x, value) for value in (1.0, 0.0, np.inf))
-            tables = bend.tables if bend else straight
+            tables = bend.tables if bend else (np.ones_like(pool.x), np.full_like(pool.x, np.inf))
             slope, single, joint = np.empty_like(share), np.empty(share.shape[2:]), np.empty(share.shape[2:-1])
-            curve = np.empty(share.shape if bend and bend.curved else (0,) * 6)
             geometry = (pool.stride, pool.padding)
-            kernels.activate_and_pool(*tables, _steepest(bend), share, half_gap, geometry, slope, curve, joint, single)
-            pool.cells = Cells(slope, curve, joint, single)
+            kernels.activate_and_pool(*tables, _bounds(bend), share, half_gap, geometry, slope, joint, single)
+            pool.cells = Cells(slope, joint, single)
         return pool.cells
 
 
@@ -104,8 +101,6 @@ class ArgmaxCells(Starts):
         """Return the changes of one cell in each of some channels, as they leave the pool; ``steps``: (m, S, B)."""
         at = (slice(None), slice(None), rows, y, x)
         d = self.cells.slope[at].sum(axis=(0, 1))[:, None] * steps
-        if self.cells.curve.size:
-            d += self.cells.curve[at].sum(axis=(0, 1))[:, None] * steps**2
         return Change(d, rows, (y, y + 1, x, x + 1))
 
     def holding(self, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -136,9 +131,10 @@ def _activation(operators: tuple[Operator, ...]) -> Bend | None:
     return operators[0] if operators and isinstance(operators[0], Bend) else None
 
 
-def _steepest(bend: Bend | None) -> float:
-    """Return the largest slope of an activation next to a kink, at least 1."""
+def _bounds(bend: Bend | None) -> tuple[float, float]:
+    """Return the largest slope of an activation next to a kink, at least 1, and its largest half curvature."""
     if bend is None:
-        return 1.0
+        return 1.0, 0.0
     tiny = np.finfo(np.float64).tiny
-    return max(1.0, float(np.abs(bend.activation.slopes(np.array([-tiny, tiny]))[0]).max()))
+    steepest = float(np.abs(bend.activation.slope(np.array([-tiny, tiny]))).max())
+    return max(1.0, steepest), bend.activation.curvature

@@ -37,7 +37,10 @@ class LossAt:
         raise NotImplementedError
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        """Return the same for small differences (K, M, B); ``far``, shape (M, B), marks the others. May use d."""
+        """Return half of [change of +d] - [change of -d] for small d (K, M, B), which may be used up.
+
+        See `Operator.fast`; ``far`` is of shape (M, B).
+        """
         raise NotImplementedError
 
 
@@ -68,7 +71,7 @@ class _SoftmaxCrossEntropy(LossAt):
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         rho = np.full_like(self.others, kernels.REACH)
-        return np.asarray(kernels.label_loss(d, self.label, self.others, self.others / 2, rho, True, far))
+        return np.asarray(kernels.label_loss(d, self.label, self.others, rho, far))
 
 
 class _MulticlassHinge(LossAt):
@@ -91,9 +94,7 @@ class _MulticlassHinge(LossAt):
         return np.asarray(np.where(np.isfinite(margin), ACTIVATIONS["relu"].difference(finite, v), 0.0).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        c1 = (self.margin > 0) * 1.0
-        rho = np.abs(self.margin)
-        return np.asarray(kernels.label_loss(d, self.label, c1, np.zeros_like(c1), rho, False, far))
+        return np.asarray(kernels.label_loss(d, self.label, (self.margin > 0) * 1.0, np.abs(self.margin), far))
 
 
 class _BinaryHinge(LossAt):
@@ -115,7 +116,7 @@ class _BinaryHinge(LossAt):
         return np.asarray(ACTIVATIONS["relu"].difference(margin, v).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        kernels.bend(d, -self.y * (self.margin > 0), np.zeros_like(self.y), np.abs(self.margin), far)
+        kernels.bend(d, -self.y * (self.margin > 0), np.abs(self.margin), far)
         return np.asarray(d.sum(axis=0))
 
 
@@ -135,8 +136,8 @@ class _Logistic(LossAt):
         return np.asarray(terms.sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        c1 = (1.0 - self.y) * self.up - self.y * self.down
-        kernels.bend(d, c1, self.up * self.down / 2, np.full_like(c1, kernels.REACH), far)
+        slope = (1.0 - self.y) * self.up - self.y * self.down
+        kernels.bend(d, slope, np.full_like(slope, kernels.REACH), far)
         return np.asarray(d.sum(axis=0))
 
 
@@ -167,10 +168,8 @@ class _Bernoulli(LossAt):
         return np.asarray(-(on + off).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            c2 = np.where(self.y > 0, self.on / self.z, 0.0) + np.where(self.y < 1, self.off / (1.0 - self.z), 0.0)
         rho = kernels.REACH * np.minimum(np.where(self.y > 0, self.z, 1.0), np.where(self.y < 1, 1.0 - self.z, 1.0))
-        kernels.bend(d, self.off - self.on, c2 / 2, rho, far)
+        kernels.bend(d, self.off - self.on, rho, far)
         return np.asarray(d.sum(axis=0))
 
 
@@ -187,7 +186,7 @@ class _SquaredError(LossAt):
         return np.asarray((d * (self.residual[:, None] + d / 2)).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        return self.exact(d, np.empty(0, np.uint8))
+        return np.asarray((d * self.residual[:, None]).sum(axis=0))
 
 
 def _hinge(z: FloatArray, y: NDArray[np.generic]) -> LossAt:

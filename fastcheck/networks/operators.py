@@ -141,8 +141,6 @@ class Operator:
     """Whether a change of one sample's input changes other samples' outputs."""
     kinked = False
     """Whether there is a kink in it anywhere."""
-    odd: bool = False
-    """Whether the small changes -d come out as the negatives of the changes d, to the bit."""
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """Return the exact differences of the output.
@@ -157,7 +155,13 @@ class Operator:
         raise NotImplementedError
 
     def fast(self, change: Change, far: Far) -> Change:
-        """Return small changes of the output; ``far``, shape (m * S, B), marks those that go too far."""
+        """Return small changes of the output, for both signs of those of the input.
+
+        What is carried is half of [change of +d] - [change of -d], of which alone a central difference is made. After a
+        curved f that is d f'(z) but for terms of order d^3; half of the sum, of order d^2, enters it with another d.
+        ``far``, shape (m * S, B), marks changes that go too far for that. This one is for a function that is linear
+        but for kinks.
+        """
         m, s, b = change.many
         bits = np.zeros((m * s, b), np.uint8)
         d = self.exact(change.everywhere(self.inputs), bits)
@@ -224,26 +228,16 @@ class Bend(Operator):
         self.out = activation.value(z)
 
     @cached_property
-    def tables(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Slope, half curvature and reach, each shaped like z."""
-        c1, c2 = (np.ascontiguousarray(c) for c in self.activation.slopes(self.z))
-        rho = np.full_like(self.z, kernels.REACH if c2.any() else np.inf)
-        return c1, c2, np.minimum(rho, np.abs(self.z)) if self.activation.kinked else rho
+    def tables(self) -> tuple[FloatArray, FloatArray]:
+        """Slope and reach, each shaped like z."""
+        rho = np.full_like(self.z, kernels.REACH if self.activation.curvature else np.inf)
+        slope = np.ascontiguousarray(self.activation.slope(self.z))
+        return slope, np.minimum(rho, np.abs(self.z)) if self.kinked else rho
 
-    @cached_property
-    def odd(self) -> bool:  # type: ignore[override]
-        """See `Operator.odd`."""
-        return not self.curved
-
-    @cached_property
-    def curved(self) -> bool:
-        """Whether it is curved anywhere a curvature."""
-        return bool(self.tables[1].any())
-
-    def tables_of(self, window: Window | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def tables_of(self, window: Window | None) -> tuple[FloatArray, FloatArray]:
         """Return the tables of a window, each of shape (features in the window, B)."""
-        c1, c2, rho = (_cut(table, window) for table in self.tables)
-        return c1, c2, rho
+        slope, rho = (_cut(table, window) for table in self.tables)
+        return slope, rho
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
@@ -262,9 +256,9 @@ class Bend(Operator):
             kernels.bend(d.reshape(-1, m * s, b), *self.tables_of(change.window), far)
             return replace(change, d=d)
         position = () if change.window is None else (change.window[0], change.window[2])
-        c1, c2, rho = (table[(change.rows, *position)][:, None, :] for table in self.tables)
+        slope, rho = (table[(change.rows, *position)][:, None, :] for table in self.tables)
         far |= (np.abs(change.d) > rho).reshape(m * s, b)
-        return replace(change, d=change.d * (c1 + c2 * change.d))
+        return replace(change, d=change.d * slope)
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
@@ -294,6 +288,11 @@ class Softmax(Operator):
         e = np.expm1(d)
         r = (p * e).sum(axis=0)
         return np.asarray(p * (e - r) / (1.0 + r))
+
+    def fast(self, change: Change, far: Far) -> Change:
+        """See `Operator.fast`."""
+        d, p = change.everywhere(self.inputs), self.out[..., None, :]
+        return Change((p * (d - (p * d).sum(axis=0))).reshape(*self.inputs, *change.many))
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""

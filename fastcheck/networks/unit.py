@@ -49,8 +49,6 @@ class Field:
     bits : uint8, shape (*features, B)
     right, left : float64, shape (*features, B)
         One-sided slopes; they differ from ``central`` only at kinks.
-    signs : float64, shape (S,)
-        1 and -1; or 1 alone, where changes of opposite signs stay so up to the outputs.
     """
 
     def __init__(self, operator: Weighted, after: tuple[Operator, ...], wanted: IntArray) -> None:
@@ -60,12 +58,11 @@ class Field:
         self.far = np.zeros(shape, bool)
         self.bits = np.zeros(shape, np.uint8)
         self.right = self.left = self.central
-        self.signs = np.array([1.0] if all(operator.odd for operator in after) else [1.0, -1.0])
 
     @cached_property
     def runs(self) -> tuple[slice, ...]:
         """The wanted features as slices, each of so few that its changes can be held."""
-        n = max(1, _HELD // (len(self.signs) * self.shape[1] * widest(self.after, 1)))
+        n = max(1, _HELD // (self.shape[1] * widest(self.after, 1)))
         runs = _runs(self.wanted)
         return tuple(slice(i, min(i + n, run.stop)) for run in runs for i in range(run.start, run.stop, n))
 
@@ -92,7 +89,7 @@ def shards(field: Field, loss: LossAt, h: float) -> Iterator[Job]:
         starts = ArgmaxCells.of(field.after) or Starts(field.operator, field.after)
         yield from _fast_shards(field, loss, h, everywhere, starts, first=True)
     elif field.central.ndim == 2:
-        n = max(1, _CHUNK // (2 * loss.values.size * widest(field.after, 1)))
+        n = max(1, _CHUNK // (loss.values.size * widest(field.after, 1)))
         samples = [np.arange(loss.values.size)[i : i + n] for i in range(0, loss.values.size, n)]
         groups = [(int(row), part) for row in field.wanted for part in samples]
         yield from _bundles(groups, lambda group: _single(field, loss, h, *group))
@@ -135,7 +132,7 @@ def _fast_shards(
     """Share out the wanted entries, shape (*features,)."""
     if field.central.ndim == 2:
         rows = field.wanted[wanted[field.wanted]]
-        size = max(1, _CHUNK // (len(field.signs) * loss.values.size * widest(field.after, 1)))
+        size = max(1, _CHUNK // (loss.values.size * widest(field.after, 1)))
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield from _bundles(groups, lambda group: _rows(field, loss, h, group, first))
         return
@@ -159,17 +156,15 @@ def _runs(rows: IntArray) -> Iterator[slice]:
 
 
 def _steps(field: Field, rows: slice, h: float) -> FloatArray:
-    """Return the steps (m, S, B) of some features, to each sign that is carried."""
-    start = np.empty((rows.stop - rows.start, len(field.signs), field.shape[1]))
-    start[:] = h * field.signs[:, None]
-    return start
+    """Return the steps of some features, one each for all samples, shape (m, 1, B)."""
+    return np.full((rows.stop - rows.start, 1, field.shape[1]), h)
 
 
 def _rows(field: Field, loss: LossAt, h: float, wanted: IntArray, first: bool) -> None:
     """Difference some units of a vector, all samples of a unit at once."""
     for rows in _runs(wanted):
         change = Change(_steps(field, rows, h), rows)
-        field.write((rows,), *_central(field.after, field.operator, loss, change, h), first)
+        field.write((rows,), *_slopes(field.after, field.operator, loss, change, h), first)
 
 
 def _position(field: Field, loss: LossAt, h: float, position: tuple[int, int], starts: Starts, first: bool) -> None:
@@ -177,39 +172,29 @@ def _position(field: Field, loss: LossAt, h: float, position: tuple[int, int], s
     y, x = position
     for rows in field.runs:
         change = starts.start(rows, y, x, _steps(field, rows, h))
-        found = _central(starts.after, starts.operator, loss, change, h)
+        found = _slopes(starts.after, starts.operator, loss, change, h)
         field.write(*starts.share(rows, y, x, *found, h), first)
 
 
-def _central(
+def _slopes(
     after: tuple[Operator, ...], operator: Operator, loss: LossAt, start: Change, h: float
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Carry changes +h and -h (axis S) to the loss; return central differences and which went too far, (m, B).
-
-    Changes +h alone stand for both where those of -h are their negatives up to the outputs.
-    """
+    """Carry changes of h to the loss; return the central slopes (M, B), M = m S, and which went too far."""
     m, s, b = start.many
     far = np.zeros((m * s, b), np.uint8)
     change = fast_through(after, start, far)
     top = after[-1] if after else operator
-    d = change.everywhere(top.out.shape[:-1]).reshape(-1, m, s, b)
-    if s == 1:
-        d, far = np.concatenate([d, -d], axis=2), np.repeat(far, 2, axis=0)
-    moved = loss.fast(np.ascontiguousarray(d).reshape(-1, 2 * m, b), far).reshape(m, 2, b)
-    return (moved[:, 0] - moved[:, 1]) / (2 * h), np.asarray(far.reshape(m, 2, b).any(axis=1))
+    d = np.ascontiguousarray(change.everywhere(top.out.shape[:-1])).reshape(-1, m * s, b)
+    return loss.fast(d, far) / h, far > 0
 
 
 def _single(field: Field, loss: LossAt, h: float, row: int, samples: IntArray) -> None:
     """Difference one unit of a vector whose samples act on each other: one sample at a time, over the whole batch."""
-    n, b = len(samples), field.shape[1]
-    start = np.zeros((n, 2, b))
-    start[np.arange(n), :, samples] = h, -h
-    far = np.zeros((2 * n, b), np.uint8)
-    change = fast_through(field.after, Change(start.reshape(1, 2 * n, b), slice(row, row + 1)), far)
-    d = change.everywhere(field.after[-1].out.shape[:-1]).reshape(-1, 2 * n, b)
-    moved = loss.fast(np.ascontiguousarray(d), far).sum(axis=1).reshape(n, 2)
-    field.central[row, samples] = (moved[:, 0] - moved[:, 1]) / (2 * h)
-    field.far[row, samples] = far.reshape(n, -1).any(axis=1)
+    start = np.zeros((1, len(samples), field.shape[1]))
+    start[0, np.arange(len(samples)), samples] = h
+    slopes, far = _slopes(field.after, field.operator, loss, Change(start, slice(row, row + 1)), h)
+    field.central[row, samples] = slopes.sum(axis=1)
+    field.far[row, samples] = far.any(axis=1)
 
 
 def _pairs(field: Field, loss: LossAt, h: float, pairs: IntArray) -> None:

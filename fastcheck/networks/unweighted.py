@@ -57,11 +57,15 @@ class Normalise(Operator):
     def fast(self, change: Change, far: Far) -> Change:
         """See `Operator.fast`."""
         if len(self.inputs) > 1 or not self.couples:
-            return super().fast(change, far)
+            d = change.everywhere(self.inputs)
+            dc = d - d.mean(axis=self._moved, keepdims=True)
+            out, deviation = self.out[..., None, :], self.deviation[..., None, :]
+            moved = (dc - out * (out * dc).mean(axis=self._moved, keepdims=True)) / deviation
+            return Change(moved.reshape(*self.inputs, *change.many))
         rows = change.rows or slice(None)
         # One row of changes for each feature, all features or those that change.
         d = np.ascontiguousarray(change.d).reshape(len(self.out[rows]), -1, self.out.shape[-1])
-        moved = kernels.normalise(d, self.centred[rows], self.out[rows], self.deviation[rows], self.variance[rows])
+        moved = kernels.normalise(d, self.out[rows], self.deviation[rows])
         return Change(moved.reshape(change.d.shape), change.rows)
 
     def identify(self, labels: Labels) -> Labels:
@@ -78,11 +82,6 @@ class Residue(Operator):
         self.couples = any(operator.couples for operator in inner)
         self.kinked = any(operator.kinked for operator in inner)
         self.out = x + inner[-1].out if inner else x
-
-    @cached_property
-    def odd(self) -> bool:  # type: ignore[override]
-        """See `Operator.odd`."""
-        return all(operator.odd for operator in self.inner)
 
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         """See `Operator.exact`."""
@@ -117,7 +116,6 @@ class Pool(Operator):
     """Cells of size x size positions, every ``stride``, over a padded map (C, H, W)."""
 
     fill = 0.0
-    odd = True
 
     def __init__(self, x: FloatArray, size: int, stride: int, padding: int) -> None:
         self.inputs = x.shape[:-1]

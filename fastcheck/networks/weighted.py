@@ -40,8 +40,6 @@ def _outer(
 class Multiply(Weighted):
     """W @ x + b for W of shape (out, in); maps are flattened in (C, H, W) order."""
 
-    odd = True
-
     def __init__(self, x: FloatArray, weight: tuple[str, FloatArray], bias: tuple[str, FloatArray] | None) -> None:
         self.inputs = x.shape[:-1]
         self.x = x.reshape(-1, x.shape[-1])
@@ -102,7 +100,6 @@ class Multiply(Weighted):
 class Convolve(Weighted):
     """2-D convolution (cross-correlation) with a kernel of shape (O, C, kh, kw), stride and zero padding."""
 
-    odd = True
     single = False
 
     def __init__(
@@ -247,8 +244,6 @@ class Embed(Weighted):
 
 class Scale(Weighted):
     """gamma * x + beta, elementwise or per channel of a map."""
-
-    odd = True
 
     def __init__(
         self, x: FloatArray, gamma: tuple[str, FloatArray] | None, beta: tuple[str, FloatArray] | None, channels: bool

@@ -78,21 +78,19 @@ def pooled(a, geometry):
 
 
 def merged(z, slope, geometry):
-    """Return slope, curve, joint and single reach of a leaky relu under a max pool."""
+    """Return slope, joint and single reach of a leaky relu under a max pool."""
     is_argmax, half_gap = gaps(activated(z, slope), geometry)
     slopes, joint, single = np.empty_like(is_argmax), np.empty(is_argmax.shape[2:-1]), np.empty(is_argmax.shape[2:])
-    tables = np.where(z > 0, 1.0, slope), np.zeros_like(z), np.abs(z)
-    curve = np.empty((0,) * 6)
-    steepest = max(1.0, abs(slope))
-    network.activate_and_pool(*tables, steepest, is_argmax, half_gap, geometry[1:], slopes, curve, joint, single)
-    return slopes, curve, joint, single
+    tables, bounds = (np.where(z > 0, 1.0, slope), np.abs(z)), (max(1.0, abs(slope)), 0.0)
+    network.activate_and_pool(*tables, bounds, is_argmax, half_gap, geometry[1:], slopes, joint, single)
+    return slopes, joint, single
 
 
 @pytest.mark.parametrize("slope", SLOPES.values(), ids=SLOPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_an_activation_and_a_pool_are_linear_as_far_as_they_say(rng, geometry, slope):
     z = rng.normal(size=(2, 6, 5, B))
-    slopes, _, joint, single = merged(z, slope, geometry)
+    slopes, joint, single = merged(z, slope, geometry)
     before = pooled(activated(z, slope), geometry)
     for (i, j), places in cells(z.shape[1:3], *geometry):
         for c in range(2):
@@ -135,14 +133,14 @@ def test_a_convolution_an_activation_and_a_pool_in_one(rng, geometry, slope):
     """A change of one position, in one of two channels, by a 3 x 3 kernel, seen after the pool."""
     x, w, many = rng.normal(size=(2, 8, 7, B)), rng.normal(size=(2, 2, 3, 3)), (1, 2)
     z = convolved(x, w)
-    slopes, curve, joint, _ = merged(z, slope, geometry)
+    slopes, joint, _ = merged(z, slope, geometry)
     before = pooled(activated(z, slope), geometry)
     for channel in range(2):
         limit = room(joint, w, channel, geometry, z.shape[1:3])
         d = limit * rng.uniform(-1, 1, (*many, B))
         d[0, 1, 2] = 0.999 * limit
         out = np.empty((*before.shape[:3], *many, B))
-        given = (w, (channel, Y, X, 1), slopes, curve, joint, geometry[1:], (0, 0), out)
+        given = (w, (channel, Y, X, 1), slopes, joint, geometry[1:], (0, 0), out)
         assert network.convolve_activate_and_pool(d, *given)
         for s in range(2):
             moved = x.copy()
@@ -153,44 +151,39 @@ def test_a_convolution_an_activation_and_a_pool_in_one(rng, geometry, slope):
         assert not network.convolve_activate_and_pool(d, *given)
 
 
-def test_a_curved_convolution_is_right_to_second_order(rng):
-    """tanh under a mean: what is left is of third order, (1e-4)^3 times a few."""
+def test_a_curved_convolution_is_right_to_third_order(rng):
+    """tanh under a mean: half the difference of both signs' changes, but for (1e-4)^3 times a few."""
     geometry, x, w = (2, 2, 0), rng.normal(size=(1, 8, 7, B)), rng.normal(size=(2, 1, 3, 3))
     z = convolved(x, w)
     share = np.full(grid(z, *geometry).shape, 0.25)
-    slope, curve = np.empty_like(share), np.empty_like(share)
-    joint, single = np.empty(share.shape[2:-1]), np.empty(share.shape[2:])
-    tables = 1 - np.tanh(z) ** 2, -np.tanh(z) * (1 - np.tanh(z) ** 2), np.full_like(z, 1.0)
+    slope, joint, single = np.empty_like(share), np.empty(share.shape[2:-1]), np.empty(share.shape[2:])
+    tables = 1 - np.tanh(z) ** 2, np.full_like(z, 1.0)
     far_apart = np.full_like(share, np.inf)
-    network.activate_and_pool(*tables, 1.0, share, far_apart, geometry[1:], slope, curve, joint, single)
+    network.activate_and_pool(*tables, (1.0, 0.4), share, far_apart, geometry[1:], slope, joint, single)
 
     def mean(z):
         return np.tanh(z)[:, :6, :4].reshape(2, 3, 2, 2, 2, B).mean(axis=(2, 4))
 
     d, out = np.array([[[1e-4, -1e-4, 5e-5]]]), np.empty((*joint.shape, 1, 1, B))
-    assert network.convolve_activate_and_pool(d, w, (0, Y, X, 1), slope, curve, joint, geometry[1:], (0, 0), out)
-    moved = x.copy()
-    moved[0, Y, X] += d[0, 0]
-    np.testing.assert_allclose(out[:, :, :, 0, 0], mean(convolved(moved, w)) - mean(z), rtol=0, atol=1e-10)
+    assert network.convolve_activate_and_pool(d, w, (0, Y, X, 1), slope, joint, geometry[1:], (0, 0), out)
+    up, down = x.copy(), x.copy()
+    up[0, Y, X] += d[0, 0]
+    down[0, Y, X] -= d[0, 0]
+    half = (mean(convolved(up, w)) - mean(convolved(down, w))) / 2
+    np.testing.assert_allclose(out[:, :, :, 0, 0], half, rtol=0, atol=1e-11)
     assert np.abs(out).max() > 1e-6
 
 
-def test_a_curved_activation_has_its_curvature_scaled_by_the_share(rng):
+def test_an_activation_has_its_slope_scaled_by_the_share(rng):
     geometry, share = (2, 2, 0), np.full((2, 2, 1, 2, 2, B), 0.25)
-    c1, c2 = rng.normal(size=(2, 1, 4, 4, B))
-    slope, curve, joint, single = (
-        np.empty_like(share),
-        np.empty_like(share),
-        np.empty((1, 2, 2)),
-        np.empty((1, 2, 2, B)),
-    )
-    tables = c1, c2, np.full_like(c1, REACH)
+    c1 = rng.normal(size=(1, 4, 4, B))
+    slope, joint, single = np.empty_like(share), np.empty((1, 2, 2)), np.empty((1, 2, 2, B))
+    far_apart = np.full_like(share, np.inf)
     network.activate_and_pool(
-        *tables, 1.0, share, np.full_like(share, np.inf), geometry[1:], slope, curve, joint, single
+        c1, np.full_like(c1, REACH), (1.0, 0.4), share, far_apart, geometry[1:], slope, joint, single
     )
     for (i, j), places in cells((4, 4), *geometry):
         for at, (y, x) in places.items():
             assert np.array_equal(slope[at][0, i, j], 0.25 * c1[0, y, x])
-            assert np.array_equal(curve[at][0, i, j], 0.25 * c2[0, y, x])
     assert (joint == REACH).all()
     assert (single == REACH).all()

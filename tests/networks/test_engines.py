@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from fastcheck.estimates import Status
 from fastcheck.measure.noise import Noise
 from fastcheck.networks import Dense, Network
+from fastcheck.networks.operators import Change
+from fastcheck.networks.windows import mark_duplicates
 from fastcheck.parameters import Parameters
 
 from . import naive
@@ -73,6 +75,31 @@ def test_against_sixty_digits(case, engine):
     assert np.isnan(found.left).all()
     # The uncertainty is of use: far below what a grade asks for.
     assert np.linalg.norm(found.uncertainty) <= 1e-11 * np.linalg.norm(truth)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_small_changes_are_half_the_difference_of_the_exact_ones_to_both_sides(case):
+    layout, bound, rng = Parameters.of(case.params), case.net.bind(case.x, case.y), np.random.default_rng(0)
+    forward = case.net.forward(layout.flatten(case.params), layout, bound.x, bound.y)
+    mark_duplicates(forward.operators, bound.x)
+    samples = bound.x.shape[-1]
+
+    def compare(function, inputs, small):
+        """Compare changes that pass no kink; those that do (of zeros of relu under a pool, say) are to be marked."""
+        d, (bits, far) = 2.0**-30 * rng.normal(size=(*inputs, 8, samples)), np.zeros((2, 8, samples), np.uint8)
+        half = (function.exact(d, bits) - function.exact(-d, bits)) / 2
+        found = small(d.copy(), far)
+        assert far[bits > 0].all()
+        assert np.mean(far == 0) > 0.2
+        assert np.linalg.norm((found - half)[..., far == 0]) <= 1e-13 * np.linalg.norm(half)
+
+    for operator in forward.operators[1:]:
+
+        def carried(d, far, operator=operator):
+            return operator.fast(Change(d[..., None, :]), far).everywhere(operator.out.shape[:-1])
+
+        compare(operator, operator.inputs, carried)
+    compare(forward.loss, (forward.operators[-1].out[..., 0].size,), forward.loss.fast)
 
 
 @settings(max_examples=30, deadline=None)

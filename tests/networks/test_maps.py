@@ -1,4 +1,4 @@
-"""Maps: what is done in one kernel, for one sign, or for one cell at once equals what is done step by step."""
+"""Maps: what is done in one kernel, or for one cell at once, equals what is done step by step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 from fastcheck.estimates import Status
 from fastcheck.networks import AvgPool2D, Conv2D, Dense, MaxPool2D, Network, leaky_relu, weighted
 from fastcheck.networks.fused import through_pool
-from fastcheck.networks.unit import Field
 from fastcheck.parameters import Parameters
 
-from .nets import Case, smooth_cases, stack
+from .nets import Case, stack
 
 POOLS = {
     "max": MaxPool2D(2),
@@ -59,36 +58,6 @@ def test_convolution_activation_and_pool_in_one_kernel(pool, activation, stride,
     assert np.linalg.norm(together.value - apart.value) <= 1e-15 * np.linalg.norm(apart.value)
     assert (together.status == Status.SMOOTH).all()
     assert (apart.status == Status.SMOOTH).all()
-
-
-@pytest.mark.parametrize("case", [c for c in smooth_cases() if "relu" in str(c) or "max pool" in str(c)], ids=str)
-def test_one_sign_stands_for_both_to_the_bit(case, monkeypatch):
-    _, one = measure(case)
-    init = Field.__init__
-
-    def both(self, *args):
-        init(self, *args)
-        self.signs = np.array([1.0, -1.0])
-
-    monkeypatch.setattr(Field, "__init__", both)
-    _, two = measure(case)
-    assert np.array_equal(one.value, two.value)
-
-
-def test_only_piecewise_linear_paths_are_carried_for_one_sign(monkeypatch):
-    signs = []
-    init = Field.__init__
-
-    def record(self, operator, after, wanted):
-        init(self, operator, after, wanted)
-        signs.append(len(self.signs))
-
-    monkeypatch.setattr(Field, "__init__", record)
-    measure(two_convolutions(MaxPool2D(2), "relu"))
-    assert signs == [1, 1, 1]
-    signs.clear()
-    measure(two_convolutions(MaxPool2D(2), "elu"))
-    assert signs == [2, 2, 1]
 
 
 def tied(activation):
