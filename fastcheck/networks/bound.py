@@ -14,6 +14,7 @@ from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, said
 from fastcheck.estimates import Measured
 from fastcheck.networks.engines import ENGINES, Request
+from fastcheck.networks.slopes import STEP
 from fastcheck.networks.windows import mark_duplicates
 from fastcheck.parallel.blas import one_blas_thread
 from fastcheck.parameters import Parameters
@@ -45,7 +46,7 @@ class BoundNetwork:
     verified : bool
         Whether the network was shown to be that loss.
     step : float
-        First step of a pre-activation, where the user names none.
+        The longest step of a pre-activation.
     """
 
     network: Network
@@ -54,7 +55,7 @@ class BoundNetwork:
     like: Callable[..., float] | None = None
     args: tuple[Any, ...] = field(default=(), repr=False)
     verified: bool = field(default=False, init=False)
-    step: float = field(default=2.0**-30, init=False, repr=False)  # of a pre-activation
+    step: float = field(default=STEP, init=False, repr=False)
 
     @classmethod
     def of(
@@ -175,8 +176,8 @@ class BoundNetwork:
         coordinates : int64, shape (m,), optional
             Places in theta; all for None.
         step : float, optional
-            First step, of a pre-activation (engine "unit") or of the coordinate (engine "coordinate"); 2^-30 if None.
-            A smaller one is taken where it leaves the reach of the formulas or passes a kink.
+            First step, of a pre-activation (engine "unit", at most 2^-30) or of the coordinate (engine "coordinate");
+            2^-30 if None. A smaller one is taken where it leaves the reach of the formulas or passes a kink.
         engine : {"unit", "coordinate"}
             "coordinate" is the slow reference.
         workers : int
@@ -192,7 +193,7 @@ class BoundNetwork:
         InputError
             A bad argument, or the network does not fit params, data or ``like``.
         """
-        h = self.step if step is None else float(step)
+        h = STEP if step is None else float(step)
         if engine not in ENGINES:
             raise InputError(f"engine={engine!r}; it must be one of: {', '.join(ENGINES)}.")
         if not (np.isfinite(h) and h > 0):
@@ -215,6 +216,7 @@ class BoundNetwork:
                     f"the loss of the network is {forward.data_term()} at theta; no difference can be measured."
                 )
             mark_duplicates(forward.operators, self.x)
+            h = min(h, STEP) if engine == "unit" else h
             request = Request(self.network, forward, layout, theta, chosen, coordinates is None, h, workers)
             return ENGINES[engine](request)
 

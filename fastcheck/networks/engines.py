@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from fastcheck.networks import unit
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.network import ForwardPass, Network
 from fastcheck.networks.operators import AT_KINK, CROSSED, Operator, Weighted
-from fastcheck.networks.slopes import TINY, Slopes, Tally, chunks, one_sided, widest
+from fastcheck.networks.slopes import STEP, TINY, Slopes, Tally, chunks, one_sided, widest
 from fastcheck.networks.unit import Field, settle
 from fastcheck.parameters import Parameters
 
@@ -157,7 +157,11 @@ def _by_coordinate(request: Request) -> Measured:
     mask = request.wanted()
     tasks = [task for operator, after in request.forward.paths() for task in request.tasks(operator, after, mask)]
     _reference(request, tasks, tally)
-    return request.finish(tally)
+    found = request.finish(tally)
+    if request.step <= STEP:
+        return found
+    near = _by_coordinate(replace(request, step=STEP))
+    return replace(found, truncation=found.truncation + np.abs(found.value - near.value))
 
 
 def _reference(request: Request, tasks: list[Task], tally: Tally) -> None:

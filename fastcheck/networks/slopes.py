@@ -18,7 +18,10 @@ from fastcheck.estimates import Measured, Status
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.operators import Bits, Operator
 
-__all__ = ["TINY", "Slopes", "Tally", "chunks", "one_sided", "widest"]
+__all__ = ["STEP", "TINY", "Slopes", "Tally", "chunks", "one_sided", "widest"]
+
+STEP = 2.0**-30
+"""The first step: the truncation of a central difference, in units of its square, is below any rounding."""
 
 TINY = 2.0**-70
 """The step that decides at a kink. Differences are propagated, not subtracted, so nothing is lost at such a step; it

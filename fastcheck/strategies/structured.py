@@ -68,7 +68,7 @@ def measure(context: Context, places: Sequence[IntArray | None]) -> Outcome:
     else:
         parts = zip(blocks, map(_places, blocks, places), strict=True)
         found = [_in_time(context, block, part, workers or 1) for block, part in parts]
-    return Outcome(context, found, settings={"step": loss.step if step is None else step})
+    return Outcome(context, found, settings={"step": loss.step if step is None else min(step, loss.step)})
 
 
 def _places(block: Block, some: IntArray | None) -> IntArray:
