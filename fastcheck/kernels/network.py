@@ -32,7 +32,6 @@ __all__ = [
     "outer",
     "outer_bend",
     "pool",
-    "sizes",
 ]
 
 Labels = NDArray[np.int64]
@@ -105,27 +104,6 @@ def label_loss(d: FloatArray, label: Labels, slope: FloatArray, rho: FloatArray,
                 v = d[c, k, b] - own[b]
                 far[k, b] |= abs(v) > rho[c, b]
                 out[k, b] += v * slope[c, b]
-    return out
-
-
-@kernel  # type: ignore[untyped-decorator]
-def sizes(x: FloatArray, zeros: bool) -> FloatArray:
-    """Return how large the terms behind x (n, B) may have been, shape (n, B).
-
-    A number that came out small has the rounding of the sum it came from: to each magnitude the root mean square of its
-    column is added. An exact zero is taken for a sum of nothing, unless ``zeros``.
-    """
-    rows, columns = x.shape
-    typical = np.zeros(columns)
-    for r in range(rows):
-        for c in range(columns):
-            typical[c] += x[r, c] * x[r, c]
-    for c in range(columns):
-        typical[c] = np.sqrt(typical[c] / rows)
-    out = np.empty_like(x)
-    for r in range(rows):
-        for c in range(columns):
-            out[r, c] = abs(x[r, c]) + typical[c] if zeros or x[r, c] != 0 else 0.0
     return out
 
 

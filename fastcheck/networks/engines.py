@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.estimates import Measured, Status
-from fastcheck.kernels import network as kernels
 from fastcheck.networks import unit
 from fastcheck.networks.losses import LossAt
 from fastcheck.networks.network import ForwardPass, Network
@@ -42,7 +41,7 @@ class Task:
     """Coordinates of one block, whose operator's output goes through those after it.
 
     They are places in the canonical block, `flat`, and the same as coordinates of theta, `at`; both int64 of shape
-    (m,).
+    (m,). `terms` is how large the terms of their derivatives are, shape (m,).
     """
 
     operator: Weighted
@@ -50,6 +49,12 @@ class Task:
     name: str
     flat: IntArray
     at: IntArray
+    terms: FloatArray
+
+    def split(self, count: int) -> Iterator[Task]:
+        """Cut it into at most so many."""
+        for part in np.array_split(np.arange(len(self.flat)), min(count, len(self.flat))):
+            yield replace(self, flat=self.flat[part], at=self.at[part], terms=self.terms[part])
 
 
 def _measure(task: Task, loss: LossAt, factor: float, h: float, tally: Tally) -> None:
@@ -68,8 +73,7 @@ def _measure_chunk(task: Task, part: IntArray, loss: LossAt, factor: float, h: f
     at = task.at[part]
     tally.value[at] = factor * (first.right + first.left).sum(axis=1) / 2
     scale = factor * (np.abs(first.right) + np.abs(first.left)).sum(axis=1) / 2
-    # A derivative that came out small has the rounding of the larger terms it is the rest of: those of its neighbours.
-    tally.noise[at] = tally.rounding(scale + np.sqrt(np.mean(scale**2)), len(task.after))
+    tally.noise[at] = tally.rounding(scale + task.terms[part], len(task.after))
     met = first.bits.any(axis=1)
     if met.any():
         again = slopes(part[met], TINY)
@@ -93,6 +97,11 @@ class Request:
     step: float
     workers: int
 
+    @cached_property
+    def term_sizes(self) -> dict[Weighted, FloatArray]:
+        """See `ForwardPass.term_sizes`."""
+        return self.forward.term_sizes()
+
     def canonical(self, name: str, part: NDArray[T]) -> NDArray[T]:
         """Return the canonical view of a block's part of a vector like theta."""
         block = self.layout[name]
@@ -107,11 +116,12 @@ class Request:
     def tasks(self, operator: Weighted, after: tuple[Operator, ...], marked: NDArray[np.bool_]) -> list[Task]:
         """Return the coordinates of an operator's blocks that are marked, ``marked`` of shape (P,)."""
         found = []
+        terms = operator.contract(self.forward.factor * self.term_sizes[operator], np.abs)
         for name in operator.blocks:
             at = self.coordinates_of(name)
             flat = np.flatnonzero(marked[at])
             if len(flat):
-                found.append(Task(operator, after, name, flat, at[flat]))
+                found.append(Task(operator, after, name, flat, at[flat], terms[name].ravel()[flat]))
         return found
 
     def wanted(self) -> NDArray[np.bool_]:
@@ -166,17 +176,8 @@ def _by_coordinate(request: Request) -> Measured:
 
 def _reference(request: Request, tasks: list[Task], tally: Tally) -> None:
     forward = request.forward
-    jobs: list[Callable[[], None]] = []
-    for task in tasks:
-        for part in np.array_split(np.arange(len(task.flat)), min(16, len(task.flat))):
-            share = Task(task.operator, task.after, task.name, task.flat[part], task.at[part])
-            jobs.append(partial(_measure, share, forward.loss, forward.factor, request.step, tally))
-    _run(jobs, request.workers)
-    for operator in {id(task.operator): task.operator for task in tasks if unit.coupled(task.after)}.values():
-        # A bias under a batch normalisation has exactly no effect; a backprop gets there by cancellation, so what
-        # counts as zero is told by the operator's other coordinates.
-        at = np.concatenate([task.at for task in tasks if task.operator is operator])
-        tally.noise[at] = np.maximum(tally.noise[at], np.sqrt(np.mean(tally.noise[at] ** 2)))
+    shares = [share for task in tasks for share in task.split(16)]
+    _run([partial(_measure, s, forward.loss, forward.factor, request.step, tally) for s in shares], request.workers)
 
 
 def _by_unit(request: Request) -> Measured:
@@ -222,7 +223,7 @@ def _contract(request: Request, field: Field, tally: Tally) -> list[Task]:
     """Write the slopes by the parameters; return the coordinates that a kink leaves to the reference."""
     operator, factor = field.operator, request.forward.factor
     value = operator.contract(field.central)
-    scale = operator.contract(_sizes(field.central, zeros=True), _sizes)
+    scale = operator.contract(np.abs(field.central) + request.term_sizes[operator], np.abs)
     for name in operator.blocks:
         part = request.layout[name].slice
         values, noise = request.canonical(name, tally.value[part]), request.canonical(name, tally.noise[part])
@@ -253,12 +254,6 @@ def _kinks(request: Request, field: Field, tally: Tally) -> list[Task]:
     if not request.whole:
         marked &= request.wanted()
     return request.tasks(operator, field.after, marked)
-
-
-def _sizes(x: FloatArray, zeros: bool = False) -> FloatArray:
-    """See `fastcheck.kernels.network.sizes`."""
-    flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    return np.asarray(kernels.sizes(flat, zeros)).reshape(x.shape)
 
 
 def _marks(bits: NDArray[np.uint8]) -> FloatArray:

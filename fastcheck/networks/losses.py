@@ -43,6 +43,17 @@ class LossAt:
         """
         raise NotImplementedError
 
+    def slopes(self) -> FloatArray:
+        """Return the slope of each sample's loss by each output, (K, B)."""
+        raise NotImplementedError
+
+
+def _less_label(slopes: FloatArray, label: Labels) -> FloatArray:
+    """Return the slopes (K, B) by outputs from those by outputs less the label's, where its own is zero."""
+    slopes = slopes.copy()
+    np.put_along_axis(slopes, label[None], -slopes.sum(axis=0, keepdims=True), axis=0)
+    return slopes
+
 
 def _relu_bits(margin: FloatArray, d: FloatArray, bits: Bits) -> None:
     bits |= CROSSED * (((margin > 0) & (d < -margin)) | ((margin < 0) & (d > -margin))).any(axis=0)
@@ -73,6 +84,9 @@ class _SoftmaxCrossEntropy(LossAt):
         rho = np.full_like(self.others, kernels.REACH)
         return np.asarray(kernels.label_loss(d, self.label, self.others, rho, far))
 
+    def slopes(self) -> FloatArray:
+        return _less_label(self.others, self.label)
+
 
 class _MulticlassHinge(LossAt):
     """sum_{k != label} max(0, 1 + z_k - z_label) (Weston & Watkins 1999)."""
@@ -96,6 +110,9 @@ class _MulticlassHinge(LossAt):
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         return np.asarray(kernels.label_loss(d, self.label, (self.margin > 0) * 1.0, np.abs(self.margin), far))
 
+    def slopes(self) -> FloatArray:
+        return _less_label(np.where(self.margin > 0, 1.0, 0.0), self.label)
+
 
 class _BinaryHinge(LossAt):
     """max(0, 1 - y z) with y in {-1, 1}."""
@@ -116,8 +133,11 @@ class _BinaryHinge(LossAt):
         return np.asarray(ACTIVATIONS["relu"].difference(margin, v).sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        kernels.bend(d, -self.y * (self.margin > 0), np.abs(self.margin), far)
+        kernels.bend(d, self.slopes(), np.abs(self.margin), far)
         return np.asarray(d.sum(axis=0))
+
+    def slopes(self) -> FloatArray:
+        return -self.y * (self.margin > 0)
 
 
 class _Logistic(LossAt):
@@ -136,9 +156,11 @@ class _Logistic(LossAt):
         return np.asarray(terms.sum(axis=0))
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        slope = (1.0 - self.y) * self.up - self.y * self.down
-        kernels.bend(d, slope, np.full_like(slope, kernels.REACH), far)
+        kernels.bend(d, self.slopes(), np.full_like(self.y, kernels.REACH), far)
         return np.asarray(d.sum(axis=0))
+
+    def slopes(self) -> FloatArray:
+        return np.asarray((1.0 - self.y) * self.up - self.y * self.down)
 
 
 class _Bernoulli(LossAt):
@@ -169,8 +191,11 @@ class _Bernoulli(LossAt):
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         rho = kernels.REACH * np.minimum(np.where(self.y > 0, self.z, 1.0), np.where(self.y < 1, 1.0 - self.z, 1.0))
-        kernels.bend(d, self.off - self.on, rho, far)
+        kernels.bend(d, self.slopes(), rho, far)
         return np.asarray(d.sum(axis=0))
+
+    def slopes(self) -> FloatArray:
+        return np.asarray(self.off - self.on)
 
 
 class _SquaredError(LossAt):
@@ -187,6 +212,9 @@ class _SquaredError(LossAt):
 
     def fast(self, d: FloatArray, far: Far) -> FloatArray:
         return np.asarray((d * self.residual[:, None]).sum(axis=0))
+
+    def slopes(self) -> FloatArray:
+        return self.residual
 
 
 def _hinge(z: FloatArray, y: NDArray[np.generic]) -> LossAt:

@@ -222,9 +222,34 @@ class ForwardPass:
         """Return each operator with parameters, and the operators that its output goes through."""
         return list(_paths(self.operators, ()))
 
+    def term_sizes(self) -> dict[Weighted, FloatArray]:
+        """Return how large the terms are that make the slopes of the samples' losses by the operators with parameters.
+
+        They are what the slopes by an operator's output, (*features, B), would be if all terms had random signs.
+        """
+        found: dict[Weighted, FloatArray] = {}
+        squares = (self.loss.slopes() ** 2).reshape(self.operators[-1].out.shape)
+        for operator in reversed(self.operators):
+            if isinstance(operator, Weighted):
+                found[operator] = np.sqrt(squares)
+            if operator is not self.operators[0] or isinstance(operator, Residue):
+                squares = _squares_below(operator, squares, found)
+        return found
+
     def data_term(self) -> float:
         """Return the loss without penalties."""
         return float(self.factor * self.loss.values.sum())
+
+
+def _squares_below(operator: Operator, squares: FloatArray, found: dict[Weighted, FloatArray]) -> FloatArray:
+    if not isinstance(operator, Residue):
+        return operator.squares_below(squares)
+    inside = squares
+    for inner in reversed(operator.inner):
+        if isinstance(inner, Weighted):
+            found[inner] = np.sqrt(inside)
+        inside = _squares_below(inner, inside, found)
+    return squares + inside
 
 
 def _paths(

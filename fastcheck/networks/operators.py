@@ -172,6 +172,14 @@ class Operator:
         """Do the same, and as many of the following operators as one kernel takes along; return their number too."""
         return self.fast(change, far), 0
 
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """Return the mean squares of slopes by the input from those by the output, if all terms had random signs.
+
+        Both are of shape (*features, B). Slopes are sums of such terms: what is left of them may be far smaller, but
+        has their rounding.
+        """
+        raise NotImplementedError
+
     def select(self, samples: IntArray) -> Self:
         """Return the operator with only these samples; of use for `exact` alone."""
         return selected(self, self.by_sample, samples)
@@ -260,6 +268,10 @@ class Bend(Operator):
         far |= (np.abs(change.d) > rho).reshape(m * s, b)
         return replace(change, d=change.d * slope)
 
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        return np.asarray(self.tables[0] ** 2 * squares)
+
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
         return labels
@@ -293,6 +305,11 @@ class Softmax(Operator):
         """See `Operator.fast`."""
         d, p = change.everywhere(self.inputs), self.out[..., None, :]
         return Change((p * (d - (p * d).sum(axis=0))).reshape(*self.inputs, *change.many))
+
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        p2 = self.out**2
+        return np.asarray(p2 * (squares + (p2 * squares).sum(axis=0)))
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""

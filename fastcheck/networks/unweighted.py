@@ -68,6 +68,12 @@ class Normalise(Operator):
         moved = kernels.normalise(d, self.out[rows], self.deviation[rows])
         return Change(moved.reshape(change.d.shape), change.rows)
 
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        n, out2 = squares.size / self.deviation.size, self.out**2
+        both = (a * np.mean(b * squares, axis=self._axes, keepdims=True) for a, b in ((1.0, 1.0), (out2, out2)))
+        return np.asarray((squares + sum(both) / n) / self.deviation**2)
+
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
         return labels
@@ -130,7 +136,10 @@ class Pool(Operator):
 
     def views(self, x: FloatArray) -> list[FloatArray]:
         """Return a view of each position in all cells: k * k arrays of shape (C, H', W', ...)."""
-        x, (h, w), s = padded(x, self.padding, self.fill), self.map_shape, self.stride
+        return self._positions(padded(x, self.padding, self.fill))
+
+    def _positions(self, x: FloatArray) -> list[FloatArray]:
+        (h, w), s = self.map_shape, self.stride
         return [x[:, u : u + s * h : s, v : v + s * w : s][:, :h, :w] for u, v in np.ndindex(self.size, self.size)]
 
     def identify(self, labels: Labels) -> Labels:
@@ -141,6 +150,15 @@ class Pool(Operator):
     def shares(self) -> tuple[FloatArray, FloatArray]:
         """Each position's weight in its cell, and how far it may move, shape (k, k, C, H', W', B)."""
         raise NotImplementedError
+
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        (channels, height, width), p = self.inputs, self.padding
+        below = np.zeros((channels, height + 2 * p, width + 2 * p, squares.shape[-1]))
+        shares = self.shares[0].reshape(-1, *self.out.shape)
+        for share, part in zip(shares, self._positions(below), strict=True):
+            part += share**2 * squares
+        return below[:, p : p + height, p : p + width]
 
     def touched(self, window: Window) -> Window:
         """Return the cells that a window of positions reaches."""

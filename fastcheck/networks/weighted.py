@@ -75,6 +75,10 @@ class Multiply(Weighted):
         out, taken = _outer(w[:, change.rows], change, following, None, far)
         return Change(out), taken
 
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        return np.asarray((self.w**2).T @ squares).reshape(*self.inputs, -1)
+
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
         """See `Weighted.contract`."""
         found = {self.name: slopes @ apply(transform, self.x).T}
@@ -172,6 +176,16 @@ class Convolve(Weighted):
                 moved = self.w[:, :, u, v] @ part.reshape(len(d), part[0].size)
                 out[:, to_y, to_x] += moved.reshape(len(self.w), *part.shape[1:])
         return Change(out.reshape(*out.shape[:3], *many), None, reach)
+
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        (oh, ow), s, p = self.map_shape, self.stride, self.padding
+        (channels, height, width), flat = self.inputs, squares.reshape(len(self.w), -1)
+        below = np.zeros((channels, height + 2 * p, width + 2 * p, squares.shape[-1]))
+        for u, v in np.ndindex(*self.w.shape[2:]):
+            part = below[:, u : u + s * oh : s, v : v + s * ow : s][:, :oh, :ow]
+            part += ((self.w[:, :, u, v] ** 2).T @ flat).reshape(part.shape)
+        return below[:, p : p + height, p : p + width]
 
     def _aligned(self, lo: int, hi: int, u: int, first: int, last: int) -> tuple[slice, slice]:
         """Return the positions of the window that kernel row u meets, relative to it, and the outputs they go to."""
@@ -272,6 +286,10 @@ class Scale(Weighted):
         if change.rows is None or len(self.inputs) > 1:
             return super().fast(change, far)
         return change if self.gamma is None else Change(self.gamma[change.rows, None] * change.d, change.rows)
+
+    def squares_below(self, squares: FloatArray) -> FloatArray:
+        """See `Operator.squares_below`."""
+        return squares if self.gamma is None else self.gamma**2 * squares
 
     def contract(self, slopes: FloatArray, transform: Transform | None = None) -> dict[str, FloatArray]:
         """See `Weighted.contract`."""

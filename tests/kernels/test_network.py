@@ -56,15 +56,6 @@ def test_label_loss(rng, tables):
     assert np.array_equal(far, (np.abs(v) > REACH).any(axis=0))
 
 
-@pytest.mark.parametrize("zeros", [False, True])
-def test_sizes_are_magnitudes_and_what_is_typical_of_the_sample(rng, zeros):
-    x = rng.normal(size=(7, 4))
-    x[2, 1] = x[3] = 0.0
-    expected = np.abs(x) + np.sqrt(np.mean(x**2, axis=0))
-    found = kernels.sizes(x, zeros)
-    np.testing.assert_allclose(found, expected if zeros else np.where(x == 0, 0.0, expected), rtol=1e-14)
-
-
 def test_normalise_is_half_the_difference_of_two_normalisations(rng):
     x, d, eps = rng.normal(size=(N, B)), 1e-5 * rng.normal(size=(N, M, B)), 1e-3
 
