@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ from fastcheck.domain import BIAS, DEVIATION, Continued
 from fastcheck.errors import InputError
 from fastcheck.estimates import Estimates
 from fastcheck.gradients import Analytic, match_gradient
-from fastcheck.judge.coordinates import Judge
+from fastcheck.judge.coordinates import Judge, Lost
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.losses import evaluator_for
 from fastcheck.losses.evaluator import Evaluator, measures_itself
 from fastcheck.losses.python import PythonLoss
-from fastcheck.measure.noise import Noise, measure_noise, scale_of_blocks
+from fastcheck.measure.noise import FLOAT64_EPS, Noise, Sizes, measure_noise, scale_of_blocks, uneven
 from fastcheck.measure.steps import Steps
 from fastcheck.parallel.checkpoint import Checkpoint
 from fastcheck.parallel.digest import identity
@@ -120,10 +121,28 @@ class Context:
         """Return the context of a strategy that measures so many things."""
         return replace(self, judge=replace(self.judge, count=count))
 
-    def of_block(self, number: int) -> tuple[FloatArray, float, float]:
-        """Return a block's analytic gradient, its unit roundoff, and the norm of an error that is no proof."""
-        block = self.layout.blocks[number]
-        return self.analytic.flat[block.slice], float(self.analytic.eps[number]), float(self.analytic.doubt[number])
+    def of_block(self, number: int) -> tuple[FloatArray, Lost, float]:
+        """Return a block's analytic gradient, what rounding it lost, and the norm of an error that is no proof."""
+        g = self.analytic.flat[self.layout.blocks[number].slice]
+        lost = Lost(float(self.analytic.eps[number]), self._argument(number, g) if self.noise.argument else 0.0)
+        return g, lost, float(self.analytic.doubt[number])
+
+    @cached_property
+    def _scales(self) -> FloatArray:
+        return scale_of_blocks(self.evaluator)
+
+    def _argument(self, number: int, g: FloatArray) -> float:
+        """Return what rounding of the parameters makes of any entry of a block's gradient.
+
+        Entries of unlike sizes lose by their own, and that counts where all of them are next to stationary.
+        """
+        theta, scale = self.theta[self.layout.blocks[number].slice], float(self._scales[number])
+        if uneven(theta):
+            sizes = Sizes.of(theta, g, scale)(theta, g) if g.any() else np.where(theta != 0, np.abs(theta), scale)
+            slope = thresholds.ARGUMENT * FLOAT64_EPS * float(np.linalg.norm(g * sizes))
+            if slope <= thresholds.STATIONARY * self.noise.argument:
+                scale = float(sizes.min())
+        return self.noise.argument / scale
 
 
 def prepared(
@@ -160,10 +179,12 @@ def prepared(
     if tells_noise(loss, settings, layout.size):
         return context
     began, before = run.seconds, evaluator.evaluations
-    noise = measure_noise(evaluator, seen.base, rng, seen.repeat)
+    views = [block.view(theta) for block in layout.blocks]
+    box = loss.box if isinstance(loss, Continued) else None
+    noise = measure_noise(evaluator, seen.base, rng, seen.repeat, None if box is None else box.at(views))
     if not noise.resolved and settings.unchecked == "fail":
         _refuse_constant(evaluator, seen, noise)
-    if isinstance(loss, Continued) and loss.box.near([block.view(theta) for block in layout.blocks]):
+    if box is not None and box.near(views):
         noise = replace(noise, level=DEVIATION * noise.level, grain=BIAS * noise.grain)
     cost = run.pace = (run.seconds - began) / max(1, evaluator.evaluations - before)
     return replace(context, noise=noise, cost=cost)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck.arrays import FloatArray
 from fastcheck.errors import InputError, LossError
@@ -22,6 +23,7 @@ __all__ = ["BIAS", "DEVIATION", "Box", "Continued", "Inside"]
 
 DEVIATION, BIAS = 19**0.5, 7.0  # of a value beyond a bound, in those of the values inside: 3, -3 and 1 times them
 NEAR = 0.1  # to a bound, relative to the coordinate and to 1: steps may cross it
+AT = 1e-6  # and so near is at it
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,13 @@ class Box:
         """Say whether any entry is so near to a bound that a step may cross it."""
         rows = zip(arrays, self.low, self.high, strict=True)
         return any(bool(np.any(np.minimum(x - low, high - x) <= NEAR * (1 + np.abs(x)))) for x, low, high in rows)
+
+    def at(self, arrays: Sequence[Any]) -> NDArray[np.bool_]:
+        """Return which entries of all of them, flat, are at a bound."""
+        rows = zip(arrays, self.low, self.high, strict=True)
+        return np.concatenate(
+            [(np.minimum(x - low, high - x) <= AT * (1 + np.abs(x))).ravel() for x, low, high in rows]
+        )
 
     def _refuse_outside(self, arrays: Sequence[Any], name: str) -> None:
         for block, x, low, high in zip(self.names, arrays, self.low, self.high, strict=True):

@@ -52,7 +52,7 @@ def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, t
         constant = _constant(context, left, rng)
         decided = {one.block.name: replace(one, verdict=Verdict.CORRECT, constant=True) for one in constant}
     names = [one.block.name for one in left if one.block.name not in decided] + kinked
-    if callable(context.gradient) and context.noise.relative <= thresholds.IMPRECISE:
+    if callable(context.gradient) and (context.noise.relative <= thresholds.IMPRECISE or context.noise.stationary):
         for keep, size in thresholds.NEARBY:
             if not names or context.run.over():
                 break
@@ -66,8 +66,10 @@ def decided_elsewhere(outcome: Outcome, verdicts: Verdicts) -> tuple[Verdicts, t
 
 def _is_open(outcome: Outcome, one: Judged) -> bool:
     """Say whether a block was measured, but theta is no place to check it."""
-    if one.verdict is not Verdict.INCONCLUSIVE or not one.block.size or one.doubtful:
+    if one.verdict is not Verdict.INCONCLUSIVE or not one.block.size:
         return False
+    if one.doubtful:
+        return outcome.context.noise.stationary
     if one.screened is not None:
         return bool(one.screened.probes) and one.inconclusive
     if one.compared is None:
@@ -176,6 +178,9 @@ def _nearby(context: Context, names: Sequence[str], way: FloatArray) -> dict[str
         there = prepared(context.loss, context.gradient, context.args, settings, run, layout, theta)
         if there.preflight.fatal:
             return {}
+        same = there.analytic.flat
+        if same.any() and np.array_equal(same, context.analytic.flat):
+            return {}  # it is no function of its params (lambda p: grads), and tells nothing of there
         there = replace(there, replay=context.replay)
         outcome = strategy_for(there)(there)
     except (InputError, LossError, OutOfBudget):  # the loss has no value there, or there is no time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ from fastcheck.strategies.screen import probing_of
 __all__ = ["explained", "superseded"]
 
 ONLY_WHERE = (Kind.FIRST_WRONG_LAYER, Kind.UNKNOWN)
+PATIENCE = 2.0  # seconds, or as long as the run took before, that experiments may take
 IN_A_SCREEN = 60  # evaluations that an experiment may ask for after a screen
 
 
@@ -99,7 +101,7 @@ def _functions(context: Context, affordable: float = np.inf) -> UserFunctions | 
     evaluator = context.evaluator
     if not isinstance(evaluator, PythonLoss) or context.run.stopped is not None:
         return None
-    own = own_loss(context.loss, context.args)
-    return UserFunctions(
-        *own, context.gradient, context.args, evaluator, context.base, context.analytic.flat, affordable
-    )
+    own, run = own_loss(context.loss, context.args), context.run
+    until = min(run.budget or math.inf, run.seconds + max(PATIENCE, run.seconds))
+    claimed, over = context.analytic.flat, lambda: run.stopped is not None or run.seconds > until
+    return UserFunctions(*own, context.gradient, context.args, evaluator, context.base, claimed, affordable, over)

@@ -466,6 +466,11 @@ class Kind(enum.StrEnum):
         "The loss has few digits.",
         "Evaluate it in float64, or solve more tightly, to see smaller errors.",
     )
+    STATIONARY = (
+        "stationary",
+        "The loss is all but stationary at theta, so that its gradient is little more than rounding.",
+        "Check it a little way off, or give the gradient as a function.",
+    )
     PIECEWISE_CONSTANT = (
         "piecewise_constant",
         "The loss stays exactly what it is close to theta, and jumps further away.",

@@ -131,6 +131,15 @@ def _precision(context: Context) -> Iterator[Finding]:
             "can't be checked by differences: take it out for the check.",
             {"points": noise.still, "jump": jump},
         )
+    elif noise.stationary:
+        yield Finding(
+            Kind.STATIONARY,
+            None,
+            "The loss is all but stationary at theta, as a fit without residuals is: what is left of the gradient is "
+            "the rounding of far larger numbers, and says little about the code. Check it a little way off "
+            "(params moved by a tenth of their size); a gradient that is given as a function is checked there as well.",
+            {"rounding": noise.argument},
+        )
     elif noise.relative > NOISY:
         yield Finding(
             Kind.NOISY_LOSS,

@@ -121,11 +121,11 @@ def _lost(context: Context, direction: FloatArray) -> float:
     """Return what the gradient's own rounding may have cost g.v, in units of the loss."""
     total = 0.0
     for number, block in context.blocks:
-        g, eps, _ = context.of_block(number)
+        g, lost, _ = context.of_block(number)
         largest = max(float(g.max(initial=0.0)), -float(g.min(initial=0.0)))
         part = direction[block.slice]
-        total += eps * largest * math.sqrt(part @ part)
-    return thresholds.TAYLOR_LOST * total
+        total += lost.eps * largest * math.sqrt(part @ part)
+    return thresholds.TAYLOR_LOST * total + context.noise.argument
 
 
 def _contradiction(
@@ -157,7 +157,8 @@ def _contradiction(
         # Steps longer than an oscillation leave one as large as g.v; nearer by it falls.
         stays = abs(near) + thresholds.TAYLOR_CLEAR * float(errors[k]) > 0.5 * slope * t / NEARER
         if slope > thresholds.CONTRADICTS * allowed and two_sided and stays:
-            return Finding(Kind.TAYLOR, None, _PASSED.format(order=order), evidence)
+            said = _PASSED if not complete else _PASSED_IN_FULL
+            return Finding(Kind.TAYLOR, None, said.format(order=order), evidence)
     if verdicts.verdict.refuted and order > thresholds.SQUARE:
         claimed = abs(sum(_claimed(context, found, direction) for found in outcome.estimates))
         if claimed > thresholds.CONTRADICTS * (slope + float(errors[k]) / t):
@@ -173,6 +174,11 @@ _PASSED = (
     "The Taylor test contradicts this pass: along a random direction the remainder falls with the power {order:.2f} of "
     "the step, as with a wrong gradient, not 2. An error where nothing was measured? Check every coordinate with "
     "mode='full', or screen with mode='screen'."
+)
+_PASSED_IN_FULL = (
+    "The Taylor test contradicts this pass: along a random direction the remainder falls with the power {order:.2f} of "
+    "the step, as with a wrong gradient, not 2, though every coordinate was measured. Does the loss bend on a scale "
+    "far below the parameters (sqrt(x + 1e-12), a log near zero)? Then no step along a direction is short enough."
 )
 _REFUSED = (
     "The Taylor test contradicts the errors measured, so they prove nothing: along a random direction the remainder "

@@ -23,6 +23,10 @@ as long as the batch, rounded at random. In the norm of many coordinates it is `
 GRADIENT_ROUNDING_NORM = 4.0
 COMPLEX_ROUNDING = 64.0
 """Unit roundoffs of the largest derivative beside it that a complex step may lose."""
+ARGUMENT = 64.0
+"""Unit roundoffs of its arguments that a slope may lose, times the curvature: sums of many terms on the way to J."""
+STATIONARY = 1e-6
+"""Slope over curvature, of moves as large as the parameters, below which `ARGUMENT` may decide."""
 NEGLIGIBLE = 1e-12
 """Relative error that the rounding of a right gradient itself may be, somewhere in a net: not worth a word."""
 
@@ -32,6 +36,8 @@ FIRST_LOOKS = 64
 """Coordinates of a block looked at before asking what the rest are likely to be."""
 SECOND_LOOKS = 0.5
 """Share of the first pass's evaluations that second looks may cost without asking."""
+STILL = 0.5
+"""Share of its last change that a quotient may change by at the shortest step, and be settled; of truncation a 16th."""
 BORNE_OUT = 0.1
 """A first measurement is borne out if a ladder moves it by less than this share of the error it showed."""
 ALONG_MARGIN = 2.0

@@ -251,3 +251,28 @@ def test_forms_without_bounds_are_refused():
         fastcheck.check(lambda p: abs(p[0]), lambda p: p, np.ones(1) * 1j, bounds=(0, 1))
     with pytest.raises(InputError, match="has 'V', and params has W"):
         fastcheck.check(lambda p: 0.0, lambda p: p, {"W": np.ones(2)}, bounds=({"V": 0}, None))
+
+
+ENDS = {  # functions with a vertical tangent, or next to one, where they end: f(x, eps) and its derivative
+    "root": (lambda x, e: np.sqrt(x + e), lambda x, e: 0.5 / np.sqrt(x + e)),
+    "entropy": (lambda x, e: x * np.log(x + e), lambda x, e: np.log(x + e) + x / (x + e)),
+}
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-12, 1e-14, 2.2e-16])
+@pytest.mark.parametrize("name", ENDS)
+def test_a_steep_end_at_a_bound_is_no_error(name, eps):
+    """Zeros under sqrt(x + eps) or x log(x + eps): no step is short beside eps, so that nothing is said of them."""
+    f, slope = ENDS[name]
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        x, c, w = rng.uniform(0.1, 1, 10), rng.normal(size=10), rng.uniform(0.1, 1, 10)
+        x[:2] = 0.0
+
+        def loss(x, c=c, w=w):
+            return float(c @ x + np.sum(w * f(x, eps)))
+
+        right = c + w * slope(x, eps)
+        for mode in ("full", "screen"):
+            report = fastcheck.check(loss, right, x, mode=mode, seed=seed, bounds=(0, None))
+            assert not report.verdict.refuted, (mode, seed, report)

@@ -143,7 +143,8 @@ def test_right_in_every_mode(mode):
 
 def test_a_network_says_which_step_it_took():
     assert check("structured", gradient).settings["step"] == 2.0**-30
-    assert check("structured", gradient, step=1e-6).settings["step"] == 1e-6
+    assert check("structured", gradient, step=1e-12).settings["step"] == 1e-12
+    assert check("structured", gradient, step=1e-3).settings["step"] == 2.0**-30
     assert "steps" not in check("structured", gradient).settings
 
 

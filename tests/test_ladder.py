@@ -124,6 +124,17 @@ def test_no_jump_is_believed_before_the_shortest_steps():
     assert abs(seen.value + 0.5 * math.exp(-0.125)) <= seen.uncertainty
 
 
+@pytest.mark.parametrize("error", [1e-18, 1e-15, 1e-13])
+@pytest.mark.parametrize("name", ["root", "entropy"])
+def test_a_vertical_tangent_is_no_kink_and_has_no_derivative(name, error):
+    """Beyond its end the function is the parabola through three points, as beyond a bound; noise hides short steps."""
+    f = {"root": np.sqrt, "entropy": lambda x: x * np.log(np.maximum(x, 1e-300))}[name]
+    for seed in range(20):
+        noise = error * np.random.default_rng(seed).uniform(-0.3, 0.3, (2, len(H)))
+        plus, minus = f(H) + noise[0], -3 * f(H) + f(2 * H) + noise[1]
+        assert resolve(H, H, plus, minus, 0.0, error).status is Status.UNRESOLVED
+
+
 def test_a_ladder_that_still_changes_at_its_shortest_step_tells_nothing():
     """J varies on a scale of 1e-9, and no step was that short: the quotients grow all the way down."""
     ahead = 8.0 ** -np.arange(1, 9)

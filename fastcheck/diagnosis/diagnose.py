@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.experiments import neutral, resized_bias, samples, shifted_labels, stale
 from fastcheck.diagnosis.first_wrong_layer import first_wrong_layer, in_order
-from fastcheck.diagnosis.functions import UserFunctions
+from fastcheck.diagnosis.functions import OutOfTimeError, UserFunctions
 from fastcheck.diagnosis.hypothesis import SCORE, Explained, Rule, explain
 from fastcheck.diagnosis.linear import LINEAR
 from fastcheck.diagnosis.order import ORDER
@@ -68,9 +69,10 @@ def diagnose(
         return (*causes, *parts)
     if functions is not None and not known:
         asked = CERTAIN if any(e.hypothesis.cause for e in patterns) else EXPERIMENTS
-        for finding in (experiment(functions, evidence) for experiment in asked):
-            if finding is not None:
-                return (finding,)
+        with suppress(OutOfTimeError):
+            for finding in (experiment(functions, evidence) for experiment in asked):
+                if finding is not None:
+                    return (finding,)
     if not unknown and all(e.hypothesis.kind is Kind.COORDINATE for e in patterns):
         return (*causes, *parts)
     vague = [*unknown, *(e.block for e in patterns if not e.hypothesis.cause)]

@@ -15,12 +15,16 @@ from fastcheck.diagnosis.evidence import BlockEvidence, Evidence
 from fastcheck.gradients import match_gradient
 from fastcheck.losses.python import PythonLoss
 
-__all__ = ["NEAR", "Change", "UserFunctions", "unchanged"]
+__all__ = ["NEAR", "Change", "OutOfTimeError", "UserFunctions", "unchanged"]
 
 Change = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 NEAR = 1e-3  # of the error along a direction that may be left
 
 STEP = 2.0**-18  # of a direction, relative to the parameters it moves
+
+
+class OutOfTimeError(Exception):
+    """An experiment takes too long: far away a loss may cost thousands of times what it does at theta."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class UserFunctions:
         The analytic gradient as it was when the run began.
     affordable : float
         Evaluations that one experiment may ask for.
+    over : callable
+        () -> bool: says whether there is no time for another one.
     """
 
     loss: Callable[..., Any]
@@ -55,6 +61,7 @@ class UserFunctions:
     base: float
     claimed: FloatArray
     affordable: float = math.inf
+    over: Callable[[], bool] = lambda: False
 
     @property
     def theta(self) -> FloatArray:
@@ -69,6 +76,7 @@ class UserFunctions:
         """Return the gradient at another theta or of other data, shape (P,); None where it is no function, or fails."""
         if not callable(self.gradient):
             return None
+        self._in_time()
         try:
             tree = self.evaluator.tree_of(theta.copy())
             with theirs():
@@ -93,11 +101,21 @@ class UserFunctions:
 
     def slope(self, evaluator: PythonLoss, v: FloatArray, away: FloatArray | None = None) -> float:
         """Return the derivative along v at theta, or at theta + away; two evaluations."""
+        self._in_time()
         if away is None:
             values = evaluator.along(0, v, np.array([STEP, -STEP]))
             return float(values[0] - values[1]) / (2 * STEP)
-        forth, back = (float(evaluator.along(0, away + h * v, np.ones(1))[0]) for h in (STEP, -STEP))
+        forth, back = (self.value(evaluator, away + h * v) for h in (STEP, -STEP))
         return (forth - back) / (2 * STEP)
+
+    def value(self, evaluator: PythonLoss, away: FloatArray) -> float:
+        """Return the loss at theta + away."""
+        self._in_time()
+        return float(evaluator.along(0, away, np.ones(1))[0])
+
+    def _in_time(self) -> None:
+        if self.over():
+            raise OutOfTimeError
 
     def agrees(self, directions: Sequence[FloatArray], theta: FloatArray, change: Change) -> bool:
         """Say whether loss and gradient agree elsewhere, or on changed data, along directions where they do not here.

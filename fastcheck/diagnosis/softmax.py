@@ -106,7 +106,7 @@ def softmax_shift(functions: UserFunctions, evidence: Evidence) -> Finding | Non
             step = np.zeros(len(functions.theta))
             step[block.slice] = c
             steps.append(step)
-        loss = float(functions.evaluator.along(0, steps[1], np.ones(1))[0])
+        loss = functions.value(functions.evaluator, steps[1])
         if not abs(loss - functions.base) <= SAME_LOSS * abs(functions.base):
             continue
         at = [functions.gradient_at(functions.theta + step) for step in steps]

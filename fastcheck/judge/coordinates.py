@@ -21,7 +21,7 @@ from fastcheck.estimates import Estimate, Estimates, Status
 from fastcheck.judge.bounds import normal_above
 from fastcheck.judge.verdict import Verdict, grade, worst
 
-__all__ = ["Comparison", "Judge", "Norms", "excess", "excess_of_one", "gradient_rounding"]
+__all__ = ["Comparison", "Judge", "Lost", "Norms", "excess", "excess_of_one"]
 
 SOME = 1 << 12  # rows that tell a typical error
 CHUNK = 1 << 15  # rows compared at a time, so that comparing needs no vector like theta
@@ -143,6 +143,31 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """What the analytic gradient of a block may have lost to rounding, in units of the derivative.
+
+    Attributes
+    ----------
+    eps : float
+        Unit roundoff of the arithmetic it came in.
+    argument : float
+        What rounding of the parameters makes of it, however small it is itself: see `Noise.argument`.
+    """
+
+    eps: float
+    argument: float = 0.0
+
+    def in_one(self, analytic: FloatArray) -> float:
+        """Return that in one coordinate, given all of the block's gradient."""
+        largest = max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
+        return thresholds.GRADIENT_ROUNDING * self.eps * largest + self.argument
+
+    def in_norm(self, norm: float) -> float:
+        """Return that in the norm of many coordinates, given the norm of their gradient."""
+        return thresholds.GRADIENT_ROUNDING_NORM * self.eps * norm + self.argument
+
+
+@dataclass(frozen=True)
 class Judge:
     """How errors are judged: thresholds corrected for the number of things measured in one run.
 
@@ -170,20 +195,20 @@ class Judge:
         """Relative uncertainty above which nothing can be passed."""
         return max(thresholds.RESOLUTION, self.tolerance)
 
-    def excess(self, found: Estimates, analytic: FloatArray, eps: float) -> NDArray[np.float32]:
+    def excess(self, found: Estimates, analytic: FloatArray, lost: Lost) -> NDArray[np.float32]:
         """Return every measured coordinate's relative error in excess, shape (m,); NaN where it was not measured.
 
-        `analytic` is all of the block's gradient, `eps` the unit roundoff of the arithmetic it came in.
+        `analytic` is all of the block's gradient, `lost` what it may have lost to rounding.
         """
-        own = gradient_rounding(analytic, eps)
+        own = lost.in_one(analytic)
         each = np.empty(len(found), np.float32)  # a share needs no more digits
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
             each[row * CHUNK : (row + 1) * CHUNK] = excess(distance, u + own, np.abs(g) + np.abs(n))
         return each
 
-    def compare(self, found: Estimates, analytic: FloatArray, eps: float, doubt: float = 0.0) -> Comparison:
+    def compare(self, found: Estimates, analytic: FloatArray, lost: Lost, doubt: float = 0.0) -> Comparison:
         """Compare one block; parameters as in `excess`, and the norm of the error that is no proof."""
-        own = gradient_rounding(analytic, eps)
+        own = lost.in_one(analytic)
         norms, missing, clear = Norms(), 0, 0
         suspects: dict[int, float] = {}  # only those that stand out are kept, so that comparing needs no vector
         for row, (g, n, distance, u) in enumerate(_chunks(found, analytic)):
@@ -197,11 +222,10 @@ class Judge:
                 each = excess(distance[out], u[out] + own, np.abs(g[out]) + np.abs(n[out]))
                 errors = zip(out.tolist(), each.tolist(), strict=True)
                 suspects |= {part.start + k: error for k, error in errors if error > self.tolerance}
-        lost = thresholds.GRADIENT_ROUNDING_NORM * eps * math.sqrt(norms.analytic)  # of many coordinates, in their norm
         at_kinks = [found.row(place) for place, estimate in found.looks.items() if estimate.status in EXCUSED]
         off = [found.value[row] - _claimed(found, analytic, row) for row in at_kinks]
         excused = min(norms.error, float(np.nansum(np.square(off)))) if off else 0.0
-        norms = first = norms + Norms(truncation=lost**2, excused=excused)
+        norms = first = norms + Norms(truncation=lost.in_norm(math.sqrt(norms.analytic)) ** 2, excused=excused)
         if found.forgiven or found.systematic:
             first = norms + Norms(truncation=-min(found.forgiven, norms.truncation))
             norms = norms + Norms(truncation=found.systematic**2)
@@ -346,11 +370,6 @@ def _typical_error(found: Estimates, analytic: FloatArray) -> float:
     rows = slice(0, len(found), max(1, len(found) // SOME))
     errors = np.abs(analytic[found.places(rows) - found.block.start] - found.value[rows])
     return float(np.nanmedian(errors))
-
-
-def gradient_rounding(analytic: FloatArray, eps: float) -> float:
-    """Return what the analytic gradient may have lost to its own rounding, in units of the derivative."""
-    return thresholds.GRADIENT_ROUNDING * eps * max(float(analytic.max(initial=0.0)), -float(analytic.min(initial=0.0)))
 
 
 def _norms(

@@ -88,11 +88,11 @@ def judge(outcome: Outcome, decided: Mapping[str, Judged] | None = None) -> Verd
     compared, screened = {}, {one.block.name: one for one in outcome.directions}
     for found in outcome.estimates:
         name = found.block.name
-        analytic, eps, doubt = context.of_block(context.layout.number(found.block))
+        analytic, lost, doubt = context.of_block(context.layout.number(found.block))
         doubt = 0.0 if name in screened else doubt
         by, kept = found.compared or (None, None)
         fresh = by is not context.judge or doubt
-        compared[name] = context.judge.compare(found, analytic, eps, doubt) if fresh else kept
+        compared[name] = context.judge.compare(found, analytic, lost, doubt) if fresh else kept
     blocks = {
         block.name: _judged(outcome, block, compared.get(block.name), screened.get(block.name))
         for _, block in context.blocks

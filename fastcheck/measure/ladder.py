@@ -152,9 +152,11 @@ def resolve(
     left, right = ladder.left, ladder.right
     if _is_jump(ladder):
         return Estimate(math.nan, math.inf, 0.0, float(left[-1]), float(right[-1]), Status.JUMP)
-    if _has_kink(ladder.gap, ladder.rounding):
+    moves, rung = _still_moves(ladder.central, ladder.rounding, ladder.ratio)
+    # At a kink the slopes stay apart and their mean stays where it is; of a square root that ends at theta, neither.
+    if _has_kink(ladder.gap, ladder.rounding) and not moves > thresholds.STILL * abs(ladder.gap[rung]):
         return _at_kink(ladder)
-    if _still_changes(ladder.central, ladder.rounding):
+    if moves:
         return UNRESOLVED
     value, rounded, truncated, rung = _best_pair(ladder)
     flat = abs(value) <= thresholds.STANDS_OUT * (rounded + truncated)
@@ -166,10 +168,23 @@ def resolve(
     return Estimate(value, rounded, truncated, float(left[rung]), float(right[rung]), status)
 
 
-def _still_changes(central: FloatArray, rounding: FloatArray) -> bool:
-    """Say whether the shortest step changes the quotient most, clear of the rounding: J varies on a shorter scale."""
-    change = np.abs(np.diff(central))
-    return bool(change[-1] >= change.max() and change[-1] > thresholds.STANDS_OUT * (rounding[-1] + rounding[-2]))
+def _still_moves(central: FloatArray, rounding: FloatArray, ratio: float) -> tuple[float, int]:
+    """Return the last change of the quotient that is clear of the rounding, and its rung; 0 if the quotient is settled.
+
+    It is not where that change is hardly less than the one before, at the shortest step of all or as it has been for
+    three rungs and the next is lost in the rounding: J varies on a shorter scale, or on every scale (a root, a
+    logarithm). Truncation falls with the square of the step, and a kink nearby makes changes that grow as it falls.
+    """
+    change, still = np.abs(np.diff(central)), thresholds.STILL
+    lost = thresholds.STANDS_OUT * (rounding[:-1] + rounding[1:])
+    clear = np.flatnonzero(change > lost)
+    if not len(clear) or not (k := int(clear[-1])) or change[k] < still * change[k - 1]:
+        return 0.0, 0
+    if k + 1 < len(change):
+        fell = change[k - 1 : k + 1] / np.maximum(change[k - 2 : k], 1e-300) if k > 1 else np.array([math.inf])
+        if lost[k + 1] < still * change[k] or not np.all((fell >= still) & (fell <= ratio / 2)):
+            return 0.0, 0
+    return float(change[k]), k + 1
 
 
 def _crossed(error: FloatArray, explained: FloatArray, rung: int, ratio: float) -> bool:

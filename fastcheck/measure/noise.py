@@ -10,9 +10,10 @@ logarithm of a number near one, and a value is off by half a quantum at most.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, pieces
@@ -60,6 +61,10 @@ SPACINGS_OF_THETA = 64.0  # that a grid is wide at least, for its uneven places 
 CLOSEST = 8.0  # spacings of theta below which a grid tells no noise: whatever the loss makes of theta moves evenly
 LONG = 1 << 16  # parameters from which on a direction through all of them would cost memory, and time to draw
 REPEATED = 16_381  # draws that make a direction through more than `LONG`; a prime, so that no two rows move alike
+FROM_NOISE = 8.0  # times the noise of a few values that the rounding may be which makes it
+NOTABLE = 1e-9  # share of the slope that rounding may be without a word
+LINES = 3  # through a theta that seems stationary,
+FAR = 2.0**-9  # and how far along one of them J has to stay as bent
 WITNESSES = 24  # more values of a loss with a grain, that tell whether the grain is all of its noise
 BESIDE_GRAIN = 1 / 32  # quanta: random level of a loss that is exactly rounded, for all those values can tell
 WHOLE = 1e-2  # relative noise above which no number is printed
@@ -87,6 +92,13 @@ class Noise:
         What was seen of it, and what it may come from, for people.
     still : int
         Points close to theta at which J was exactly the same, where its noise is that of jumps further away.
+    argument : float
+        What rounding the parameters, and what J makes of them, adds to its slope along a move of all parameters by
+        their magnitudes, in units of the loss: the unit roundoff times the second derivative along it, with safety.
+        No gradient, and no difference, is sharper.
+    stationary : bool
+        That is all that counts: the slope at theta is next to nothing beside the curvature, as at a fit without
+        residuals.
     """
 
     level: float
@@ -95,6 +107,8 @@ class Noise:
     grain: float = 0.0
     kind: str = "float64 rounding"
     still: int = 0
+    argument: float = 0.0
+    stationary: bool = False
 
     @classmethod
     def of_rounding(cls, level: float, base: float) -> Noise:
@@ -323,6 +337,8 @@ class _Line:
     rng: np.random.Generator
     direction: FloatArray | Repeated = field(init=False, repr=False)
     seen: list[FloatArray] = field(default_factory=list)
+    grids: list[tuple[float, FloatArray]] = field(default_factory=list)
+    at_bounds: NDArray[np.bool_] | None = None
     exact: bool = False  # the last grid's uneven place is a vector of floats, too
 
     def __post_init__(self) -> None:
@@ -339,6 +355,8 @@ class _Line:
         if 0 < largest < 1:  # few parameters: a small draw would make a wide grid a close one
             drawn /= largest
         scale_by_magnitudes(self.evaluator, drawn)
+        if self.at_bounds is not None and not self.at_bounds.all():
+            drawn[self.at_bounds] = 0.0
 
     def values(self, spacing: float, places: FloatArray = PLACES) -> FloatArray:
         """Return J at theta and at some places of the grid, to one side: a kink at theta itself is no noise."""
@@ -351,6 +369,8 @@ class _Line:
         values = np.concatenate([[self.base], self.evaluator.along(0, self.direction, spacing * places)])
         if self.spacings(spacing) > SPACINGS_OF_THETA:  # closer by, the golden section is rounded to a lattice
             self.seen.append(values[np.isfinite(values)])
+        if len(places) == len(PLACES):
+            self.grids.append((spacing, values[EVEN]))
         return values
 
     def spacings(self, spacing: float) -> float:
@@ -389,12 +409,20 @@ class _Line:
         return np.unique(np.concatenate([*self.seen, [self.base]]))
 
 
-def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, repeat: float = 0.0) -> Noise:
+def measure_noise(
+    evaluator: Evaluator,
+    base: float,
+    rng: np.random.Generator,
+    repeat: float = 0.0,
+    at_bounds: NDArray[np.bool_] | None = None,
+) -> Noise:
     """Measure the noise of J along one random direction through theta; usually 6 evaluations.
 
-    `repeat` is the |difference| of two calls at the same theta, a noise of its own.
+    `repeat` is the |difference| of two calls at the same theta, a noise of its own. Coordinates `at_bounds`, a mask of
+    shape (P,), stay where they are if there are others: a square root or a logarithm that ends there has a shape on
+    every scale.
     """
-    line = _Line(evaluator, base, rng)
+    line = _Line(evaluator, base, rng, at_bounds=at_bounds)
     spacing, level = _where_it_shows(line)
     grain = grain_of(line.seen)
     for closer in CLOSER if grain else ():
@@ -415,13 +443,53 @@ def measure_noise(evaluator: Evaluator, base: float, rng: np.random.Generator, r
         apart = float(np.diff(seen).min()) if len(seen) > 1 else 0.0
         level = max(apart, FLOAT64_EPS * max(1.0, float(np.abs(seen).max())))
     elif level > ROUNDINGS * FLOAT64_EPS * abs(base):
-        level = _less_its_shape(line, spacing, level)
+        spacing, level = _less_its_shape(line, spacing, level)
     if level > thresholds.IMPRECISE * abs(base):
         level = _on_wider_grids(line, spacing, level)
     if level <= grain and _exactly_rounded(line, grain):
         level = BESIDE_GRAIN * grain
     still = sum(len(grid) - 1 for grid in line.seen if not np.ptp(grid))
-    return _record(max(level, floor), grain, base, resolved, still)
+    noise = _record(max(level, floor), grain, base, resolved, still)
+    argument, stationary = _argument(line, noise, spacing)
+    return replace(noise, argument=argument, stationary=stationary)
+
+
+def _argument(line: _Line, noise: Noise, shown: float) -> tuple[float, bool]:
+    """Return `Noise.argument` and `Noise.stationary`, of a noise that a grid of the spacing `shown` told.
+
+    A rounding on the way to J is like a move of the parameters, by a share e of their size: it moves J by e J' and its
+    slope by e J''. The noise tells e, which is no more than the unit roundoff, and far less where parameters are
+    counted from afar (a time). Where J'' is far above J', both in units of moves as large as the parameters, other
+    lines are asked as well: one through few parameters may miss all curvature, and one may have met a kink.
+    """
+    slope, bend, spacing = max((_slope_and_bend(*grid, noise) for grid in line.grids), key=lambda told: told[1])
+    near = slope < thresholds.STATIONARY * bend
+    slopes, bends = [slope], [bend]
+    while near and len(bends) < LINES:
+        line.turn()
+        slope, bend, _ = _slope_and_bend(spacing, line.values(spacing)[EVEN], noise)
+        slopes.append(slope)
+        bends.append(bend)
+    slope, bend = float(np.median(slopes)), float(np.median(bends))
+    if not bend:
+        return 0.0, False
+    far = POINTS // 2 * shown
+    moved_by = min(FLOAT64_EPS, FROM_NOISE * noise.typical / (slope + bend * far))
+    argument = thresholds.ARGUMENT * moved_by * bend
+    stationary = near and slope < thresholds.STATIONARY * bend and argument > NOTABLE * slope
+    if stationary:  # where J bends so only close by (sqrt(x^2 + 1e-12)), it is no such point
+        middle, end = line.evaluator.along(0, line.direction, np.array([FAR / 2, FAR]))
+        stationary = abs(float(line.base - 2 * middle + end)) > bend * (FAR / 2) ** 2 / COARSER
+    return argument, stationary
+
+
+def _slope_and_bend(spacing: float, values: FloatArray, noise: Noise) -> tuple[float, float, float]:
+    """Return the first and the second derivative at theta on a grid, the second less what the noise may be of it."""
+    step, (here, middle, end) = 3 * spacing, values[[0, 3, 6]]
+    lost = 4 * (noise.error(thresholds.SAFETY) + FLOAT64_EPS * float(np.abs(values).max()))
+    bend = abs(float(here - 2 * middle + end)) - lost
+    slope = abs(float(4 * (middle - here) - (end - here))) / (2 * step)
+    return (slope, bend / step**2, spacing) if bend > 0 else (slope, 0.0, spacing)  # NaN: no value there
 
 
 def _record(level: float, grain: float, base: float, resolved: bool, still: int) -> Noise:
@@ -474,10 +542,13 @@ def _between(low: float, high: float) -> float:
     return float(2.0 ** np.round(0.5 * np.log2(low * high)))
 
 
-def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
-    """Return the noise without what is the shape of J: a kink near theta, an oscillation shorter than the grid.
+def _less_its_shape(line: _Line, spacing: float, level: float) -> tuple[float, float]:
+    """Return the noise without what is the shape of J (a kink near theta, an oscillation shorter than the grid).
 
-    Another direction crosses a kink elsewhere or not at all, and a closer grid fits into the oscillation.
+    Another direction crosses a kink elsewhere or not at all, and a closer grid fits into the oscillation. What falls
+    no faster than the grid gets closer may be noise all the same: at a minimum, roundings on the way to J count by how
+    far J is from it, and within a few hundred spacings of floats rounding is a smooth function too. The spacing of the
+    grid that told it comes first.
     """
     fine = min(spacing, FIRST_SPACING)
     for grid in (spacing, *(closer * fine for closer in CLOSER)):
@@ -487,15 +558,15 @@ def _less_its_shape(line: _Line, spacing: float, level: float) -> float:
         # On one line in six or so, the rounding of an argument is a slope of its own: two have to agree.
         for _ in range(2):
             line.turn()
-            if line.spacings(grid) < CLOSEST or not again < level / SHAPE:
+            if line.spacings(grid) < CLOSEST or not again < level / SHAPE * min(1.0, grid / spacing):
                 break
             there = line.away(grid)
             if not there > 0:  # it does not move any more: it rounds its parameters, or has a grain
-                return level
+                return spacing, level
             again = max(again, there)
-        if 0 < again < level / SHAPE:
-            level = again
-    return level
+        if 0 < again < level / SHAPE * min(1.0, grid / spacing):
+            spacing, level = grid, again
+    return spacing, level
 
 
 def _on_wider_grids(line: _Line, spacing: float, level: float) -> float:

@@ -266,6 +266,10 @@ class Probing:
         """Return what a residual may lose, times the step: each coordinate of theta + t v is rounded by half a unit."""
         return self.unit(region) * self.norm(region.number)
 
+    def argument(self, region: Region) -> float:
+        """Return what any slope over a region loses where theta is all but stationary: see `Noise.argument`."""
+        return self.noise.argument / self.natural(region.number)
+
     def deviation(self, step: float) -> float:
         """Return the standard deviation of a central difference at a step."""
         return self.noise.typical / (math.sqrt(2.0) * step)
@@ -314,6 +318,11 @@ class _Drawn:
     def exact(self, step: float) -> bool:
         """See `fastcheck.losses.evaluator.Direction`."""
         return abs(step) == self.rounded
+
+    @cached_property
+    def argument(self) -> float:
+        """See `Probing.argument`."""
+        return self.plan.argument(self.region)
 
     def along(self, steps: FloatArray) -> FloatArray:
         """Return the losses at theta plus each step along it."""
@@ -397,7 +406,7 @@ def _rung(plan: Probing, drawn: _Drawn, step: float, lost: float, unit: float) -
         return None
     slope = float(values[0] - values[1]) / (2 * step)
     gap = float(values[0] + values[1] - 2 * plan.base) / (2 * step)
-    uncertainty = plan.uncertainty(step) + lost / step
+    uncertainty = plan.uncertainty(step) + lost / step + drawn.argument
     return Rung(step, slope, drawn.analytic - slope, uncertainty, gap)
 
 

@@ -35,7 +35,7 @@ def facts_about(context: Context) -> DataFacts:
 def of_estimates(context: Context, found: Estimates, verdict: Verdict) -> BlockEvidence:
     """Return what coordinates measured one by one say; those at a kink or a jump are left out."""
     block = found.block
-    g, eps, _ = context.of_block(context.layout.number(block))
+    g, lost, _ = context.of_block(context.layout.number(block))
     usable = np.isfinite(found.value)
     for place, resolved in found.looks.items():
         if resolved.status in UNUSABLE:
@@ -43,7 +43,7 @@ def of_estimates(context: Context, found: Estimates, verdict: Verdict) -> BlockE
     rows = None
     if found.coordinates is not None or not usable.all():
         rows = found.places(np.flatnonzero(usable)) - block.start
-    own = GRADIENT_ROUNDING * eps * float(np.abs(g).max(initial=0.0))
+    own = lost.in_one(g)
     tolerance = found.rounding[usable].astype(np.float64) + found.truncation[usable] + own
     return BlockEvidence(
         block,

@@ -16,7 +16,7 @@ from fastcheck import thresholds
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.context import Context, Outcome
 from fastcheck.estimates import SCHEMES, TINY, UNRESOLVED, Estimate, Estimates, Scheme, Status
-from fastcheck.judge.coordinates import Comparison
+from fastcheck.judge.coordinates import Comparison, Lost
 from fastcheck.losses.evaluator import Evaluator
 from fastcheck.losses.imaginary import STEP, ImaginaryLoss
 from fastcheck.measure.looks import LADDER, look_again, look_along
@@ -109,6 +109,9 @@ def _measured(plan: Differencing, places: Sequence[IntArray | None]) -> list[Est
     settled: list[bool] = []
     with plan.context.run.interruptible(), plan.context.run.reprieved(GRACE):
         for number, block in blocks:
+            if len(rows := _other_on_their_own_scale(plan, block)):
+                _look(plan, block, rows)
+                block.compared = None
             settled.append(_second_looks(plan, number, block, complete))
             if complete:
                 _look_along(plan, number, block)
@@ -131,8 +134,10 @@ def derivatives(context: Context) -> FloatArray:
     bends, found = np.full(size, np.nan), Estimates.empty(Block("", (size,), np.dtype(np.float64), 0, size))
     with plan.context.run.interruptible():
         _first_pass(plan.first or plan, [found], bends)
-        if plan.steps.exact and len(rows := _unsteady(plan, found, bends)):
-            _look(plan, found, rows)
+        if plan.steps.exact:
+            rows = np.union1d(_unsteady(plan, found, bends), _other_on_their_own_scale(plan, found))
+            if len(rows):
+                _look(plan, found, rows)
     return found.value
 
 
@@ -163,6 +168,25 @@ def _unsteady(plan: Differencing, found: Estimates, bends: FloatArray) -> IntArr
         found.value[rows[borne_out]] = value[borne_out]
         rows = rows[~borne_out]
     return rows
+
+
+def _other_on_their_own_scale(plan: Differencing, found: Estimates) -> IntArray:
+    """Return the rows of parameters far below their step whose derivative is another one at a step far below them.
+
+    Where entries are of unlike sizes, the claimed derivatives tell the scale of each. One that is claimed to be zero
+    tells nothing: 3e-9 seconds may be all of a delay, or what rounding left of a zero.
+    """
+    if not plan.steps.exact or not plan.steps.relative.any():
+        return np.empty(0, np.int64)
+    places = found.places(slice(None))
+    own, steps = np.abs(plan.evaluator.theta[places]), plan.steps.of(plan.evaluator, places)
+    numbers = np.searchsorted(plan.evaluator.layout.stops, places, side="right")
+    rows = np.flatnonzero(plan.steps.relative[numbers] & (own > 0) & (own < steps) & np.isfinite(found.value))
+    if not len(rows):
+        return rows
+    trial = _trial(plan, found, rows, steps[rows] / own[rows] * SHORTER**2)
+    apart = np.abs(trial.value - found.value[rows])
+    return rows[apart > trial.rounding + found.rounding[rows] + found.truncation[rows]]
 
 
 def _first_pass(plan: Differencing, found: Sequence[Estimates], bends: FloatArray | None = None) -> None:
@@ -247,16 +271,16 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
     compared = _compared(plan, number, found)
     if not compared.clear and not (complete and compared.missing):
         return True
-    analytic, eps, _ = plan.context.of_block(number)
+    analytic, lost, _ = plan.context.of_block(number)
     allowance = max(
         thresholds.FIRST_LOOKS, int(thresholds.SECOND_LOOKS * len(found) * len(plan.scheme.offsets) / (2 * len(LADDER)))
     )
     rng = np.random.default_rng((len(found), number))
     shorter = iter((SHORTER, SHORTER**2))
     while True:
-        suspects = _suspects(plan, found, analytic, eps, 0.0, complete)
+        suspects = _suspects(plan, found, analytic, lost, 0.0, complete)
         if len(suspects) > allowance:  # then only those that could matter
-            suspects = _suspects(plan, found, analytic, eps, 0.5 * plan.context.judge.tolerance, complete)
+            suspects = _suspects(plan, found, analytic, lost, 0.5 * plan.context.judge.tolerance, complete)
         if not len(suspects) or plan.context.run.stopped:
             return not len(suspects)
         if len(suspects) <= allowance:
@@ -265,7 +289,7 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
         batch = _some_of(suspects, rng)
         before = found.value[batch].copy()
         _look(plan, found, batch, _errors(plan, found, batch))
-        if plan.context.run.stopped is None and _first_was_right(plan, found, batch, before, analytic, eps):
+        if plan.context.run.stopped is None and _first_was_right(plan, found, batch, before, analytic, lost):
             return True  # both ends and the middle are wrong by their own ladders: the rest stands as measured
         factor = next(shorter, None)
         if factor is not None:
@@ -275,8 +299,8 @@ def _second_looks(plan: Differencing, number: int, found: Estimates, complete: b
 def _compared(plan: Differencing, number: int, found: Estimates) -> Comparison:
     """Return what the judge makes of a block, from before where nothing was measured since."""
     if found.compared is None:
-        analytic, eps, _ = plan.context.of_block(number)
-        found.compared = plan.context.judge, plan.context.judge.compare(found, analytic, eps)
+        analytic, lost, _ = plan.context.of_block(number)
+        found.compared = plan.context.judge, plan.context.judge.compare(found, analytic, lost)
     compared: Comparison = found.compared[1]
     return compared
 
@@ -286,8 +310,8 @@ def _withdraw(plan: Differencing, number: int, found: Estimates) -> None:
 
     A first step may have crossed a kink. The row counts as not measured, as do those that the run did not come to.
     """
-    analytic, eps, _ = plan.context.of_block(number)
-    rows = _suspects(plan, found, analytic, eps, 0.5 * plan.context.judge.tolerance, False)
+    analytic, lost, _ = plan.context.of_block(number)
+    rows = _suspects(plan, found, analytic, lost, 0.5 * plan.context.judge.tolerance, False)
     found.value[rows] = np.nan
     found.compared = None
 
@@ -312,7 +336,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
     if any(resolved.status is Status.KINK for resolved in found.looks.values()):
         return  # at a kink the derivative along a direction is not the product with a subgradient
     found.compared = None
-    analytic, _, _ = plan.context.of_block(number)
+    analytic, lost, _ = plan.context.of_block(number)
     rows = np.flatnonzero(np.isfinite(found.value))
     places = found.places(rows)
     error = np.zeros(found.block.size)
@@ -323,7 +347,7 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
         return  # every ladder is biased there, and what it says of a block is no proof
     most = math.inf
     for direction in (error, analytic):
-        least, reached = _error_along(plan, found, analytic, direction, step)
+        least, reached = _error_along(plan, found, analytic, direction, step, lost.argument)
         if least <= shown:  # an error larger than all coordinates show together is the ladder's own
             found.error_floor = max(found.error_floor, least)
         if direction is error:
@@ -335,9 +359,12 @@ def _look_along(plan: Differencing, number: int, found: Estimates) -> None:
 
 
 def _error_along(
-    plan: Differencing, found: Estimates, analytic: FloatArray, direction: FloatArray, step: float
+    plan: Differencing, found: Estimates, analytic: FloatArray, direction: FloatArray, step: float, lost: float
 ) -> tuple[float, float]:
-    """Return what the gradient's error has along a direction at least and at most, by a measurement of its own."""
+    """Return what the gradient's error has along a direction at least and at most, by a measurement of its own.
+
+    `lost` is the norm of what rounding of the parameters makes of any gradient.
+    """
     largest = float(np.abs(direction).max())
     if not largest:
         return 0.0, 0.0
@@ -347,14 +374,14 @@ def _error_along(
     predicted = float(analytic @ unit)
     apart, margin = max(low - predicted, predicted - high, 0.0), thresholds.ALONG_MARGIN * seen.uncertainty
     length = float(np.linalg.norm(unit))
-    return max(0.0, apart - margin) / length, (apart + margin) / length
+    return max(0.0, (apart - margin) / length - lost), (apart + margin) / length + lost
 
 
 def _suspects(
-    plan: Differencing, found: Estimates, analytic: FloatArray, eps: float, threshold: float, complete: bool
+    plan: Differencing, found: Estimates, analytic: FloatArray, lost: Lost, threshold: float, complete: bool
 ) -> IntArray:
     """Return the rows not looked at yet that stand out by more than a threshold or have no value, worst first."""
-    excess = plan.context.judge.excess(found, analytic, eps)
+    excess = plan.context.judge.excess(found, analytic, lost)
     unmeasured = ~np.isfinite(found.value) if complete else np.zeros(len(found), bool)
     stands_out = np.flatnonzero((excess > threshold) | unmeasured)
     fresh = np.array([row for row in stands_out.tolist() if found.place(row) not in found.looks], np.int64)
@@ -410,7 +437,7 @@ def _weighed(plan: Differencing, found: Estimates, place: int, seen: Estimate) -
     return replace(seen, value=first, rounding=float(found.rounding[row]), truncation=doubt)
 
 
-def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float) -> Estimates:
+def _trial(plan: Differencing, found: Estimates, rows: IntArray, factor: float | FloatArray) -> Estimates:
     """Return the quotients of some rows with a step this much shorter; NaN where the run was stopped before."""
     places = found.places(rows)
     steps = plan.steps.of(plan.evaluator, places) / factor
@@ -440,11 +467,11 @@ def _shorter(plan: Differencing, found: Estimates, rows: IntArray, factor: float
 
 
 def _first_was_right(
-    plan: Differencing, found: Estimates, rows: IntArray, before: FloatArray, analytic: FloatArray, eps: float
+    plan: Differencing, found: Estimates, rows: IntArray, before: FloatArray, analytic: FloatArray, lost: Lost
 ) -> bool:
     """Say whether the ladders bore out every first measurement: they are errors, and of the size first seen."""
     g = plan.context.analytic.flat[found.places(rows)]
-    excess = plan.context.judge.excess(found, analytic, eps)[rows]
+    excess = plan.context.judge.excess(found, analytic, lost)[rows]
     moved = np.abs(found.value[rows] - before)
     return bool(
         np.all(excess > plan.context.judge.tolerance)

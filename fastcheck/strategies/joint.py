@@ -102,6 +102,12 @@ class Joint(Probing):
         """Return what a residual may lose, times the step, because theta + t v is rounded; see `Probing.lost`."""
         return math.hypot(*(self._unit(one) * self.norm(one.number) for one in cast(Group, region).members))
 
+    def argument(self, region: Region) -> float:
+        """See `Probing.argument`."""
+        if not self.noise.argument:
+            return 0.0
+        return self.noise.argument * max(one.scale / self.natural(one.number) for one in cast(Group, region).members)
+
     def _unit(self, one: Member) -> float:
         if one.number not in self._units:
             self._units[one.number] = super().unit(_whole(one))
