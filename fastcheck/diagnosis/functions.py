@@ -101,8 +101,8 @@ class UserFunctions:
 
     def slope(self, evaluator: PythonLoss, v: FloatArray, away: FloatArray | None = None) -> float:
         """Return the derivative along v at theta, or at theta + away; two evaluations."""
-        self._in_time()
         if away is None:
+            self._in_time()
             values = evaluator.along(0, v, np.array([STEP, -STEP]))
             return float(values[0] - values[1]) / (2 * STEP)
         forth, back = (self.value(evaluator, away + h * v) for h in (STEP, -STEP))

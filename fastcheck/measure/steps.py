@@ -87,6 +87,10 @@ class Steps:
             h[coordinates == place] = step
         return _representable(evaluator, coordinates, h)
 
+    def are_relative(self, evaluator: Evaluator, coordinates: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Say of each coordinate, shape (m,), whether its block is stepped in proportion to the size of each entry."""
+        return self.relative[_block_numbers(evaluator, coordinates)]
+
     def truncation_of(self, evaluator: Evaluator, coordinates: IntArray) -> FloatArray:
         """Return the truncation uncertainty of each coordinate, shape (m,)."""
         block = _block_numbers(evaluator, coordinates)

@@ -41,6 +41,11 @@ class LossAt:
 
         See `Operator.fast`; ``far`` is of shape (M, B).
         """
+        kernels.bend(d, self.slopes(), self.reach(), far)
+        return np.asarray(d.sum(axis=0))
+
+    def reach(self) -> FloatArray:
+        """Return how far each output, (K, B), may move for that."""
         raise NotImplementedError
 
     def slopes(self) -> FloatArray:
@@ -132,9 +137,8 @@ class _BinaryHinge(LossAt):
         _relu_bits(margin, v, bits)
         return np.asarray(ACTIVATIONS["relu"].difference(margin, v).sum(axis=0))
 
-    def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        kernels.bend(d, self.slopes(), np.abs(self.margin), far)
-        return np.asarray(d.sum(axis=0))
+    def reach(self) -> FloatArray:
+        return np.abs(self.margin)
 
     def slopes(self) -> FloatArray:
         return -self.y * (self.margin > 0)
@@ -155,9 +159,8 @@ class _Logistic(LossAt):
         terms = y * np.log1p(down * np.expm1(-d)) + (1.0 - y) * np.log1p(up * np.expm1(d))
         return np.asarray(terms.sum(axis=0))
 
-    def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        kernels.bend(d, self.slopes(), np.full_like(self.y, kernels.REACH), far)
-        return np.asarray(d.sum(axis=0))
+    def reach(self) -> FloatArray:
+        return np.full_like(self.y, kernels.REACH)
 
     def slopes(self) -> FloatArray:
         return np.asarray((1.0 - self.y) * self.up - self.y * self.down)
@@ -189,10 +192,9 @@ class _Bernoulli(LossAt):
             off = np.where(y < 1, (1.0 - y) * np.log1p(-d / (1.0 - z)), 0.0)
         return np.asarray(-(on + off).sum(axis=0))
 
-    def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        rho = kernels.REACH * np.minimum(np.where(self.y > 0, self.z, 1.0), np.where(self.y < 1, 1.0 - self.z, 1.0))
-        kernels.bend(d, self.slopes(), rho, far)
-        return np.asarray(d.sum(axis=0))
+    def reach(self) -> FloatArray:
+        near = np.minimum(np.where(self.y > 0, self.z, 1.0), np.where(self.y < 1, 1.0 - self.z, 1.0))
+        return np.asarray(kernels.REACH * near)
 
     def slopes(self) -> FloatArray:
         return np.asarray(self.off - self.on)
@@ -210,8 +212,8 @@ class _SquaredError(LossAt):
     def exact(self, d: FloatArray, bits: Bits) -> FloatArray:
         return np.asarray((d * (self.residual[:, None] + d / 2)).sum(axis=0))
 
-    def fast(self, d: FloatArray, far: Far) -> FloatArray:
-        return np.asarray((d * self.residual[:, None]).sum(axis=0))
+    def reach(self) -> FloatArray:
+        return np.full_like(self.residual, np.inf)
 
     def slopes(self) -> FloatArray:
         return self.residual

@@ -229,11 +229,7 @@ class ForwardPass:
         """
         found: dict[Weighted, FloatArray] = {}
         squares = (self.loss.slopes() ** 2).reshape(self.operators[-1].out.shape)
-        for operator in reversed(self.operators):
-            if isinstance(operator, Weighted):
-                found[operator] = np.sqrt(squares)
-            if operator is not self.operators[0] or isinstance(operator, Residue):
-                squares = _squares_below(operator, squares, found)
+        _descend(self.operators, squares, found)
         return found
 
     def data_term(self) -> float:
@@ -241,15 +237,18 @@ class ForwardPass:
         return float(self.factor * self.loss.values.sum())
 
 
-def _squares_below(operator: Operator, squares: FloatArray, found: dict[Weighted, FloatArray]) -> FloatArray:
-    if not isinstance(operator, Residue):
-        return operator.squares_below(squares)
-    inside = squares
-    for inner in reversed(operator.inner):
-        if isinstance(inner, Weighted):
-            found[inner] = np.sqrt(inside)
-        inside = _squares_below(inner, inside, found)
-    return squares + inside
+def _descend(
+    operators: tuple[Operator, ...], squares: FloatArray, found: dict[Weighted, FloatArray], inside: bool = False
+) -> FloatArray:
+    """Go down a chain with the mean squares by its output; return those by its input, if it is inside a connection."""
+    for operator in reversed(operators):
+        if isinstance(operator, Weighted):
+            found[operator] = np.sqrt(squares)
+        if isinstance(operator, Residue):
+            squares = squares + _descend(operator.inner, squares, found, inside=True)
+        elif inside or operator is not operators[0]:  # below the first of all nothing is asked
+            squares = operator.squares_below(squares)
+    return squares
 
 
 def _paths(

@@ -11,7 +11,7 @@ import numpy as np
 from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.operators import AT_KINK, CROSSED, Bits, Change, Far, Operator, fast_through
-from fastcheck.networks.windows import Labels, Window, fold, padded, touched
+from fastcheck.networks.windows import Labels, Window, fold, overlaid, padded, touched, views
 
 if TYPE_CHECKING:
     from fastcheck.networks.fused import Cells
@@ -71,8 +71,8 @@ class Normalise(Operator):
     def squares_below(self, squares: FloatArray) -> FloatArray:
         """See `Operator.squares_below`."""
         n, out2 = squares.size / self.deviation.size, self.out**2
-        both = (a * np.mean(b * squares, axis=self._axes, keepdims=True) for a, b in ((1.0, 1.0), (out2, out2)))
-        return np.asarray((squares + sum(both) / n) / self.deviation**2)
+        mean, slope = (np.mean(x, axis=self._axes, keepdims=True) for x in (squares, out2 * squares))
+        return np.asarray((squares + (mean + out2 * slope) / n) / self.deviation**2)
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
@@ -136,11 +136,7 @@ class Pool(Operator):
 
     def views(self, x: FloatArray) -> list[FloatArray]:
         """Return a view of each position in all cells: k * k arrays of shape (C, H', W', ...)."""
-        return self._positions(padded(x, self.padding, self.fill))
-
-    def _positions(self, x: FloatArray) -> list[FloatArray]:
-        (h, w), s = self.map_shape, self.stride
-        return [x[:, u : u + s * h : s, v : v + s * w : s][:, :h, :w] for u, v in np.ndindex(self.size, self.size)]
+        return views(padded(x, self.padding, self.fill), (self.size, self.size), self.stride)
 
     def identify(self, labels: Labels) -> Labels:
         """See `Operator.identify`."""
@@ -153,12 +149,8 @@ class Pool(Operator):
 
     def squares_below(self, squares: FloatArray) -> FloatArray:
         """See `Operator.squares_below`."""
-        (channels, height, width), p = self.inputs, self.padding
-        below = np.zeros((channels, height + 2 * p, width + 2 * p, squares.shape[-1]))
-        shares = self.shares[0].reshape(-1, *self.out.shape)
-        for share, part in zip(shares, self._positions(below), strict=True):
-            part += share**2 * squares
-        return below[:, p : p + height, p : p + width]
+        parts = (share**2 * squares for share in self.shares[0].reshape(-1, *self.out.shape))
+        return overlaid(parts, (*self.inputs, squares.shape[-1]), (self.size, self.size), self.stride, self.padding)
 
     def touched(self, window: Window) -> Window:
         """Return the cells that a window of positions reaches."""

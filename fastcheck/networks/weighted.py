@@ -9,7 +9,7 @@ from fastcheck.arrays import FloatArray, IntArray
 from fastcheck.kernels import network as kernels
 from fastcheck.networks.fused import through_pool
 from fastcheck.networks.operators import Bend, Bits, Change, Far, Operator, Transform, Weighted
-from fastcheck.networks.windows import Labels, Window, fold, patches, touched
+from fastcheck.networks.windows import Labels, Window, fold, overlaid, patches, touched
 
 __all__ = ["Convolve", "Embed", "Multiply", "Scale", "amount", "apply"]
 
@@ -179,13 +179,10 @@ class Convolve(Weighted):
 
     def squares_below(self, squares: FloatArray) -> FloatArray:
         """See `Operator.squares_below`."""
-        (oh, ow), s, p = self.map_shape, self.stride, self.padding
-        (channels, height, width), flat = self.inputs, squares.reshape(len(self.w), -1)
-        below = np.zeros((channels, height + 2 * p, width + 2 * p, squares.shape[-1]))
-        for u, v in np.ndindex(*self.w.shape[2:]):
-            part = below[:, u : u + s * oh : s, v : v + s * ow : s][:, :oh, :ow]
-            part += ((self.w[:, :, u, v] ** 2).T @ flat).reshape(part.shape)
-        return below[:, p : p + height, p : p + width]
+        size, flat = self.w.shape[2:], squares.reshape(len(self.w), -1)
+        shape = (-1, *self.map_shape, squares.shape[-1])
+        parts = (((self.w[:, :, u, v] ** 2).T @ flat).reshape(shape) for u, v in np.ndindex(size))
+        return overlaid(parts, (*self.inputs, squares.shape[-1]), size, self.stride, self.padding)
 
     def _aligned(self, lo: int, hi: int, u: int, first: int, last: int) -> tuple[slice, slice]:
         """Return the positions of the window that kernel row u meets, relative to it, and the outputs they go to."""

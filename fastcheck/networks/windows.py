@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcheck.arrays import FloatArray
+
 if TYPE_CHECKING:
     from fastcheck.networks.operators import Operator
 
-__all__ = ["Labels", "Window", "fold", "mark_duplicates", "padded", "patches", "touched"]
+__all__ = ["Labels", "Window", "fold", "mark_duplicates", "overlaid", "padded", "patches", "touched", "views"]
 
 Window = tuple[int, int, int, int]
 """(y0, y1, x0, x1): the rows [y0, y1) and columns [x0, x1) of a map."""
@@ -34,14 +36,29 @@ def padded(x: NDArray[_Any], padding: int, fill: float = 0.0) -> NDArray[_Any]:
 
 def patches(x: NDArray[_Any], size: tuple[int, int], stride: int, padding: int) -> NDArray[_Any]:
     """Return the windows of a map: x (C, H, W, ...) -> (C, kh, kw, H', W', ...), padded with zeros."""
-    x = padded(x, padding)
-    (kh, kw), (_, height, width) = size, x.shape[:3]
-    oh, ow = (height - kh) // stride + 1, (width - kw) // stride + 1
-    out = np.empty((x.shape[0], kh, kw, oh, ow, *x.shape[3:]), x.dtype)
-    for u in range(kh):
-        for v in range(kw):
-            out[:, u, v] = x[:, u : u + stride * oh : stride, v : v + stride * ow : stride][:, :oh, :ow]
+    parts = views(padded(x, padding), size, stride)
+    out = np.empty((len(x), *size, *parts[0].shape[1:]), x.dtype)
+    for (u, v), part in zip(np.ndindex(size), parts, strict=True):
+        out[:, u, v] = part
     return out
+
+
+def views(x: NDArray[_Any], size: tuple[int, int], stride: int) -> list[NDArray[_Any]]:
+    """Return a view of each place of all windows of a map (C, H, W, ...): kh * kw arrays (C, H', W', ...)."""
+    (kh, kw), (height, width) = size, x.shape[1:3]
+    oh, ow = (height - kh) // stride + 1, (width - kw) // stride + 1
+    return [x[:, u : u + stride * oh : stride, v : v + stride * ow : stride][:, :oh, :ow] for u, v in np.ndindex(size)]
+
+
+def overlaid(
+    parts: Iterable[FloatArray], shape: tuple[int, ...], size: tuple[int, int], stride: int, padding: int
+) -> FloatArray:
+    """Return a map of a shape (C, H, W, B) that adds up what each place of its windows has, parts (C, H', W', B)."""
+    channels, height, width, samples = shape
+    border = np.zeros((channels, height + 2 * padding, width + 2 * padding, samples))
+    for view, part in zip(views(border, size, stride), parts, strict=True):
+        view += part
+    return border[:, padding : padding + height, padding : padding + width]
 
 
 def touched(lo: int, hi: int, size: int, stride: int, padding: int, limit: int) -> tuple[int, int]:
@@ -71,11 +88,10 @@ def _keys(shape: tuple[int, ...]) -> Labels:
 
 def fold(labels: Labels, size: tuple[int, int], stride: int, padding: int) -> Labels:
     """Return one label for each window of labels (H, W, B): equal windows, equal labels (but for 1 in 2^64)."""
-    x, keys = padded(labels[None], padding)[0], _keys(size)
-    oh, ow = ((n - k) // stride + 1 for n, k in zip(x.shape, size, strict=False))
-    total = np.zeros((oh, ow, x.shape[2]), np.uint64)
-    for u, v in np.ndindex(size):
-        total += x[u : u + stride * oh : stride, v : v + stride * ow : stride][:oh, :ow] * keys[u, v]
+    parts = views(padded(labels[None], padding), size, stride)
+    total = np.zeros(parts[0].shape[1:], np.uint64)
+    for part, key in zip(parts, _keys(size).ravel(), strict=True):
+        total += part[0] * key
     return _mix(total)
 
 

@@ -12,6 +12,7 @@ from fastcheck.diagnosis import facts_of
 from fastcheck.diagnosis.data_facts import DataFacts
 from fastcheck.diagnosis.evidence import BlockEvidence, Coordinates, Directions
 from fastcheck.estimates import Estimate, Estimates, Status
+from fastcheck.judge.coordinates import Lost
 from fastcheck.judge.directions import BlockProbes
 from fastcheck.judge.verdict import Verdict
 from fastcheck.measure.ladder import State
@@ -85,7 +86,7 @@ def of_coordinates(plan: Probing, one: BlockProbes, seen: Mapping[int, Estimate]
     block = one.block
     places = np.array(sorted(seen), dtype=np.int64)
     g = plan.analytic.flat[block.slice]
-    own = GRADIENT_ROUNDING * float(plan.analytic.eps[one.number]) * float(np.abs(g).max(initial=0.0))
+    own = Lost(float(plan.analytic.eps[one.number])).in_one(g)
     whole = len(places) == block.size
     return BlockEvidence(
         block,

@@ -180,8 +180,8 @@ def _other_on_their_own_scale(plan: Differencing, found: Estimates) -> IntArray:
         return np.empty(0, np.int64)
     places = found.places(slice(None))
     own, steps = np.abs(plan.evaluator.theta[places]), plan.steps.of(plan.evaluator, places)
-    numbers = np.searchsorted(plan.evaluator.layout.stops, places, side="right")
-    rows = np.flatnonzero(plan.steps.relative[numbers] & (own > 0) & (own < steps) & np.isfinite(found.value))
+    unlike = plan.steps.are_relative(plan.evaluator, places)
+    rows = np.flatnonzero(unlike & (own > 0) & (own < steps) & np.isfinite(found.value))
     if not len(rows):
         return rows
     trial = _trial(plan, found, rows, steps[rows] / own[rows] * SHORTER**2)
